@@ -1,0 +1,2 @@
+//! The bridge's REST types.
+#![forbid(unsafe_code)]

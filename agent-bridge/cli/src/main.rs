@@ -1,0 +1,4 @@
+//! outrider, the command line for people.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! Conversations in, groups and rules with evidence out.
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! The node's end: speaks to every proxy, learns, distributes policy.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Redirected TCP connections in, with the destination the client meant.

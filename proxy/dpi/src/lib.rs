@@ -1,0 +1,2 @@
+//! Bytes in, events out: identification, protocol parsers, threat detectors.
+#![forbid(unsafe_code)]

@@ -1,0 +1,212 @@
+//! Built-in threats: NeuVector's numbers, names, severities and default actions.
+
+use std::fmt;
+
+/// Identifier of a threat: an open set (signature rules have numbers from 20000).
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ThreatId(pub u32);
+
+/// How bad, least first; the wire's numbers.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub enum Severity {
+    /// No threat.
+    #[default]
+    None = 0,
+    /// Information.
+    Info = 1,
+    /// Low.
+    Low = 2,
+    /// Medium.
+    Medium = 3,
+    /// High.
+    High = 4,
+    /// Critical.
+    Critical = 5,
+}
+
+impl Severity {
+    /// Reads the wire's number; anything above critical is critical.
+    #[must_use]
+    pub fn from_wire(value: u8) -> Self {
+        match value {
+            0 => Self::None,
+            1 => Self::Info,
+            2 => Self::Low,
+            3 => Self::Medium,
+            4 => Self::High,
+            _ => Self::Critical,
+        }
+    }
+
+    /// The name people read.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Info => "info",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// What a detector asks for; only an enforcing workload does it.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[repr(u8)]
+pub enum ThreatAction {
+    /// Nothing.
+    #[default]
+    None = 0,
+    /// Report only.
+    Allow = 1,
+    /// Stop the flow.
+    Drop = 2,
+    /// Reset the flow.
+    Reset = 3,
+    /// Stop inspecting.
+    Bypass = 4,
+    /// Block what follows.
+    Block = 5,
+}
+
+impl ThreatAction {
+    /// Whether the flow ends where the workload enforces.
+    #[must_use]
+    pub fn stops(self) -> bool {
+        matches!(self, Self::Drop | Self::Reset | Self::Block)
+    }
+}
+
+/// One row of the table of built-in threats.
+struct Row {
+    id: u32,
+    name: &'static str,
+    severity: Severity,
+    action: ThreatAction,
+    on: bool,
+}
+
+const fn row(id: u32, name: &'static str, severity: Severity, action: ThreatAction) -> Row {
+    Row { id, name, severity, action, on: true }
+}
+
+const fn off(id: u32, name: &'static str, severity: Severity, action: ThreatAction) -> Row {
+    Row { id, name, severity, action, on: false }
+}
+
+use Severity::{Critical, High, Info, Low, Medium};
+use ThreatAction::{Allow, Drop, Reset};
+
+/// `docs/threats.md` says when each fires.
+const TABLE: [Row; 30] = [
+    row(1001, "TCP.SYN.Flood", Critical, Drop),
+    row(1002, "ICMP.Flood", Critical, Drop),
+    off(1003, "Source.IP.Session.Limit", High, Drop),
+    row(2001, "Invalid.Packet.Format", Medium, Drop),
+    row(2002, "IP.Fragment.Teardrop", Critical, Drop),
+    off(2003, "TCP.SYN.With.Data", Medium, Drop),
+    row(2004, "TCP.Split.Handshake", Medium, Allow),
+    off(2005, "TCP.No.Client.Data", Medium, Reset),
+    row(2006, "Ping.Death", Critical, Drop),
+    row(2007, "DNS.Loop.Pointer", Critical, Drop),
+    row(2008, "SSH.Version.1", Low, Allow),
+    row(2009, "SSL.Heartbleed", Critical, Drop),
+    row(2010, "SSL.Cipher.Overflow", Critical, Drop),
+    row(2011, "SSL.Version.2or3", Medium, Drop),
+    off(2012, "SSL.TLS1.0", Info, Allow),
+    row(2013, "HTTP.Negative.Body.Length", High, Drop),
+    row(2014, "HTTP.Request.Smuggling", High, Drop),
+    off(2015, "HTTP.Request.Slowloris", Critical, Reset),
+    off(2016, "TCP.Small.Window", High, Reset),
+    row(2017, "DNS.Stack.Overflow", Critical, Allow),
+    row(2018, "MySQL.Access.Deny", Info, Allow),
+    row(2019, "DNS.Zone.Transfer", Critical, Drop),
+    row(2020, "ICMP.Tunneling", Critical, Allow),
+    off(2021, "DNS.Type.Null", Critical, Allow),
+    row(2022, "SQL.Injection", Critical, Drop),
+    row(2023, "Apache.Struts.Remote.Code.Execution", Critical, Drop),
+    row(2024, "DNS.Tunneling", Critical, Allow),
+    row(2025, "TCP.SACK.DDoS.With.Small.MSS", High, Drop),
+    row(2026, "K8S.externalIPs.MitM", Critical, Drop),
+    off(2027, "SSL.TLS1.1", Info, Allow),
+];
+
+impl ThreatId {
+    /// SSH protocol version 1.
+    pub const SSH_VERSION_1: Self = Self(2008);
+    /// TLS heartbeat that asks for more than it sent.
+    pub const HEARTBLEED: Self = Self(2009);
+    /// SSL version 2 or 3.
+    pub const SSL_VERSION: Self = Self(2011);
+    /// TLS 1.0.
+    pub const TLS_1_0: Self = Self(2012);
+    /// Negative HTTP body length.
+    pub const NEGATIVE_LENGTH: Self = Self(2013);
+    /// HTTP framing that two readers may understand differently.
+    pub const SMUGGLING: Self = Self(2014);
+    /// MySQL login refused.
+    pub const MYSQL_DENIED: Self = Self(2018);
+    /// Egress to a service's external address.
+    pub const EXTERNAL_IP: Self = Self(2026);
+    /// TLS 1.1.
+    pub const TLS_1_1: Self = Self(2027);
+
+    fn row(self) -> Option<&'static Row> {
+        let found = TABLE.binary_search_by_key(&self.0, |row| row.id).ok()?;
+        TABLE.get(found)
+    }
+
+    /// All built-in threats, in order of number.
+    pub fn all() -> impl Iterator<Item = Self> {
+        TABLE.iter().map(|row| Self(row.id))
+    }
+
+    /// The public name, if the number has one.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        self.row().map(|row| row.name)
+    }
+
+    /// The fixed severity; `None` for a number that is not built in.
+    #[must_use]
+    pub fn severity(self) -> Severity {
+        self.row().map_or(Severity::None, |row| row.severity)
+    }
+
+    /// The default action.
+    #[must_use]
+    pub fn action(self) -> ThreatAction {
+        self.row().map_or(ThreatAction::None, |row| row.action)
+    }
+
+    /// Whether it is looked for by default.
+    #[must_use]
+    pub fn on_by_default(self) -> bool {
+        self.row().is_some_and(|row| row.on)
+    }
+}
+
+impl fmt::Display for ThreatId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "threat/{}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_so_that_search_finds_every_row() {
+        assert!(TABLE.is_sorted_by_key(|row| row.id));
+        assert_eq!(ThreatId::all().filter(|id| id.name().is_some()).count(), TABLE.len());
+        assert_eq!(ThreatId::SMUGGLING.action(), ThreatAction::Drop);
+        assert!(!ThreatId::TLS_1_0.on_by_default());
+    }
+}

@@ -1,0 +1,2 @@
+//! Rules compiled to one immutable snapshot; a query in, a decision out.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! One flow's life: dial, copy, inspect, decide, close.
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! The sidecar: settings, assembly, ctrl server, admin surface, drain.
+#![forbid(unsafe_code)]
+
+fn main() {}

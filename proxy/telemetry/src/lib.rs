@@ -1,0 +1,2 @@
+//! Flow records, connection rows, metric families, logs.
+#![forbid(unsafe_code)]

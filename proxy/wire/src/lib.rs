@@ -1,0 +1,2 @@
+//! The ctrl sockets' frames and requests, both ways.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The namespaces' world, golden corpora, conformance, architecture.
+#![forbid(unsafe_code)]
