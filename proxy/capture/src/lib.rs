@@ -1,1 +1,35 @@
 //! Redirected TCP connections in, with the destination the client meant.
+//!
+//! A [`Listener`] takes both families on one port, in either [`CaptureMode`]. What it hands out says
+//! where the client wanted to go and whether a redirect rule brought it here at all: a connection
+//! that was dialled straight at the listener has no original destination and must not be relayed.
+#![forbid(unsafe_code)]
+
+mod error;
+mod listener;
+mod origin;
+
+pub use error::CaptureError;
+pub use listener::{Accepted, Listener};
+
+/// How traffic reaches the listener.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum CaptureMode {
+    /// The nat table rewrote the destination; conntrack remembers the original.
+    #[default]
+    Redirect,
+    /// Nothing was rewritten: the local address is the original destination. Needs `NET_RAW` or
+    /// `NET_ADMIN` for the transparent socket.
+    Tproxy,
+}
+
+impl CaptureMode {
+    /// The closed label of logs and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Redirect => "redirect",
+            Self::Tproxy => "tproxy",
+        }
+    }
+}

@@ -1,16 +1,26 @@
 //! Addresses.
 
-use std::{fmt, net::SocketAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{SocketAddr, SocketAddrV6},
+    str::FromStr,
+};
 
 /// Where the client meant to go, read before the redirect rule's rewrite is lost.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct OriginalDst(SocketAddr);
 
 impl OriginalDst {
-    /// Stores the canonical form, so that `::ffff:10.0.0.1` and `10.0.0.1` are one key.
+    /// Stores the canonical form, so that `::ffff:10.0.0.1` and `10.0.0.1` are one key. A
+    /// link-local address keeps its scope: without it nobody can dial it.
     #[must_use]
     pub fn new(addr: SocketAddr) -> Self {
-        Self(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
+        Self(match addr {
+            SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => {
+                SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into()
+            }
+            other => SocketAddr::new(other.ip().to_canonical(), other.port()),
+        })
     }
 
     /// The address itself, canonical.
@@ -105,6 +115,13 @@ mod tests {
     fn maps_v4_in_v6_to_one_key() {
         let mapped = OriginalDst::new("[::ffff:10.0.0.1]:80".parse().unwrap());
         assert_eq!(mapped, OriginalDst::new("10.0.0.1:80".parse().unwrap()));
+    }
+
+    #[test]
+    fn keeps_the_scope_of_a_link_local_address() {
+        let local: SocketAddr = SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 7, 3).into();
+        let kept = OriginalDst::new(local).addr();
+        assert_eq!(kept, SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 0, 3).into());
     }
 
     #[test]
