@@ -1,0 +1,527 @@
+//! One live flow: what its task counts, what others read, how it is cut, how it is reported exactly once.
+
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use outrider_model::{
+    AppId, Decision, Direction, FlowId, FlowKey, Mode, Severity, Side, ThreatId, Verdict,
+};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::{
+    Telemetry, load,
+    rows::{Row, RowFlags, RowKey},
+    unix_seconds,
+};
+
+/// Longest host or server name kept for a flow, in bytes (RFC 1035, section 2.3.4).
+pub const MAX_NAME: usize = 255;
+
+/// A flow still unidentified after so many seconds is reported as unknown meanwhile.
+const PENDING_SECONDS: u64 = 60;
+
+/// How far identification got.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Identification {
+    /// More bytes are needed.
+    #[default]
+    Pending,
+    /// It speaks this.
+    Known(AppId),
+    /// Nobody recognised it.
+    Unidentified,
+}
+
+impl Identification {
+    /// The application as connection rows carry it.
+    #[must_use]
+    pub fn app(self) -> AppId {
+        match self {
+            Self::Known(app) => app,
+            Self::Pending | Self::Unidentified => AppId::UNKNOWN,
+        }
+    }
+}
+
+/// How a flow ended.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Outcome {
+    /// Both sides sent their end.
+    Done,
+    /// The client reset it.
+    ResetByClient,
+    /// The server reset it.
+    ResetByServer,
+    /// Nothing came for too long.
+    TimedOut,
+    /// The other end could not be dialled.
+    DialFailed,
+    /// Policy stopped it.
+    Denied,
+    /// A threat's action stopped it.
+    Threat,
+    /// It was cleared by request.
+    Cleared,
+    /// Its task was dropped: drain, or a bug of ours.
+    Cut,
+}
+
+impl Outcome {
+    /// All, for the closed label set.
+    pub const ALL: [Self; 9] = [
+        Self::Done,
+        Self::ResetByClient,
+        Self::ResetByServer,
+        Self::TimedOut,
+        Self::DialFailed,
+        Self::Denied,
+        Self::Threat,
+        Self::Cleared,
+        Self::Cut,
+    ];
+
+    /// The closed label of logs and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::ResetByClient => "reset-by-client",
+            Self::ResetByServer => "reset-by-server",
+            Self::TimedOut => "timed-out",
+            Self::DialFailed => "dial-failed",
+            Self::Denied => "denied",
+            Self::Threat => "threat",
+            Self::Cleared => "cleared",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+/// Why somebody outside its task ends a flow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum CutReason {
+    /// A new policy denies it, or the workload is quarantined.
+    Policy = 1,
+    /// A request cleared it.
+    Clear = 2,
+}
+
+impl CutReason {
+    fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Policy),
+            2 => Some(Self::Clear),
+            _ => None,
+        }
+    }
+
+    /// How the flow's end is reported.
+    #[must_use]
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::Policy => Outcome::Denied,
+            Self::Clear => Outcome::Cleared,
+        }
+    }
+}
+
+/// Names the flow carried.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Names {
+    /// HTTP Host or `:authority`, lower case, without port.
+    pub host: Option<Box<str>>,
+    /// TLS server name, lower case.
+    pub sni: Option<Box<str>>,
+}
+
+impl Names {
+    /// The name that a virtual-host rule is matched with.
+    #[must_use]
+    pub fn vhost(&self) -> Option<&str> {
+        self.host.as_deref().or(self.sni.as_deref())
+    }
+}
+
+/// What changes rarely, behind one lock.
+#[derive(Debug, Default)]
+struct Knowledge {
+    identification: Identification,
+    decision: Decision,
+    verdict: Verdict,
+    names: Names,
+    threat: ThreatId,
+    severity: Severity,
+    seen: Seen,
+}
+
+/// What was reported of the flow, and when it last moved.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Bytes already moved into totals, by side.
+    bytes: [u64; 2],
+    /// Chunks already moved into totals, by side.
+    chunks: [u64; 2],
+    /// Bytes already reported in rows, by side.
+    row_bytes: [u64; 2],
+    /// The row that counted the session was written.
+    started: bool,
+    /// A violation was reported for the action in force.
+    violation: Option<Decision>,
+    /// Severity already reported.
+    severity: Severity,
+    /// Seconds since the epoch at which the counters last differed.
+    moved_at: u64,
+}
+
+/// One live flow. Its task is the only one that counts bytes; anybody may read.
+#[derive(Debug)]
+pub struct FlowState {
+    id: FlowId,
+    key: FlowKey,
+    opened_at: u64,
+    bytes: [AtomicU64; 2],
+    chunks: [AtomicU64; 2],
+    /// TCP states of the two wings as the session list shows them (Linux numbers); 0 before the other end is dialled.
+    wings: [AtomicU8; 2],
+    cut_reason: AtomicU8,
+    cut: Notify,
+    knowledge: Mutex<Knowledge>,
+}
+
+/// What one settlement yields.
+pub(crate) struct Settled {
+    pub(crate) bytes: [u64; 2],
+    pub(crate) chunks: [u64; 2],
+    pub(crate) row: Option<(RowKey, Row)>,
+}
+
+impl Settled {
+    pub(crate) fn moved(&self) -> bool {
+        self.chunks != [0, 0] || self.bytes != [0, 0]
+    }
+}
+
+fn index(side: Side) -> usize {
+    match side {
+        Side::Client => 0,
+        Side::Server => 1,
+    }
+}
+
+/// `now - before`, and `before` moved up to `now`.
+fn advance(before: &mut [u64; 2], now: [u64; 2]) -> [u64; 2] {
+    let delta = [now[0].wrapping_sub(before[0]), now[1].wrapping_sub(before[1])];
+    *before = now;
+    delta
+}
+
+/// Linux's number for an established TCP connection.
+const ESTABLISHED: u8 = 1;
+/// Linux's number for a wing that sent its end (FIN-WAIT-1).
+const FIN_WAIT: u8 = 4;
+
+impl FlowState {
+    pub(crate) fn new(id: FlowId, key: FlowKey, decision: Decision) -> Self {
+        let now = unix_seconds();
+        let knowledge = Knowledge {
+            decision,
+            seen: Seen { moved_at: now, ..Seen::default() },
+            ..Knowledge::default()
+        };
+        Self {
+            id,
+            key,
+            opened_at: now,
+            bytes: Default::default(),
+            chunks: Default::default(),
+            wings: Default::default(),
+            cut_reason: AtomicU8::new(0),
+            cut: Notify::new(),
+            knowledge: Mutex::new(knowledge),
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> FlowId {
+        self.id
+    }
+
+    /// Who talks to whom.
+    #[must_use]
+    pub fn key(&self) -> &FlowKey {
+        &self.key
+    }
+
+    /// Seconds since the epoch at which it was taken in.
+    #[must_use]
+    pub fn opened_at(&self) -> u64 {
+        self.opened_at
+    }
+
+    /// Counts bytes that a side sent and that were passed on.
+    pub fn count(&self, side: Side, bytes: u64) {
+        let side = index(side);
+        // Only the flow's task writes, so load and store are enough: no locked instruction on the hot path.
+        self.bytes[side].store(load(&self.bytes[side]).wrapping_add(bytes), Relaxed);
+        self.chunks[side].store(load(&self.chunks[side]).wrapping_add(1), Relaxed);
+    }
+
+    /// Bytes by side: client, server.
+    #[must_use]
+    pub fn bytes(&self) -> [u64; 2] {
+        [load(&self.bytes[0]), load(&self.bytes[1])]
+    }
+
+    /// Reads that brought bytes, by side; what stands for packets where TCP is terminated.
+    #[must_use]
+    pub fn chunks(&self) -> [u64; 2] {
+        [load(&self.chunks[0]), load(&self.chunks[1])]
+    }
+
+    /// The other end was dialled: from now on the flow counts as a session.
+    pub fn establish(&self) {
+        self.wings
+            .iter()
+            .for_each(|wing| wing.store(ESTABLISHED, Relaxed));
+    }
+
+    /// A side sent its end.
+    pub fn half_close(&self, side: Side) {
+        self.wings[index(side)].store(FIN_WAIT, Relaxed);
+    }
+
+    /// TCP states of client and server as Linux numbers them; 0 before the other end is dialled.
+    #[must_use]
+    pub fn wings(&self) -> [u8; 2] {
+        [self.wings[0].load(Relaxed), self.wings[1].load(Relaxed)]
+    }
+
+    /// How far identification got.
+    #[must_use]
+    pub fn identification(&self) -> Identification {
+        self.knowledge.lock().identification
+    }
+
+    /// Identification is final.
+    pub fn identify(&self, identification: Identification) {
+        self.knowledge.lock().identification = identification;
+    }
+
+    /// What policy says now.
+    #[must_use]
+    pub fn decision(&self) -> Decision {
+        self.knowledge.lock().decision
+    }
+
+    /// Sets what policy says, and what it comes to in the mode in force.
+    pub fn decide(&self, decision: Decision, mode: Mode) {
+        let mut knowledge = self.knowledge.lock();
+        knowledge.decision = decision;
+        knowledge.verdict = decision.verdict(mode);
+    }
+
+    /// What happens to the bytes.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        self.knowledge.lock().verdict
+    }
+
+    /// The names it carried.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        self.knowledge.lock().names.clone()
+    }
+
+    /// Keeps the HTTP host, cut at [`MAX_NAME`]; the first one stays.
+    pub fn set_host(&self, host: Box<str>) {
+        if host.len() <= MAX_NAME {
+            self.knowledge.lock().names.host.get_or_insert(host);
+        }
+    }
+
+    /// Keeps the TLS server name, if it is no longer than [`MAX_NAME`]; the first one stays.
+    pub fn set_sni(&self, sni: Box<str>) {
+        if sni.len() <= MAX_NAME {
+            self.knowledge.lock().names.sni.get_or_insert(sni);
+        }
+    }
+
+    /// The worst threat so far.
+    #[must_use]
+    pub fn threat(&self) -> (ThreatId, Severity) {
+        let knowledge = self.knowledge.lock();
+        (knowledge.threat, knowledge.severity)
+    }
+
+    /// A threat was found; the worst one is reported with the flow.
+    pub fn raise(&self, threat: ThreatId) {
+        let mut knowledge = self.knowledge.lock();
+        if threat.severity() > knowledge.severity {
+            knowledge.severity = threat.severity();
+            knowledge.threat = threat;
+        }
+    }
+
+    /// Seconds without a byte, as of the last settlement.
+    #[must_use]
+    pub fn idle_seconds(&self, now: u64) -> u64 {
+        now.saturating_sub(self.knowledge.lock().seen.moved_at)
+    }
+
+    /// Ends the flow from outside; the first reason stands.
+    pub fn cut(&self, reason: CutReason) {
+        let first = self
+            .cut_reason
+            .compare_exchange(0, reason as u8, Relaxed, Relaxed);
+        if first.is_ok() {
+            self.cut.notify_one();
+        }
+    }
+
+    /// Why the flow is to end, if it is.
+    #[must_use]
+    pub fn cut_reason(&self) -> Option<CutReason> {
+        CutReason::from_code(self.cut_reason.load(Relaxed))
+    }
+
+    /// Waits until [`Self::cut`] is called; cancel safe, for one waiter.
+    pub async fn wait_cut(&self) -> CutReason {
+        loop {
+            if let Some(reason) = self.cut_reason() {
+                return reason;
+            }
+            self.cut.notified().await;
+        }
+    }
+
+    pub(crate) fn settle(&self, now: u64, ended: bool) -> Settled {
+        let established = self.wings()[0] != 0;
+        let (bytes, chunks) = (self.bytes(), self.chunks());
+        let mut knowledge = self.knowledge.lock();
+        let moved = Settled {
+            bytes: advance(&mut knowledge.seen.bytes, bytes),
+            chunks: advance(&mut knowledge.seen.chunks, chunks),
+            row: None,
+        };
+        if moved.moved() {
+            knowledge.seen.moved_at = now;
+        }
+        let row = self.row(&mut knowledge, bytes, now, ended, established);
+        Settled { row, ..moved }
+    }
+
+    /// The row that is due, if one is: session start when identification is final, then bytes and changes.
+    fn row(
+        &self,
+        knowledge: &mut Knowledge,
+        bytes: [u64; 2],
+        now: u64,
+        ended: bool,
+        established: bool,
+    ) -> Option<(RowKey, Row)> {
+        let decision = knowledge.decision;
+        let pending = knowledge.identification == Identification::Pending
+            && now.saturating_sub(self.opened_at) < PENDING_SECONDS;
+        let violates = decision.action.violates() && knowledge.seen.violation != Some(decision);
+        let due = established && (ended || !pending);
+        if !(due || violates || (ended && knowledge.severity > knowledge.seen.severity)) {
+            return None;
+        }
+        let delta = advance(&mut knowledge.seen.row_bytes, bytes);
+        let starts = established && !knowledge.seen.started;
+        let worse = knowledge.severity > knowledge.seen.severity;
+        if delta == [0, 0] && !starts && !violates && !worse {
+            return None;
+        }
+        knowledge.seen.started |= starts;
+        knowledge.seen.severity = knowledge.severity;
+        if decision.action.violates() {
+            knowledge.seen.violation = Some(decision);
+        }
+        let key = RowKey::new(&self.key, decision.rule, knowledge.identification.app());
+        let row = Row {
+            bytes_client: delta[0],
+            bytes_server: delta[1],
+            sessions: starts.into(),
+            violations: violates.into(),
+            first_seen: if starts { self.opened_at } else { now },
+            last_seen: now,
+            action: decision.action,
+            severity: knowledge.severity,
+            threat: knowledge.threat,
+            flags: RowFlags::of(self.key.direction, decision),
+            sample: self.key.client,
+            names: knowledge.names.clone(),
+        };
+        Some((key, row))
+    }
+}
+
+/// Keeps the flow in the table of live flows; reports it once when dropped, however that comes about.
+#[derive(Debug)]
+pub struct FlowGuard {
+    telemetry: Telemetry,
+    state: Arc<FlowState>,
+    outcome: Outcome,
+}
+
+impl FlowGuard {
+    pub(crate) fn new(telemetry: Telemetry, state: Arc<FlowState>) -> Self {
+        Self { telemetry, state, outcome: Outcome::Cut }
+    }
+
+    /// The flow, to be shared.
+    #[must_use]
+    pub fn state(&self) -> &Arc<FlowState> {
+        &self.state
+    }
+
+    /// Ends the flow; until this is called it counts as cut.
+    pub fn finish(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+
+    /// Whether the workload is the server.
+    #[must_use]
+    pub fn is_inbound(&self) -> bool {
+        self.state.key.direction == Direction::Inbound
+    }
+}
+
+impl Deref for FlowGuard {
+    type Target = FlowState;
+
+    fn deref(&self) -> &FlowState {
+        &self.state
+    }
+}
+
+impl Drop for FlowGuard {
+    fn drop(&mut self) {
+        self.telemetry.close(&self.state, self.outcome);
+        let flow = &*self.state;
+        let [bytes_client, bytes_server] = flow.bytes();
+        tracing::debug!(
+            target: "access",
+            direction = flow.key.direction.label(),
+            flow.id = flow.id.0,
+            downstream.addr = %flow.key.client,
+            orig.dst = %flow.key.server,
+            app = %flow.identification().app(),
+            rule.id = flow.decision().rule.0,
+            verdict = flow.verdict().label(),
+            bytes_client,
+            bytes_server,
+            reason = self.outcome.label(),
+            "flow ended"
+        );
+    }
+}
