@@ -1,153 +1,25 @@
-//! One live flow: what its task counts, what others read, how it is cut, how it is reported exactly once.
+//! One live flow: what its task counts, what others read, how it is cut, which rows it owes.
 
-use std::{
-    ops::Deref,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
-    },
-};
+mod guard;
+mod outcome;
 
-use outrider_model::{
-    AppId, Decision, Direction, FlowId, FlowKey, Mode, Severity, Side, ThreatId, Verdict,
-};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+
+use outrider_model::{Decision, FlowId, FlowKey, Mode, Severity, Side, ThreatId, Verdict};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+pub use guard::FlowGuard;
+pub use outcome::{CutReason, Identification, MAX_NAME, Names, Outcome};
+
 use crate::{
-    Telemetry, load,
+    load,
     rows::{Row, RowFlags, RowKey},
     unix_seconds,
 };
 
-/// Longest host or server name kept for a flow, in bytes (RFC 1035, section 2.3.4).
-pub const MAX_NAME: usize = 255;
-
 /// A flow still unidentified after so many seconds is reported as unknown meanwhile.
 const PENDING_SECONDS: u64 = 60;
-
-/// How far identification got.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Identification {
-    /// More bytes are needed.
-    #[default]
-    Pending,
-    /// It speaks this.
-    Known(AppId),
-    /// Nobody recognised it.
-    Unidentified,
-}
-
-impl Identification {
-    /// The application as connection rows carry it.
-    #[must_use]
-    pub fn app(self) -> AppId {
-        match self {
-            Self::Known(app) => app,
-            Self::Pending | Self::Unidentified => AppId::UNKNOWN,
-        }
-    }
-}
-
-/// How a flow ended.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Outcome {
-    /// Both sides sent their end.
-    Done,
-    /// The client reset it.
-    ResetByClient,
-    /// The server reset it.
-    ResetByServer,
-    /// Nothing came for too long.
-    TimedOut,
-    /// The other end could not be dialled.
-    DialFailed,
-    /// Policy stopped it.
-    Denied,
-    /// A threat's action stopped it.
-    Threat,
-    /// It was cleared by request.
-    Cleared,
-    /// Its task was dropped: drain, or a bug of ours.
-    Cut,
-}
-
-impl Outcome {
-    /// All, for the closed label set.
-    pub const ALL: [Self; 9] = [
-        Self::Done,
-        Self::ResetByClient,
-        Self::ResetByServer,
-        Self::TimedOut,
-        Self::DialFailed,
-        Self::Denied,
-        Self::Threat,
-        Self::Cleared,
-        Self::Cut,
-    ];
-
-    /// The closed label of logs and metrics.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::ResetByClient => "reset-by-client",
-            Self::ResetByServer => "reset-by-server",
-            Self::TimedOut => "timed-out",
-            Self::DialFailed => "dial-failed",
-            Self::Denied => "denied",
-            Self::Threat => "threat",
-            Self::Cleared => "cleared",
-            Self::Cut => "cut",
-        }
-    }
-}
-
-/// Why somebody outside its task ends a flow.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u8)]
-pub enum CutReason {
-    /// A new policy denies it, or the workload is quarantined.
-    Policy = 1,
-    /// A request cleared it.
-    Clear = 2,
-}
-
-impl CutReason {
-    fn from_code(code: u8) -> Option<Self> {
-        match code {
-            1 => Some(Self::Policy),
-            2 => Some(Self::Clear),
-            _ => None,
-        }
-    }
-
-    /// How the flow's end is reported.
-    #[must_use]
-    pub fn outcome(self) -> Outcome {
-        match self {
-            Self::Policy => Outcome::Denied,
-            Self::Clear => Outcome::Cleared,
-        }
-    }
-}
-
-/// Names the flow carried.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Names {
-    /// HTTP Host or `:authority`, lower case, without port.
-    pub host: Option<Box<str>>,
-    /// TLS server name, lower case.
-    pub sni: Option<Box<str>>,
-}
-
-impl Names {
-    /// The name that a virtual-host rule is matched with.
-    #[must_use]
-    pub fn vhost(&self) -> Option<&str> {
-        self.host.as_deref().or(self.sni.as_deref())
-    }
-}
 
 /// What changes rarely, behind one lock.
 #[derive(Debug, Default)]
@@ -457,71 +329,10 @@ impl FlowState {
             action: decision.action,
             severity: knowledge.severity,
             threat: knowledge.threat,
-            flags: RowFlags::of(self.key.direction, decision),
+            flags: RowFlags::of(decision),
             sample: self.key.client,
             names: knowledge.names.clone(),
         };
         Some((key, row))
-    }
-}
-
-/// Keeps the flow in the table of live flows; reports it once when dropped, however that comes about.
-#[derive(Debug)]
-pub struct FlowGuard {
-    telemetry: Telemetry,
-    state: Arc<FlowState>,
-    outcome: Outcome,
-}
-
-impl FlowGuard {
-    pub(crate) fn new(telemetry: Telemetry, state: Arc<FlowState>) -> Self {
-        Self { telemetry, state, outcome: Outcome::Cut }
-    }
-
-    /// The flow, to be shared.
-    #[must_use]
-    pub fn state(&self) -> &Arc<FlowState> {
-        &self.state
-    }
-
-    /// Ends the flow; until this is called it counts as cut.
-    pub fn finish(mut self, outcome: Outcome) {
-        self.outcome = outcome;
-    }
-
-    /// Whether the workload is the server.
-    #[must_use]
-    pub fn is_inbound(&self) -> bool {
-        self.state.key.direction == Direction::Inbound
-    }
-}
-
-impl Deref for FlowGuard {
-    type Target = FlowState;
-
-    fn deref(&self) -> &FlowState {
-        &self.state
-    }
-}
-
-impl Drop for FlowGuard {
-    fn drop(&mut self) {
-        self.telemetry.close(&self.state, self.outcome);
-        let flow = &*self.state;
-        let [bytes_client, bytes_server] = flow.bytes();
-        tracing::debug!(
-            target: "access",
-            direction = flow.key.direction.label(),
-            flow.id = flow.id.0,
-            downstream.addr = %flow.key.client,
-            orig.dst = %flow.key.server,
-            app = %flow.identification().app(),
-            rule.id = flow.decision().rule.0,
-            verdict = flow.verdict().label(),
-            bytes_client,
-            bytes_server,
-            reason = self.outcome.label(),
-            "flow ended"
-        );
     }
 }

@@ -20,7 +20,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use outrider_model::{Decision, Direction, FlowKey};
+use outrider_model::{Decision, FlowKey};
 use parking_lot::Mutex;
 
 pub use apps::{AppPort, AppTable, MAX_APP_PORTS};
@@ -183,9 +183,6 @@ impl Telemetry {
     /// Enters a threat: logged at once, or counted into the log that is due later.
     pub fn threat(&self, report: ThreatReport) {
         self.0.metrics.threat(report.id, report.stopped).inc();
-        if report.direction == Direction::Inbound {
-            self.0.stats.lock().threat_seen();
-        }
         if !self.0.threats.lock().enter(report, unix_seconds()) {
             self.0.metrics.threats_dropped().inc();
         }

@@ -61,8 +61,6 @@ impl RowKey {
 /// Marks of a row beyond its direction; the ctrl wire has a bit for each.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct RowFlags {
-    /// The peer is outside the internal networks.
-    pub external: bool,
     /// The server is a service's external address.
     pub service_external: bool,
     /// An address is link-local.
@@ -78,10 +76,9 @@ pub struct RowFlags {
 impl RowFlags {
     /// What a decision implies.
     #[must_use]
-    pub fn of(_direction: Direction, decision: Decision) -> Self {
+    pub fn of(decision: Decision) -> Self {
         let cause = decision.cause;
         Self {
-            external: false,
             service_external: cause == DecisionCause::ServiceExternalIp,
             link_local: cause == DecisionCause::LinkLocal,
             temporary: matches!(cause, DecisionCause::NoPolicy | DecisionCause::Grace),
@@ -134,7 +131,7 @@ impl Row {
             action: decision.action,
             severity: Severity::None,
             threat: ThreatId::default(),
-            flags: RowFlags::of(key.direction, decision),
+            flags: RowFlags::of(decision),
             sample: key.client,
             names: Names::default(),
         }

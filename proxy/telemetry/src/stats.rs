@@ -53,7 +53,6 @@ pub struct Stats {
     filling: Window,
     slots: VecDeque<Window>,
     slot_started: u64,
-    threats: u64,
 }
 
 fn wing(direction: Direction) -> usize {
@@ -73,7 +72,6 @@ impl Stats {
             filling: Window::default(),
             slots: VecDeque::with_capacity(SLOTS),
             slot_started: now,
-            threats: 0,
         }
     }
 
@@ -104,11 +102,6 @@ impl Stats {
         };
         self.filling.add(&moved);
         self.total.add(&moved);
-    }
-
-    /// A threat against the workload was seen.
-    pub fn threat_seen(&mut self) {
-        self.threats += 1;
     }
 
     /// Closes the slots that ended before `now`. A clock that jumped back starts the slot anew; one that jumped ahead

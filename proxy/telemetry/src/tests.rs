@@ -1,7 +1,8 @@
 //! The promises of the whole room: each flow once, sums agree, bounds hold.
 
 use outrider_model::{
-    AppId, Decision, DecisionCause, IpProto, Mode, PolicyAction, RuleId, Severity, Side, ThreatId,
+    AppId, Decision, DecisionCause, Direction, IpProto, Mode, PolicyAction, RuleId, Severity, Side,
+    ThreatId,
 };
 
 use super::*;
