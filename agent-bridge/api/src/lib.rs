@@ -1,2 +1,49 @@
-//! The bridge's REST types.
+//! What the bridge's REST API says and takes, one type an object.
+//!
+//! Times are Unix seconds, addresses are text, names of workloads are `<namespace>/<name>`. Lists
+//! are JSON arrays; `outrider … --json` prints one element a line, unchanged. Members may be added
+//! in later versions: readers skip what they do not know.
 #![forbid(unsafe_code)]
+
+mod explain;
+mod observed;
+mod status;
+
+pub use explain::{ExplainQuery, Explanation, Judgement};
+pub use observed::{Conversation, Evidence, Flow, Rule, Session, Threat, Violation};
+pub use status::{ModeReply, ModeRequest, ProxyState, Status, StoreStatus, Workload};
+
+use serde::{Deserialize, Serialize};
+
+/// Paths of the API.
+pub mod paths {
+    /// [`super::Status`].
+    pub const STATUS: &str = "/v1/status";
+    /// Array of [`super::Workload`].
+    pub const WORKLOADS: &str = "/v1/workloads";
+    /// Array of [`super::Conversation`].
+    pub const CONVERSATIONS: &str = "/v1/conversations";
+    /// Array of [`super::Rule`].
+    pub const RULES: &str = "/v1/rules";
+    /// Array of [`super::Violation`].
+    pub const VIOLATIONS: &str = "/v1/violations";
+    /// Array of [`super::Threat`].
+    pub const THREATS: &str = "/v1/threats";
+    /// Array of [`super::Flow`].
+    pub const FLOWS: &str = "/v1/flows";
+    /// Array of [`super::Session`], asked of the proxies at that moment; `?workload=` narrows it.
+    pub const SESSIONS: &str = "/v1/sessions";
+    /// [`super::Explanation`] for an [`super::ExplainQuery`].
+    pub const EXPLAIN: &str = "/v1/explain";
+    /// `PUT` a [`super::ModeRequest`], answered by a [`super::ModeReply`]. The name is bare.
+    pub const MODE: &str = "/v1/workloads/{name}/mode";
+    /// The same, for `<namespace>/<name>`.
+    pub const MODE_FULL: &str = "/v1/workloads/{namespace}/{name}/mode";
+}
+
+/// Body of every answer that is not a success.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ErrorBody {
+    /// What went wrong and, where there is something to do, what.
+    pub error: String,
+}

@@ -1,0 +1,126 @@
+//! The bridge, its workloads and their modes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// How the bridge is.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Status {
+    /// Version of the bridge.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime: u64,
+    /// Mailboxes with a workload.
+    pub workloads: u64,
+    /// Of those, how many proxies answer.
+    pub proxies_connected: u64,
+    /// Rules.
+    pub rules: u64,
+    /// Conversations.
+    pub conversations: u64,
+    /// Kinds of violations kept.
+    pub violations: u64,
+    /// Threats kept.
+    pub threats: u64,
+    /// What came in, by kind.
+    pub received: BTreeMap<String, u64>,
+    /// What came in and was not used, by reason.
+    pub dropped: BTreeMap<String, u64>,
+    /// Where all of this is kept.
+    pub store: StoreStatus,
+    /// Mailboxes or workload files that cannot be used, and why.
+    pub refused: Vec<String>,
+}
+
+/// The embedded store.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StoreStatus {
+    /// File.
+    pub path: String,
+    /// Set when an unreadable file was found at start: where it was moved.
+    pub set_aside: Option<String>,
+    /// Set while writes fail: what the system says. Nothing is acknowledged meanwhile.
+    pub failing: Option<String>,
+    /// Transactions since start.
+    pub commits: u64,
+}
+
+/// Whether a workload's proxy answers.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyState {
+    /// It answered the last keep-alive.
+    Connected,
+    /// It answered once.
+    Down,
+    /// It never answered since the bridge started.
+    #[default]
+    Never,
+}
+
+impl ProxyState {
+    /// The word of the JSON form.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Down => "down",
+            Self::Never => "never",
+        }
+    }
+}
+
+/// A pod with a mailbox.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Workload {
+    /// `<namespace>/<name>`.
+    pub name: String,
+    /// Name of the mailbox.
+    pub uid: String,
+    /// Workloads of one service.
+    pub group: String,
+    /// `discover`, `monitor` or `protect`.
+    pub mode: String,
+    /// The pod's addresses.
+    pub addresses: Vec<String>,
+    /// The pod's MAC, its name on the ctrl wire.
+    pub mac: String,
+    /// Whether its proxy answers.
+    pub proxy: ProxyState,
+    /// How often policy was pushed to this proxy since it connected; 0 while it is not.
+    pub policy_version: u64,
+    /// Rules in the policy it has now.
+    pub rules: u64,
+    /// Times it connected since the bridge started.
+    pub connects: u64,
+    /// The proxy's own status, as it answered the hello; absent for a proxy that has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_version: Option<String>,
+}
+
+/// What to set a workload's group to.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ModeRequest {
+    /// `discover`, `monitor` or `protect`.
+    pub mode: String,
+}
+
+/// Answers a [`ModeRequest`] once it is stored and pushed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ModeReply {
+    /// The workload that was named.
+    pub workload: String,
+    /// Its group, which has the mode.
+    pub group: String,
+    /// The mode now.
+    pub mode: String,
+    /// Connected proxies that hold the new policy.
+    pub pushed: u64,
+    /// Proxies that were connected but did not confirm in time; they get it when they answer again.
+    pub pending: u64,
+    /// Workloads of the group whose proxy is not connected; they get it when they connect.
+    pub absent: u64,
+}

@@ -1,0 +1,14 @@
+//! The node's end: speaks to every proxy of the node over its mailbox, sums what they report,
+//! learns, and hands every one its policy.
+//!
+//! ```text
+//!  mailbox::watch ── workloads ──► node ◄── reports ── mailbox::receive ◄── ctrl_listen.sock
+//!                                   │  └── policy ───► mailbox::link ─────► dp_listen.sock
+//!                                   ├── changes ► store, then acknowledgements ► mailbox::link
+//!                                   └── answers ► api, metrics
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod mailbox;
+pub mod settings;
+pub mod store;

@@ -1,0 +1,4 @@
+//! The pods' mailboxes.
+
+pub mod dir;
+pub mod watch;

@@ -1,0 +1,242 @@
+//! Which pods this node has: the workload files beside the mailbox directories.
+//!
+//! The root is polled. A poll of a few hundred names on a tmpfs costs less than keeping an inotify
+//! queue honest through overflows and renames, and a pod's start is not awaited by anyone: until
+//! the bridge has seen it, its proxy keeps what it has to say.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs::{File, OpenOptions},
+    io::Read,
+    net::IpAddr,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::fcntl::OFlag;
+use outrider_model::MacAddr;
+use serde::Deserialize;
+
+/// Time between two looks at the root.
+pub const POLL: Duration = Duration::from_millis(500);
+/// Most mailboxes served; a node has a few hundred pods at most.
+pub const MAX_MAILBOXES: usize = 1024;
+/// Directory entries looked at per poll.
+const MAX_ENTRIES: usize = 4 * MAX_MAILBOXES;
+/// Largest workload file.
+const MAX_FILE: u64 = 64 * 1024;
+/// Longest uid, name, namespace or service.
+const MAX_NAME: usize = 253;
+/// Most addresses of one workload.
+pub const MAX_ADDRESSES: usize = 16;
+
+/// A pod, as the workload file beside its mailbox describes it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Workload {
+    /// Name of the mailbox.
+    pub uid: String,
+    /// `<namespace>/<name>`.
+    pub name: String,
+    /// `nv.<service>.<namespace>`.
+    pub group: String,
+    /// The pod's addresses, canonical.
+    pub addresses: Vec<IpAddr>,
+    /// Its MAC, its name on the ctrl wire.
+    pub mac: MacAddr,
+}
+
+/// What a poll found to be different.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// A workload with a mailbox, new or changed.
+    Present(Workload),
+    /// Its file or its mailbox is gone.
+    Gone(String),
+}
+
+/// Remembers what the last poll saw.
+#[derive(Debug)]
+pub struct Watcher {
+    root: PathBuf,
+    seen: HashMap<String, Seen>,
+    present: BTreeMap<String, Workload>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    stamp: Stamp,
+    outcome: Result<Workload, String>,
+}
+
+/// Inode, modification time and size: a file that keeps all three is the same file.
+type Stamp = (u64, i64, i64, u64);
+
+/// One poll's outcome.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Poll {
+    /// What changed since the last one.
+    pub changes: Vec<Change>,
+    /// What cannot be used, and why: one line each, in order.
+    pub refused: Vec<String>,
+}
+
+impl Watcher {
+    /// Watches `root`, which need not exist yet.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        Self { root, seen: HashMap::new(), present: BTreeMap::new() }
+    }
+
+    /// Looks once.
+    pub fn poll(&mut self) -> Poll {
+        let mut poll = Poll::default();
+        let mut found = BTreeMap::new();
+        let mut owners = HashMap::new();
+        for uid in self.uids(&mut poll.refused) {
+            match self.workload(&uid) {
+                Ok(workload) => match owners.insert(workload.mac, uid.clone()) {
+                    None => drop(found.insert(uid, workload)),
+                    Some(first) => {
+                        poll.refused.push(format!("{uid}: has the MAC of {first}"));
+                        owners.insert(workload.mac, first);
+                    }
+                },
+                Err(reason) => poll.refused.push(format!("{uid}: {reason}")),
+            }
+        }
+        self.seen
+            .retain(|uid, _| found.contains_key(uid) || self.root.join(file(uid)).exists());
+        for (uid, workload) in &found {
+            if self.present.get(uid) != Some(workload) {
+                poll.changes.push(Change::Present(workload.clone()));
+            }
+        }
+        let gone = self.present.keys().filter(|uid| !found.contains_key(*uid));
+        poll.changes.extend(gone.cloned().map(Change::Gone));
+        self.present = found;
+        poll
+    }
+
+    /// Stems of the workload files, in order.
+    fn uids(&self, refused: &mut Vec<String>) -> BTreeSet<String> {
+        let Ok(entries) = std::fs::read_dir(&self.root) else {
+            refused.push(format!("{}: cannot be read", self.root.display()));
+            return BTreeSet::new();
+        };
+        let mut uids = BTreeSet::new();
+        for entry in entries.take(MAX_ENTRIES).flatten() {
+            let name = entry.file_name();
+            let Some(uid) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
+                continue;
+            };
+            if uids.len() == MAX_MAILBOXES {
+                refused.push(format!("more than {MAX_MAILBOXES} workloads; the rest wait"));
+                break;
+            }
+            if is_uid(uid) {
+                uids.insert(uid.to_owned());
+            } else {
+                refused.push(format!("{uid:?}: not a name for a mailbox"));
+            }
+        }
+        uids
+    }
+
+    fn workload(&mut self, uid: &str) -> Result<Workload, String> {
+        let mailbox = self.root.join(uid).symlink_metadata();
+        if !mailbox.is_ok_and(|found| found.is_dir()) {
+            return Err("has no mailbox directory".into());
+        }
+        let (mut file, stamp) = open(&self.root.join(file(uid)))?;
+        if let Some(seen) = self.seen.get(uid)
+            && seen.stamp == stamp
+        {
+            return seen.outcome.clone();
+        }
+        let outcome = read(&mut file).and_then(|text| parse(uid, &text));
+        self.seen
+            .insert(uid.to_owned(), Seen { stamp, outcome: outcome.clone() });
+        outcome
+    }
+}
+
+fn file(uid: &str) -> String {
+    format!("{uid}.json")
+}
+
+fn open(path: &Path) -> Result<(File, Stamp), String> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path);
+    let file = file.map_err(|error| format!("cannot be opened: {error}"))?;
+    let found = file.metadata().map_err(|error| error.to_string())?;
+    if !found.is_file() {
+        return Err("is not a plain file".into());
+    }
+    let stamp = (found.ino(), found.mtime(), found.mtime_nsec(), found.size());
+    Ok((file, stamp))
+}
+
+fn read(file: &mut File) -> Result<String, String> {
+    let mut text = String::new();
+    file.take(MAX_FILE + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| error.to_string())?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(format!("is larger than {MAX_FILE} bytes"));
+    }
+    Ok(text)
+}
+
+/// The file's members; unknown ones are for others.
+#[derive(Deserialize)]
+struct Described {
+    uid: String,
+    name: String,
+    namespace: String,
+    service: String,
+    addresses: Vec<IpAddr>,
+    mac: String,
+}
+
+fn parse(uid: &str, text: &str) -> Result<Workload, String> {
+    let found: Described = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if found.uid != uid {
+        return Err(format!("says it is {:?}", found.uid));
+    }
+    for (what, name) in
+        [("name", &found.name), ("namespace", &found.namespace), ("service", &found.service)]
+    {
+        if !is_name(name) {
+            return Err(format!("{what} {name:?} is not a Kubernetes name"));
+        }
+    }
+    if found.addresses.is_empty() || found.addresses.len() > MAX_ADDRESSES {
+        return Err(format!("needs 1 to {MAX_ADDRESSES} addresses"));
+    }
+    Ok(Workload {
+        uid: found.uid,
+        name: format!("{}/{}", found.namespace, found.name),
+        group: format!("nv.{}.{}", found.service, found.namespace),
+        addresses: found.addresses.iter().map(IpAddr::to_canonical).collect(),
+        mac: found.mac.parse().map_err(|error| format!("mac: {error}"))?,
+    })
+}
+
+fn is_uid(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(is_name_byte) && text != ".."
+}
+
+fn is_name(text: &str) -> bool {
+    is_uid(text) && !text.starts_with(['.', '-'])
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
+}
+
+#[cfg(test)]
+mod tests;

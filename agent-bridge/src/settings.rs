@@ -1,0 +1,163 @@
+//! Settings of the `bridge` role, read from the environment. Every mistake is reported at once.
+
+use std::{
+    fmt::{self, Display},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use ipnet::IpNet;
+use outrider_model::{Mode, names};
+
+/// Most networks that `OUTRIDER_BRIDGE_INTERNAL` may list.
+const MAX_INTERNAL: usize = 256;
+
+/// What the bridge was told to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Settings {
+    /// `OUTRIDER_PODS_DIR`: root of the mailboxes.
+    pub pods: PathBuf,
+    /// `OUTRIDER_BRIDGE_STORE`: the embedded store's file.
+    pub store: PathBuf,
+    /// `OUTRIDER_BRIDGE_API`: TCP address of the REST API.
+    pub api: SocketAddr,
+    /// `OUTRIDER_BRIDGE_SOCKET`: unix socket of the REST API.
+    pub socket: PathBuf,
+    /// `OUTRIDER_BRIDGE_METRICS_PORT`: port of `/metrics` and `/healthz`.
+    pub metrics_port: u16,
+    /// `OUTRIDER_BRIDGE_INTERNAL`: networks that count as internal, besides the workloads' own.
+    pub internal: Vec<IpNet>,
+    /// `OUTRIDER_BRIDGE_DEFAULT_MODE`: mode of a group that nobody set one for.
+    pub default_mode: Mode,
+}
+
+/// Everything that is wrong with the environment.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SettingsError(pub Vec<String>);
+
+impl Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in the settings: {}", plural(self.0.len()), self.0.join("; "))
+    }
+}
+
+impl std::error::Error for SettingsError {}
+
+fn plural(mistakes: usize) -> String {
+    if mistakes == 1 { "1 mistake".into() } else { format!("{mistakes} mistakes") }
+}
+
+impl Settings {
+    /// Reads the settings through `lookup`, which gives a variable's text if it is set.
+    ///
+    /// # Errors
+    /// Every variable whose text cannot be used, in one error.
+    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let mut env = Reader { lookup, errors: Vec::new() };
+        let settings = Self {
+            pods: env.path("OUTRIDER_PODS_DIR", names::PODS_DIR),
+            store: env.path("OUTRIDER_BRIDGE_STORE", DEFAULT_STORE),
+            api: env.value(
+                "OUTRIDER_BRIDGE_API",
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), names::API_PORT),
+            ),
+            socket: env.path("OUTRIDER_BRIDGE_SOCKET", DEFAULT_SOCKET),
+            metrics_port: env.value("OUTRIDER_BRIDGE_METRICS_PORT", names::BRIDGE_HEALTH_PORT),
+            internal: env.networks("OUTRIDER_BRIDGE_INTERNAL"),
+            default_mode: env.value("OUTRIDER_BRIDGE_DEFAULT_MODE", Mode::Discover),
+        };
+        if env.errors.is_empty() { Ok(settings) } else { Err(SettingsError(env.errors)) }
+    }
+}
+
+/// Default of `OUTRIDER_BRIDGE_STORE`.
+pub const DEFAULT_STORE: &str = "/var/lib/outrider/bridge.redb";
+/// Default of `OUTRIDER_BRIDGE_SOCKET`.
+pub const DEFAULT_SOCKET: &str = "/run/outrider/api.sock";
+
+struct Reader<F> {
+    lookup: F,
+    errors: Vec<String>,
+}
+
+impl<F: Fn(&str) -> Option<String>> Reader<F> {
+    fn value<T: FromStr<Err: Display>>(&mut self, key: &str, default: T) -> T {
+        let Some(text) = (self.lookup)(key) else { return default };
+        text.trim().parse().unwrap_or_else(|error| {
+            self.errors.push(format!("{key}={text:?}: {error}"));
+            default
+        })
+    }
+
+    fn path(&mut self, key: &str, default: &str) -> PathBuf {
+        let path = (self.lookup)(key).map_or_else(|| PathBuf::from(default), PathBuf::from);
+        if !path.is_absolute() {
+            self.errors
+                .push(format!("{key}={:?}: must be an absolute path", path.display()));
+        }
+        path
+    }
+
+    fn networks(&mut self, key: &str) -> Vec<IpNet> {
+        let Some(text) = (self.lookup)(key) else { return Vec::new() };
+        let mut networks = Vec::new();
+        for part in text.split([',', ' ']).filter(|part| !part.is_empty()) {
+            match part.parse::<IpNet>() {
+                Ok(network) => networks.push(network.trunc()),
+                Err(error) => self.errors.push(format!("{key}: {part:?}: {error}")),
+            }
+        }
+        if networks.len() > MAX_INTERNAL {
+            self.errors
+                .push(format!("{key}: more than {MAX_INTERNAL} networks"));
+        }
+        networks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        Settings::read(|key| {
+            pairs
+                .iter()
+                .find(|(name, _)| *name == key)
+                .map(|(_, text)| (*text).to_owned())
+        })
+    }
+
+    #[test]
+    fn an_empty_environment_gives_the_documented_defaults() {
+        let settings = read(&[]).unwrap();
+        assert_eq!(settings.api, "127.0.0.1:15180".parse().unwrap());
+        assert_eq!(settings.metrics_port, 15190);
+        assert_eq!(settings.default_mode, Mode::Discover);
+        assert!(settings.internal.is_empty());
+    }
+
+    #[test]
+    fn reports_every_mistake_at_once() {
+        let error = read(&[
+            ("OUTRIDER_BRIDGE_API", "localhost"),
+            ("OUTRIDER_BRIDGE_METRICS_PORT", "99999"),
+            ("OUTRIDER_BRIDGE_STORE", "relative.redb"),
+            ("OUTRIDER_BRIDGE_INTERNAL", "10.0.0.0/8,ten"),
+            ("OUTRIDER_BRIDGE_DEFAULT_MODE", "block"),
+        ])
+        .unwrap_err();
+        assert_eq!(error.0.len(), 5, "{error}");
+        assert!(error.to_string().starts_with("5 mistakes"), "{error}");
+    }
+
+    #[test]
+    fn internal_networks_are_masked_and_capped() {
+        let settings = read(&[("OUTRIDER_BRIDGE_INTERNAL", "10.1.2.3/8 fd00::1/64")]).unwrap();
+        assert_eq!(settings.internal[0].to_string(), "10.0.0.0/8");
+        assert_eq!(settings.internal[1].to_string(), "fd00::/64");
+        let many = vec!["10.0.0.0/8"; MAX_INTERNAL + 1].join(",");
+        assert!(read(&[("OUTRIDER_BRIDGE_INTERNAL", &many)]).is_err());
+    }
+}

@@ -1,0 +1,270 @@
+//! The embedded store: what the bridge has acknowledged and must not forget.
+//!
+//! Values are JSON, keyed by what they are about; the tables are small next to what they sum up.
+//! One transaction carries everything that changed since the last one. A file that cannot be read
+//! is moved aside, kept for whoever wants to look, and a new one is begun.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use thiserror::Error;
+
+/// Version of the tables' content; a larger one in the file is from a newer bridge.
+const SCHEMA: u32 = 1;
+/// Memory that redb may use for pages.
+const CACHE_BYTES: usize = 16 << 20;
+/// Key of [`SCHEMA`] in [`Table::Meta`].
+const SCHEMA_KEY: &[u8] = b"schema";
+
+/// What is kept.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Table {
+    /// The schema's version.
+    Meta,
+    /// The learning engine's records.
+    Learned,
+    /// Mode of each group that was given one.
+    Modes,
+    /// Violations, summed.
+    Violations,
+    /// Threats.
+    Threats,
+    /// Last batch of each proxy instance.
+    Batches,
+}
+
+impl Table {
+    /// Every table but [`Table::Meta`].
+    pub const CONTENT: [Self; 5] =
+        [Self::Learned, Self::Modes, Self::Violations, Self::Threats, Self::Batches];
+
+    fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+        TableDefinition::new(match self {
+            Self::Meta => "meta",
+            Self::Learned => "learned",
+            Self::Modes => "modes",
+            Self::Violations => "violations",
+            Self::Threats => "threats",
+            Self::Batches => "batches",
+        })
+    }
+}
+
+/// One row's new value, or its end.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Change {
+    /// Where.
+    pub table: Table,
+    /// Which row.
+    pub key: Vec<u8>,
+    /// `None` removes it.
+    pub value: Option<Vec<u8>>,
+}
+
+/// The store cannot be used.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Another process has the file open.
+    #[error("{0} is in use by another bridge: stop it, or set OUTRIDER_BRIDGE_STORE")]
+    InUse(PathBuf),
+    /// The file was written by a newer version.
+    #[error(
+        "{path} has schema {found}, this bridge knows {SCHEMA}: \
+         run the newer version, or move the file away to begin anew"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+    },
+    /// The directory or file cannot be made, read or moved.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The engine refused.
+    #[error("{path}: {source}")]
+    Engine {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        source: Box<redb::Error>,
+    },
+}
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    database: Option<Database>,
+    set_aside: Option<PathBuf>,
+}
+
+impl Store {
+    /// Opens the store in `path`, making it if need be. `now` names a file that is set aside.
+    ///
+    /// # Errors
+    /// When another process has it, it is from a newer version, or the system refuses.
+    pub fn open(path: &Path, now: u64) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Io { path: path.to_owned(), source };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        let mut store = Self { path: path.to_owned(), database: None, set_aside: None };
+        match store.reopen() {
+            Err(StoreError::Engine { source, .. }) if is_unreadable(&source) => {
+                let aside = aside(path, now);
+                std::fs::rename(path, &aside).map_err(failed)?;
+                tracing::error!(
+                    error = %source, file = %path.display(), moved = %aside.display(),
+                    "the store cannot be read: it was set aside and a new one begun"
+                );
+                store.set_aside = Some(aside);
+                store.reopen()?;
+            }
+            other => other?,
+        }
+        Ok(store)
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where an unreadable file was moved at start.
+    #[must_use]
+    pub fn set_aside(&self) -> Option<&Path> {
+        self.set_aside.as_deref()
+    }
+
+    /// Calls `each` with every row of a table.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn load(&self, table: Table, mut each: impl FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
+        let Some(database) = &self.database else { return Ok(()) };
+        let mut read = || -> Result<(), redb::Error> {
+            let transaction = database.begin_read()?;
+            for row in transaction.open_table(table.definition())?.iter()? {
+                let (key, value) = row?;
+                each(key.value(), value.value());
+            }
+            Ok(())
+        };
+        read().map_err(|error| self.engine(error))
+    }
+
+    /// Writes all changes or none; they are on disk when this returns.
+    ///
+    /// # Errors
+    /// What the engine says. The file is opened again at the next call: after an I/O error (a full
+    /// disk, for one) the engine refuses to go on with it.
+    pub fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        if self.database.is_none() {
+            self.reopen()?;
+        }
+        let Some(database) = &self.database else { return Ok(()) };
+        write(database, changes).map_err(|error| {
+            let error = self.engine(error);
+            self.database = None;
+            error
+        })
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .set_check_integrity_on_open(true)
+            .create(&self.path)
+            .map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(self.path.clone()),
+                other => self.engine(other.into()),
+            })?;
+        let found = prepare(&database).map_err(|error| self.engine(error))?;
+        if found > SCHEMA {
+            return Err(StoreError::Newer { path: self.path.clone(), found });
+        }
+        self.database = Some(database);
+        Ok(())
+    }
+
+    fn engine(&self, source: redb::Error) -> StoreError {
+        StoreError::Engine { path: self.path.clone(), source: Box::new(source) }
+    }
+}
+
+/// Makes the tables and says which schema the file has.
+fn prepare(database: &Database) -> Result<u32, redb::Error> {
+    let transaction = database.begin_write()?;
+    let found = {
+        let mut meta = transaction.open_table(Table::Meta.definition())?;
+        let found = meta.get(SCHEMA_KEY)?.map(|value| schema(value.value()));
+        if found.is_none() {
+            meta.insert(SCHEMA_KEY, SCHEMA.to_be_bytes().as_slice())?;
+        }
+        for table in Table::CONTENT {
+            transaction.open_table(table.definition())?;
+        }
+        found.unwrap_or(SCHEMA)
+    };
+    transaction.commit()?;
+    Ok(found)
+}
+
+fn schema(value: &[u8]) -> u32 {
+    value.try_into().map_or(u32::MAX, u32::from_be_bytes)
+}
+
+fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    for table in Table::CONTENT {
+        let mut rows = changes
+            .iter()
+            .filter(|change| change.table == table)
+            .peekable();
+        if rows.peek().is_none() {
+            continue;
+        }
+        let mut open = transaction.open_table(table.definition())?;
+        for row in rows {
+            match &row.value {
+                Some(value) => drop(open.insert(row.key.as_slice(), value.as_slice())?),
+                None => drop(open.remove(row.key.as_slice())?),
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Whether the file's content is at fault, rather than the system.
+fn is_unreadable(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::Corrupted(_)
+        | redb::Error::UpgradeRequired(_)
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TypeDefinitionChanged { .. } => true,
+        redb::Error::Io(source) => {
+            matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    }
+}
+
+fn aside(path: &Path, now: u64) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".unreadable-{now}"));
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests;

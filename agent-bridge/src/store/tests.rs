@@ -1,0 +1,118 @@
+use super::*;
+
+fn row(key: &str, value: Option<&str>) -> Change {
+    Change {
+        table: Table::Modes,
+        key: key.as_bytes().to_vec(),
+        value: value.map(|value| value.as_bytes().to_vec()),
+    }
+}
+
+fn rows(store: &Store, table: Table) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    store
+        .load(table, |key, value| found.push((text(key), text(value))))
+        .unwrap();
+    found
+}
+
+#[test]
+fn what_was_committed_is_there_after_opening_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("deep/bridge.redb");
+    let mut store = Store::open(&path, 1).unwrap();
+    store
+        .commit(&[row("a", Some("1")), row("b", Some("2"))])
+        .unwrap();
+    store
+        .commit(&[row("a", None), row("b", Some("3"))])
+        .unwrap();
+    drop(store);
+    let store = Store::open(&path, 2).unwrap();
+    assert_eq!(rows(&store, Table::Modes), [("b".into(), "3".into())]);
+    assert!(rows(&store, Table::Learned).is_empty());
+    assert_eq!(store.set_aside(), None);
+}
+
+#[test]
+fn a_second_bridge_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bridge.redb");
+    let _store = Store::open(&path, 1).unwrap();
+    assert!(matches!(Store::open(&path, 1), Err(StoreError::InUse(_))));
+}
+
+#[test]
+fn a_file_that_is_no_store_is_set_aside_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bridge.redb");
+    std::fs::write(&path, "not a store at all, but somebody's file").unwrap();
+    let store = Store::open(&path, 77).unwrap();
+    let aside = store.set_aside().unwrap();
+    assert!(
+        aside
+            .to_string_lossy()
+            .ends_with("bridge.redb.unreadable-77")
+    );
+    assert!(
+        std::fs::read_to_string(aside)
+            .unwrap()
+            .starts_with("not a store")
+    );
+}
+
+#[test]
+fn a_damaged_store_is_set_aside_wherever_the_damage_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bridge.redb");
+    let mut store = Store::open(&path, 1).unwrap();
+    let many: Vec<_> = (0..500)
+        .map(|n| row(&format!("k{n}"), Some(&"v".repeat(200))))
+        .collect();
+    store.commit(&many).unwrap();
+    drop(store);
+    let whole = std::fs::read(&path).unwrap();
+    for step in 0..16 {
+        let mut damaged = whole.clone();
+        let at = step * whole.len() / 16;
+        damaged
+            .iter_mut()
+            .skip(at)
+            .take(4096)
+            .for_each(|byte| *byte ^= 0x5a);
+        let file = dir.path().join(format!("damaged{step}"));
+        std::fs::write(&file, damaged).unwrap();
+        let store = Store::open(&file, 1).unwrap();
+        let kept = rows(&store, Table::Modes).len();
+        assert!(kept == many.len() || store.set_aside().is_some(), "damage at {at}: {kept} rows");
+    }
+}
+
+#[test]
+fn a_newer_schema_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bridge.redb");
+    let store = Store::open(&path, 1).unwrap();
+    let database = store.database.as_ref().unwrap();
+    let transaction = database.begin_write().unwrap();
+    let newer = (SCHEMA + 1).to_be_bytes();
+    transaction
+        .open_table(Table::Meta.definition())
+        .unwrap()
+        .insert(SCHEMA_KEY, newer.as_slice())
+        .unwrap();
+    transaction.commit().unwrap();
+    drop(store);
+    assert!(matches!(Store::open(&path, 1), Err(StoreError::Newer { found: 2, .. })));
+    assert!(path.exists());
+}
+
+#[test]
+fn a_failed_commit_is_followed_by_one_that_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&dir.path().join("bridge.redb"), 1).unwrap();
+    store.database = None;
+    store.commit(&[row("a", Some("1"))]).unwrap();
+    assert_eq!(rows(&store, Table::Modes).len(), 1);
+}
