@@ -1,0 +1,79 @@
+# Every task of the project; CI calls these and nothing else. Each installs what it needs from Debian
+# and crates.io and says so. Settings: KEEP=1 (demo), FUZZ_SECONDS, PROFILE, OUTRIDER_REQUIRE_NETNS=1.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+PROFILE ?= release
+FUZZ_SECONDS ?= 60
+BINARIES := outrider-init outrider-proxy outrider-agent-bridge outrider-cli
+FUZZ_ROOMS := proxy/wire proxy/dpi
+NETNS := $(patsubst tests/cases/%.rs,--test=%,$(wildcard tests/cases/netns_*.rs))
+CASES := $(filter-out $(NETNS),$(patsubst tests/cases/%.rs,--test=%,$(wildcard tests/cases/*.rs)))
+# Namespaces and rules need root: by sudo where it is there, otherwise those tests say SKIPPED.
+SUDO := $(shell test "$$(id -u)" = 0 || ! command -v sudo >/dev/null || echo sudo -E)
+HOST := $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+
+export OUTRIDER_BIN_DIR ?= $(abspath $(or $(CARGO_TARGET_DIR),target))/$(PROFILE:dev=debug)
+
+say = @printf '\n== %s\n' '$(1)'
+crate_tool = @command -v $(1) >/dev/null || { echo 'installing $(1) from crates.io'; \
+	cargo install --locked $(1); }
+
+.PHONY: help setup build demo test unit netns bench e2e fuzz lint deny
+
+help: ## this list
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+setup: ## install what demo and tests drive: iptables, nginx, redis, ... (Debian, by name)
+	@$(SUDO) tests/setup.sh
+
+build: ## the four binaries, in target/release
+	$(call say,building $(BINARIES) ($(PROFILE)))
+	cargo build --locked --profile $(PROFILE) $(addprefix --package=,$(BINARIES))
+
+demo: setup build ## the tour: real pods, learned, then enforced; KEEP=1 leaves it running
+	cargo build --locked --profile $(PROFILE) --package outrider-tests --bin demo
+	@$(SUDO) env KEEP=$(KEEP) OUTRIDER_BIN_DIR=$(OUTRIDER_BIN_DIR) $(OUTRIDER_BIN_DIR)/demo
+
+test: setup lint unit build netns ## everything: lints, unit, golden, architecture, namespaces, fuzz
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=5
+	$(call say,all tests passed)
+
+unit: ## what needs neither root nor the network
+	$(call say,unit and golden and architecture tests)
+	cargo test --locked --workspace --lib --bins
+	cargo test --locked --package outrider-tests $(CASES) -- --nocapture
+
+netns: ## the real world: namespaces, iptables, nginx, redis, curl, openssl (root)
+	$(call say,tests in network namespaces)
+	env CARGO_TARGET_$(HOST)_RUNNER='$(SUDO)' \
+	    cargo test --locked --package outrider-tests $(NETNS) -- --test-threads=1
+
+bench: setup build ## figures beside direct, a copy loop and other proxies (docs/performance.md)
+	cargo run --locked --release --package outrider-e2e --bin bench
+
+e2e: ## a real cluster: not there yet
+	@echo 'e2e: there is no cluster test yet; see "not there yet" in README.md'
+
+fuzz: ## every fuzz target for FUZZ_SECONDS (60) seconds
+	$(call crate_tool,cargo-fuzz)
+	@for room in $(FUZZ_ROOMS); do for target in $$(cd $$room && cargo fuzz list); do \
+	    printf '\n== fuzzing %s %s for %s s\n' $$room $$target $(FUZZ_SECONDS); \
+	    (cd $$room && mkdir -p fuzz/corpus/$$target && RUSTC_BOOTSTRAP=1 cargo fuzz run \
+	        --sanitizer none $$target fuzz/corpus/$$target \
+	        $$(! test -d fuzz/seeds/$$target || echo fuzz/seeds/$$target) -- \
+	        -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=2048 -verbosity=0); \
+	done; done
+
+lint: deny ## formatting, clippy, dependency rules; warnings are errors
+	$(call say,formatting and clippy)
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+deny: ## licences, sources and duplicate crates (deny.toml)
+	$(call say,dependency rules: licences and bans and sources; advisories need git and are left out)
+	$(call crate_tool,cargo-deny)
+	cargo deny --locked check licenses bans sources
