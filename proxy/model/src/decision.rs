@@ -235,9 +235,12 @@ pub struct Decision {
 
 impl Decision {
     /// What happens to the bytes in a mode. What is undecided passes: whoever must not let it pass
-    /// holds it until it is decided.
+    /// holds it until it is decided. Quarantine is an order, not a policy: no mode softens it.
     #[must_use]
     pub fn verdict(self, mode: Mode) -> Verdict {
+        if self.cause == DecisionCause::Quarantine && self.action == PolicyAction::Deny {
+            return Verdict::Deny;
+        }
         let wanted = match self.action {
             PolicyAction::Violate => Verdict::Alert,
             PolicyAction::Deny => Verdict::Deny,
@@ -257,6 +260,13 @@ mod tests {
         assert_eq!(denied.verdict(Mode::Discover), Verdict::Allow);
         assert_eq!(denied.verdict(Mode::Monitor), Verdict::Alert);
         assert_eq!(denied.verdict(Mode::Protect), Verdict::Deny);
+    }
+
+    #[test]
+    fn no_mode_softens_a_quarantine() {
+        let cause = DecisionCause::Quarantine;
+        let denied = Decision { action: PolicyAction::Deny, cause, ..Decision::default() };
+        assert_eq!(denied.verdict(Mode::Discover), Verdict::Deny);
     }
 
     #[test]

@@ -2,15 +2,21 @@
 
 mod guard;
 mod outcome;
+mod signal;
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::{
+    future::poll_fn,
+    sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+    task::{Poll, Waker},
+};
 
 use outrider_model::{Decision, FlowId, FlowKey, Mode, Severity, Side, ThreatId, Verdict};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 pub use guard::FlowGuard;
 pub use outcome::{CutReason, Identification, MAX_NAME, Names, Outcome};
+
+use signal::Signal;
 
 use crate::{
     load,
@@ -62,8 +68,7 @@ pub struct FlowState {
     chunks: [AtomicU64; 2],
     /// TCP states of the two wings as the session list shows them (Linux numbers); 0 before the other end is dialled.
     wings: [AtomicU8; 2],
-    cut_reason: AtomicU8,
-    cut: Notify,
+    signal: Signal,
     knowledge: Mutex<Knowledge>,
 }
 
@@ -114,8 +119,7 @@ impl FlowState {
             bytes: Default::default(),
             chunks: Default::default(),
             wings: Default::default(),
-            cut_reason: AtomicU8::new(0),
-            cut: Notify::new(),
+            signal: Signal::default(),
             knowledge: Mutex::new(knowledge),
         }
     }
@@ -212,10 +216,11 @@ impl FlowState {
         self.knowledge.lock().names.clone()
     }
 
-    /// Keeps the HTTP host, cut at [`MAX_NAME`]; the first one stays.
+    /// Keeps the HTTP host, if it is no longer than [`MAX_NAME`]. A connection may carry requests for several: the
+    /// latest is the one that policy judges.
     pub fn set_host(&self, host: Box<str>) {
         if host.len() <= MAX_NAME {
-            self.knowledge.lock().names.host.get_or_insert(host);
+            self.knowledge.lock().names.host = Some(host);
         }
     }
 
@@ -250,28 +255,39 @@ impl FlowState {
 
     /// Ends the flow from outside; the first reason stands.
     pub fn cut(&self, reason: CutReason) {
-        let first = self
-            .cut_reason
-            .compare_exchange(0, reason as u8, Relaxed, Relaxed);
-        if first.is_ok() {
-            self.cut.notify_one();
-        }
+        self.signal.cut(reason);
     }
 
     /// Why the flow is to end, if it is.
     #[must_use]
     pub fn cut_reason(&self) -> Option<CutReason> {
-        CutReason::from_code(self.cut_reason.load(Relaxed))
+        self.signal.reason()
+    }
+
+    /// Has the flow's task look at the policy again.
+    pub fn nudge(&self) {
+        self.signal.nudge();
+    }
+
+    /// Whether somebody nudged since the last call.
+    #[must_use]
+    pub fn take_nudge(&self) -> bool {
+        self.signal.take_nudge()
+    }
+
+    /// From now on [`Self::cut`] and [`Self::nudge`] wake this waker, the one of the flow's task; look for both after
+    /// the call.
+    pub fn watch(&self, waker: &Waker) {
+        self.signal.watch(waker);
     }
 
     /// Waits until [`Self::cut`] is called; cancel safe, for one waiter.
     pub async fn wait_cut(&self) -> CutReason {
-        loop {
-            if let Some(reason) = self.cut_reason() {
-                return reason;
-            }
-            self.cut.notified().await;
-        }
+        poll_fn(|context| {
+            self.watch(context.waker());
+            self.cut_reason().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     pub(crate) fn settle(&self, now: u64, ended: bool) -> Settled {

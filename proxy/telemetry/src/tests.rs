@@ -126,6 +126,23 @@ async fn a_cut_reaches_the_flow_whenever_it_looks() {
     assert_eq!(flow.wait_cut().await, CutReason::Policy);
 }
 
+#[tokio::test]
+async fn a_signal_wakes_the_task_that_waits_for_it() {
+    let (_registry, telemetry) = telemetry();
+    let flow = telemetry.open(key("10.0.0.3:4000", Direction::Inbound), learn());
+    let state = std::sync::Arc::clone(flow.state());
+    let cut = async { state.wait_cut().await };
+    let signal = async {
+        assert!(!flow.take_nudge());
+        flow.nudge();
+        flow.cut(CutReason::Clear);
+    };
+    let (reason, ()) = tokio::join!(cut, signal);
+    assert_eq!(reason, CutReason::Clear);
+    assert!(flow.take_nudge());
+    assert!(!flow.take_nudge(), "a nudge is taken once");
+}
+
 #[test]
 fn a_full_row_table_keeps_what_matters_and_counts_what_it_drops() {
     let mut table = RowTable::default();
