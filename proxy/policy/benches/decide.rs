@@ -1,0 +1,2 @@
+//! What a look-up and a compilation cost.
+fn main() {}
