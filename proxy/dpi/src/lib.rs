@@ -1,2 +1,22 @@
 //! Bytes in, events out: identification, protocol parsers, threat detectors.
+//!
+//! A [`FlowInspector`] takes the bytes of one TCP flow as they pass and says what it learns from
+//! them: the application, names, requests, threats. It does no I/O, never panics on what a peer
+//! sends, holds a bounded number of bytes, and where the bytes are cut never changes what it says.
 #![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod bytes;
+mod config;
+mod event;
+mod flow;
+mod http;
+mod inspector;
+mod recognise;
+mod redis;
+#[cfg(any(test, feature = "test-util"))]
+pub mod replay;
+
+pub use config::DpiConfig;
+pub use event::{Event, Finding, Interest, MAX_MESSAGE, MAX_NAME, Need};
+pub use flow::FlowInspector;

@@ -65,6 +65,10 @@ impl AppId {
     pub const SSH: Self = Self(1003);
     /// DNS.
     pub const DNS: Self = Self(1004);
+    /// RTSP.
+    pub const RTSP: Self = Self(1009);
+    /// SIP.
+    pub const SIP: Self = Self(1010);
     /// MySQL and MariaDB.
     pub const MYSQL: Self = Self(2001);
     /// Redis.

@@ -1,0 +1,262 @@
+//! Reading bytes that a peer sent: forward only, never past the end, lines without copies.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2};
+
+/// Longest line that is kept; of a longer one only this much is seen.
+pub(crate) const MAX_LINE: usize = 16 * 1024;
+
+/// Reads fixed-size fields off the front of a slice.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    pub(crate) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    pub(crate) fn u8(&mut self) -> Option<u8> {
+        self.array().map(|[byte]| byte)
+    }
+
+    pub(crate) fn be16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    pub(crate) fn be24(&mut self) -> Option<u32> {
+        self.array()
+            .map(|[a, b, c]| u32::from_be_bytes([0, a, b, c]))
+    }
+
+    pub(crate) fn be32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub(crate) fn le16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(crate) fn le24(&mut self) -> Option<u32> {
+        self.array()
+            .map(|[a, b, c]| u32::from_le_bytes([a, b, c, 0]))
+    }
+
+    /// A string that ends in a zero byte, without the zero.
+    pub(crate) fn until_nul(&mut self) -> Option<&'a [u8]> {
+        let text = self.take(memchr(0, self.0)?)?;
+        self.u8()?;
+        Some(text)
+    }
+
+    /// A block behind a 16-bit length.
+    pub(crate) fn block16(&mut self) -> Option<Reader<'a>> {
+        let length = self.be16()?;
+        self.take(length.into()).map(Reader)
+    }
+
+    /// A block behind an 8-bit length.
+    pub(crate) fn block8(&mut self) -> Option<Reader<'a>> {
+        let length = self.u8()?;
+        self.take(length.into()).map(Reader)
+    }
+}
+
+/// Takes up to `left` bytes off a chunk and says how many are left after that.
+pub(crate) fn pass(chunk: &mut &[u8], left: u64) -> u64 {
+    let here = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
+    *chunk = chunk.get(here..).unwrap_or_default();
+    left.saturating_sub(here as u64)
+}
+
+/// Collects the first bytes of a message whose chunks may cut it anywhere.
+#[derive(Debug, Default)]
+pub(crate) struct Gather(Vec<u8>);
+
+impl Gather {
+    /// Moves bytes off `chunk` until `wanted` are here; returns them once they are.
+    pub(crate) fn fill(&mut self, chunk: &mut &[u8], wanted: usize) -> Option<&[u8]> {
+        let missing = wanted.saturating_sub(self.0.len()).min(chunk.len());
+        let (head, rest) = chunk.split_at_checked(missing)?;
+        self.0.extend_from_slice(head);
+        *chunk = rest;
+        self.0.get(..wanted)
+    }
+
+    /// All that is here.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Forgets everything and gives the memory back.
+    pub(crate) fn clear(&mut self) {
+        self.0 = Vec::new();
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Cuts a stream into lines; a line that is whole in its chunk is not copied.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    partial: Vec<u8>,
+    overlong: bool,
+}
+
+/// One line without its end.
+#[derive(Debug)]
+pub(crate) struct Line<'a> {
+    pub(crate) text: Cow<'a, [u8]>,
+    /// It ended in CR LF rather than LF alone.
+    pub(crate) crlf: bool,
+    /// A carriage return stands inside it.
+    pub(crate) bare_cr: bool,
+    /// It was longer than [`MAX_LINE`]: `text` is its beginning.
+    pub(crate) overlong: bool,
+}
+
+impl Line<'_> {
+    /// Whether this is an empty line.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+}
+
+impl Lines {
+    /// The next line, if the chunk has its end; else keeps what there is of it.
+    pub(crate) fn next<'a>(&mut self, chunk: &mut &'a [u8]) -> Option<Line<'a>> {
+        if self.partial.is_empty()
+            && let Some(end) = memchr2(b'\r', b'\n', chunk)
+            && end < MAX_LINE
+            && let Some((text, rest)) = chunk.split_at_checked(end)
+            && let Some(rest) = rest.strip_prefix(b"\r\n")
+        {
+            *chunk = rest;
+            return Some(Line { text: text.into(), crlf: true, bare_cr: false, overlong: false });
+        }
+        self.next_unusual(chunk)
+    }
+
+    /// A line that is cut, or does not end in CR LF, or has a carriage return inside.
+    fn next_unusual<'a>(&mut self, chunk: &mut &'a [u8]) -> Option<Line<'a>> {
+        let Some(end) = memchr(b'\n', chunk) else {
+            self.keep(chunk);
+            *chunk = &[];
+            return None;
+        };
+        let (text, rest) = chunk.split_at_checked(end)?;
+        *chunk = rest.get(1..).unwrap_or_default();
+        if !self.partial.is_empty() {
+            self.keep(text);
+            let overlong = std::mem::take(&mut self.overlong);
+            return Some(line(std::mem::take(&mut self.partial).into(), overlong));
+        }
+        Some(line(text.get(..MAX_LINE).unwrap_or(text).into(), text.len() > MAX_LINE))
+    }
+
+    fn keep(&mut self, text: &[u8]) {
+        let room = MAX_LINE.saturating_sub(self.partial.len());
+        self.overlong |= text.len() > room;
+        self.partial
+            .extend_from_slice(text.get(..room).unwrap_or(text));
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.partial.len()
+    }
+}
+
+/// A line from its text, with the carriage return that may end it.
+fn line(mut text: Cow<'_, [u8]>, overlong: bool) -> Line<'_> {
+    let crlf = overlong || text.last() == Some(&b'\r');
+    if crlf && !overlong {
+        match &mut text {
+            Cow::Borrowed(text) => *text = text.split_last().map_or(*text, |(_, text)| text),
+            Cow::Owned(text) => drop(text.pop()),
+        }
+    }
+    let bare_cr = memchr(b'\r', &text).is_some();
+    Line { text, crlf, bare_cr, overlong }
+}
+
+/// Text as an event shows it: only if it is printable ASCII, lower case, at most `limit` bytes.
+pub(crate) fn name(text: &[u8], limit: usize) -> Option<Box<str>> {
+    let fits = !text.is_empty() && text.len() <= limit;
+    if !fits || !text.iter().all(u8::is_ascii_graphic) {
+        return None;
+    }
+    let text = std::str::from_utf8(text).ok()?;
+    Some(text.to_ascii_lowercase().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All lines of a stream that is fed in chunks of `size`.
+    fn lines(stream: &[u8], size: usize) -> Vec<(Vec<u8>, bool, bool, bool)> {
+        let mut lines = Lines::default();
+        let mut found = Vec::new();
+        for mut chunk in stream.chunks(size) {
+            while let Some(line) = lines.next(&mut chunk) {
+                found.push((line.text.to_vec(), line.crlf, line.bare_cr, line.overlong));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn cuts_lines_the_same_way_whatever_the_chunks() {
+        let mut stream = b"GET / HTTP/1.1\r\n\r\nbare\nfeed\r\r\na\rb\r\n\n\r\n".to_vec();
+        stream.extend(vec![b'x'; MAX_LINE]);
+        stream.extend(b"\r\n");
+        stream.extend(vec![b'y'; MAX_LINE - 1]);
+        stream.extend(b"\r\nlast\n");
+        let whole = lines(&stream, usize::MAX);
+        assert_eq!(whole.len(), 10);
+        assert_eq!(whole[3], (b"feed\r".to_vec(), true, true, false));
+        assert!(whole[7].3 && !whole[8].3, "one byte decides");
+        for size in [1, 2, 3, 7, 4096] {
+            assert_eq!(lines(&stream, size), whole, "chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn holds_no_more_than_the_longest_line() {
+        let mut lines = Lines::default();
+        for _ in 0..100 {
+            assert!(lines.next(&mut &[b'x'; 1000][..]).is_none());
+        }
+        assert_eq!(lines.held(), MAX_LINE);
+    }
+
+    #[test]
+    fn refuses_to_read_past_the_end() {
+        let mut reader = Reader::new(&[0, 5, 1, 2]);
+        assert!(reader.block16().is_none());
+        assert_eq!(Reader::new(b"abc").until_nul(), None);
+        assert_eq!(Reader::new(b"abc\0d").until_nul(), Some(&b"abc"[..]));
+    }
+}

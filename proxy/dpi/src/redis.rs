@@ -1,0 +1,195 @@
+//! Redis: commands as arrays of strings, or inline.
+//!
+//! The server's answers are of no interest. A client whose bytes stop being commands (as they do
+//! after a switch to TLS, say) is not read any further.
+
+use outrider_model::{AppId, Side};
+
+use crate::{
+    Need,
+    bytes::pass,
+    inspector::{Inspector, Sink},
+    recognise::{Guess, begins},
+};
+
+/// Most arguments of a command: Redis's own limit.
+const MAX_ARGUMENTS: u64 = 1024 * 1024;
+
+/// Longest argument: Redis's own default limit.
+const MAX_BULK: u64 = 512 * 1024 * 1024;
+
+/// Most digits of a number.
+const MAX_DIGITS: u8 = 9;
+
+/// Longest inline command: Redis's own limit.
+const MAX_INLINE: u32 = 64 * 1024;
+
+/// Whether a client's first bytes are Redis: the head of an array and of its first string, or an
+/// inline PING.
+pub(crate) fn guess(prefix: &[u8], _port: u16) -> Guess {
+    if prefix.first() != Some(&b'*') {
+        return guess_inline(prefix);
+    }
+    let mut rest = prefix;
+    for sign in *b"*$" {
+        let Some((first, digits)) = rest.split_first() else { return Guess::More };
+        if *first != sign {
+            return Guess::No;
+        }
+        let end = digits
+            .iter()
+            .position(|byte| !byte.is_ascii_digit())
+            .unwrap_or(digits.len());
+        let after = digits.get(end..).unwrap_or_default();
+        if end > MAX_DIGITS.into() || (end == 0 && !after.is_empty()) {
+            return Guess::No;
+        }
+        match begins(after, b"\r\n") {
+            Guess::Yes => rest = after.get(2..).unwrap_or_default(),
+            other => return other,
+        }
+    }
+    Guess::Yes
+}
+
+fn guess_inline(prefix: &[u8]) -> Guess {
+    let (word, end) = prefix.split_at_checked(4).unwrap_or((prefix, &[]));
+    if !word
+        .iter()
+        .zip(b"PING")
+        .all(|(byte, wanted)| byte.eq_ignore_ascii_case(wanted))
+    {
+        return Guess::No;
+    }
+    if end.first() == Some(&b'\n') { Guess::Yes } else { begins(end, b"\r\n") }
+}
+
+/// Starts reading a flow that was recognised as Redis.
+pub(crate) fn start() -> Box<dyn Inspector> {
+    Box::new(Redis { state: State::Start, arguments: 0, value: 0, digits: 0 })
+}
+
+#[derive(Debug)]
+struct Redis {
+    state: State,
+    /// Arguments of the command that are still to come.
+    arguments: u64,
+    /// The number being read.
+    value: u64,
+    digits: u8,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    /// Before a command.
+    Start,
+    /// In the number of arguments.
+    Count,
+    /// Before an argument.
+    Sign,
+    /// In an argument's length.
+    Length,
+    /// At the line feed after either number.
+    LineFeed {
+        of_length: bool,
+    },
+    /// In an argument and the line end after it.
+    Bulk(u64),
+    /// In an inline command that so far has so many bytes.
+    Inline(u32),
+    Stopped,
+}
+
+impl Inspector for Redis {
+    fn feed(&mut self, side: Side, mut chunk: &[u8], sink: &mut Sink<'_>) {
+        if side == Side::Server {
+            return;
+        }
+        sink.application(AppId::REDIS);
+        loop {
+            if let State::Bulk(left) = self.state {
+                self.bulk(pass(&mut chunk, left), sink);
+            }
+            let Some((byte, rest)) = chunk.split_first() else { return };
+            if !matches!(self.state, State::Bulk(_)) {
+                self.state = self.step(*byte, sink);
+                chunk = rest;
+            }
+        }
+    }
+
+    fn skip(&mut self, side: Side, bytes: u64) {
+        // What is announced ends before the line end, so no command is completed unseen.
+        if let (State::Bulk(left), Side::Client) = (self.state, side) {
+            self.state = State::Bulk(left.saturating_sub(bytes).max(1));
+        }
+    }
+
+    fn need(&self, side: Side) -> Need {
+        match (side, self.state) {
+            (Side::Server, _) | (_, State::Stopped) => Need::Nothing,
+            (_, State::Bulk(left)) if left > 2 => Need::Skip(left.saturating_sub(2)),
+            _ => Need::Bytes,
+        }
+    }
+
+    fn held(&self) -> usize {
+        0
+    }
+}
+
+impl Redis {
+    /// An argument came closer to its end.
+    fn bulk(&mut self, left: u64, sink: &mut Sink<'_>) {
+        if left > 0 {
+            self.state = State::Bulk(left);
+            return;
+        }
+        self.arguments = self.arguments.saturating_sub(1);
+        if self.arguments == 0 {
+            sink.request();
+            self.state = State::Start;
+        } else {
+            self.state = State::Sign;
+        }
+    }
+
+    fn step(&mut self, byte: u8, sink: &mut Sink<'_>) -> State {
+        match (self.state, byte) {
+            (State::Start, b'*') => self.number(State::Count),
+            (State::Start, b'\r' | b'\n') => State::Start,
+            (State::Start, b' '..=b'~') => State::Inline(1),
+            (State::Sign, b'$') => self.number(State::Length),
+            (state @ (State::Count | State::Length), b'0'..=b'9') => self.digit(state, byte),
+            (State::Count, b'\r') if self.digits > 0 => State::LineFeed { of_length: false },
+            (State::Length, b'\r') if self.digits > 0 => State::LineFeed { of_length: true },
+            (State::LineFeed { of_length: true }, b'\n') => {
+                State::Bulk(self.value.saturating_add(2))
+            }
+            (State::LineFeed { of_length: false }, b'\n') => {
+                self.arguments = self.value;
+                if self.value == 0 { State::Start } else { State::Sign }
+            }
+            (State::Inline(_), b'\n') => {
+                sink.request();
+                State::Start
+            }
+            (State::Inline(seen), _) if seen < MAX_INLINE => State::Inline(seen.saturating_add(1)),
+            _ => State::Stopped,
+        }
+    }
+
+    fn number(&mut self, state: State) -> State {
+        self.value = 0;
+        self.digits = 0;
+        state
+    }
+
+    fn digit(&mut self, state: State, byte: u8) -> State {
+        let digit = byte.saturating_sub(b'0');
+        self.value = self.value.saturating_mul(10).saturating_add(digit.into());
+        self.digits = self.digits.saturating_add(1);
+        let limit = if state == State::Count { MAX_ARGUMENTS } else { MAX_BULK };
+        if self.digits > MAX_DIGITS || self.value > limit { State::Stopped } else { state }
+    }
+}
