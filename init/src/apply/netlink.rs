@@ -1,0 +1,116 @@
+//! The few things that need no tool: an address on `lo`, a policy route, the flush of conntrack.
+
+mod message;
+
+use std::fs;
+use std::io;
+
+use nix::libc;
+
+use crate::InitError;
+use crate::plan::{DELIVERY_V6, Family, Plan};
+use message::{Message, Socket};
+
+/// Puts addresses and routes in place that captured traffic will need.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn prepare(plan: &Plan, notes: &mut Vec<String>) -> Result<(), InitError> {
+    let socket = Socket::route().map_err(failed("open a route socket"))?;
+    match socket.ask(&Message::add_address(DELIVERY_V6)) {
+        Ok(()) => {}
+        Err(error) if is(&error, libc::EEXIST) => {}
+        Err(error) if ipv6_is_off() => {
+            notes
+                .push(format!("IPv6 is off on lo ({error}): no IPv6 delivery, rules are in place"));
+        }
+        Err(error) => return Err(failed("add ::6 to lo")(error)),
+    }
+    let Some(route) = plan.route else { return Ok(()) };
+    for family in Family::ALL {
+        for message in [Message::add_route(family, route), Message::add_rule(family, route)] {
+            tolerate(socket.ask(&message), &[libc::EEXIST], "add the policy route")?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the policy route of an older plan that this one does not need.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn retire(plan: &Plan) -> Result<(), InitError> {
+    if plan.route.is_some() {
+        return Ok(());
+    }
+    let socket = Socket::route().map_err(failed("open a route socket"))?;
+    remove_routes(&socket, plan)
+}
+
+/// Removes address and routes.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn remove(plan: &Plan) -> Result<(), InitError> {
+    let socket = Socket::route().map_err(failed("open a route socket"))?;
+    let gone = [libc::EADDRNOTAVAIL, libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
+    tolerate(socket.ask(&Message::remove_address(DELIVERY_V6)), &gone, "remove ::6 from lo")?;
+    remove_routes(&socket, plan)
+}
+
+fn remove_routes(socket: &Socket, plan: &Plan) -> Result<(), InitError> {
+    let gone = [libc::ENOENT, libc::ESRCH, libc::EAFNOSUPPORT, libc::EOPNOTSUPP];
+    for family in Family::ALL {
+        let route = plan.route_names;
+        for message in [Message::remove_rule(family, route), Message::remove_route(family, route)] {
+            tolerate(socket.ask(&message), &gone, "remove the policy route")?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes conntrack of this namespace forget everything: a flow older than the rules is judged anew.
+///
+/// # Errors
+/// If the kernel refuses; a kernel that cannot is a note.
+pub fn flush_conntrack(notes: &mut Vec<String>) -> Result<(), InitError> {
+    let flushed = Socket::netfilter().and_then(|socket| socket.ask(&Message::flush_conntrack()));
+    match flushed {
+        Ok(()) => Ok(()),
+        Err(error) if is(&error, libc::EPERM) => Err(failed("flush conntrack")(error)),
+        Err(error) => {
+            notes.push(format!(
+                "conntrack was not flushed ({error}): older flows may go on uncaptured"
+            ));
+            Ok(())
+        }
+    }
+}
+
+fn ipv6_is_off() -> bool {
+    match fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6") {
+        Ok(text) => text.trim() == "1",
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+fn is(error: &io::Error, number: i32) -> bool {
+    error.raw_os_error() == Some(number)
+}
+
+fn tolerate(asked: io::Result<()>, fine: &[i32], what: &'static str) -> Result<(), InitError> {
+    match asked {
+        Err(error) if !fine.iter().any(|number| is(&error, *number)) => Err(failed(what)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> InitError {
+    move |source| {
+        if is(&source, libc::EPERM) {
+            InitError::Privilege(format!("cannot {what}: {source}"))
+        } else {
+            InitError::Kernel { what, source }
+        }
+    }
+}
