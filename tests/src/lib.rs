@@ -21,9 +21,11 @@ pub mod node;
 pub mod pod;
 pub mod process;
 pub mod require;
+pub mod scene;
 pub mod wait;
 pub mod world;
 
 pub use crate::{
-    netns::Namespace, node::Node, pod::Pod, process::Process, wait::until, world::World,
+    netns::Namespace, node::Node, pod::Pod, process::Process, scene::Scene, wait::until,
+    world::World,
 };

@@ -73,6 +73,12 @@ impl Node {
         self.bridge.as_mut().context("no bridge runs")
     }
 
+    /// The files that the node's processes write their output to.
+    #[must_use]
+    pub fn logs(&self) -> Vec<PathBuf> {
+        vec![self.dir.join("bridge.log")]
+    }
+
     /// A command of the CLI, to be run on the node.
     pub fn outrider(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = self.netns.limited(COMMAND, binaries::find("outrider")?);

@@ -26,7 +26,7 @@ use crate::{
 /// What the name of every namespace of every world begins with; the process id follows.
 pub const PREFIX: &str = "or";
 /// One directory a world, named as its prefix. It outlives a killed process and tells whose it was.
-const STATE: &str = "/var/lib/outrider-tests";
+pub const STATE: &str = "/var/lib/outrider-tests";
 /// Inside a world's directory: process id and start time of who made it.
 const OWNER: &str = "owner";
 /// How long killed processes may take to go.
