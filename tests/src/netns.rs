@@ -5,7 +5,7 @@ use std::{ffi::OsStr, fs::File, path::PathBuf, process::Command, time::Duration}
 use anyhow::{Context as _, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
 
-use crate::process::run;
+use crate::{process::run, world::sweep::making};
 
 /// Where iproute2 keeps named namespaces.
 pub const DIRECTORY: &str = "/run/netns";
@@ -17,6 +17,7 @@ pub struct Namespace(String);
 impl Namespace {
     /// Makes a namespace and brings its loopback up.
     pub fn create(name: &str) -> Result<Self> {
+        let _making = making();
         run(Command::new("ip").args(["netns", "add", name]))?;
         let namespace = Self(name.to_owned());
         namespace.ip("link set lo up")?;

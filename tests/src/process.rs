@@ -15,7 +15,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::wait::until;
+use crate::{wait::until, world::sweep::making};
 
 /// How much of a log an error message quotes.
 const LOG_TAIL: usize = 2000;
@@ -33,6 +33,7 @@ impl Process {
     pub fn spawn(name: &str, mut command: Command, log: &Path) -> Result<Self> {
         let out = File::options().create(true).append(true).open(log)?;
         let err = out.try_clone()?;
+        let _making = making();
         let child = command
             .process_group(0)
             .stdin(Stdio::null())

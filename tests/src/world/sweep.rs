@@ -14,7 +14,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -34,6 +34,13 @@ const DEATH: Duration = Duration::from_secs(5);
 
 /// Worlds of this process that a signal has to remove.
 static WORLDS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Held for reading while something is made; taken for good by the signal that removes everything.
+static MAKING: RwLock<()> = RwLock::new(());
+
+/// Nothing is removed by a signal while this lives, and nothing is made after it.
+pub(crate) fn making() -> RwLockReadGuard<'static, ()> {
+    MAKING.read()
+}
 
 /// Makes a world's directory and remembers the world for clean-up.
 pub fn claim(prefix: &str) -> Result<PathBuf> {
