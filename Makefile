@@ -14,7 +14,8 @@ NETNS := $(patsubst tests/cases/%.rs,--test=%,$(wildcard tests/cases/netns_*.rs)
 CASES := $(filter-out $(NETNS),$(patsubst tests/cases/%.rs,--test=%,$(wildcard tests/cases/*.rs)))
 # Namespaces and rules need root: by sudo where it is there, otherwise those tests say SKIPPED.
 SUDO := $(shell test "$$(id -u)" = 0 || ! command -v sudo >/dev/null || echo sudo -E)
-HOST := $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+AS_ROOT := $(if $(SUDO),CARGO_TARGET_$(TRIPLE)_RUNNER='$(SUDO)')
 
 export OUTRIDER_BIN_DIR ?= $(abspath $(or $(CARGO_TARGET_DIR),target))/$(PROFILE:dev=debug)
 
@@ -44,13 +45,16 @@ test: setup lint unit build netns ## everything: lints, unit, golden, architectu
 
 unit: ## what needs neither root nor the network
 	$(call say,unit and golden and architecture tests)
-	cargo test --locked --workspace --lib --bins
+	env -u OUTRIDER_REQUIRE_NETNS cargo test --locked --workspace --exclude outrider-tests
+	cargo test --locked --package outrider-tests --lib
 	cargo test --locked --package outrider-tests $(CASES) -- --nocapture
 
 netns: ## the real world: namespaces, iptables, nginx, redis, curl, openssl (root)
 	$(call say,tests in network namespaces)
-	env CARGO_TARGET_$(HOST)_RUNNER='$(SUDO)' \
-	    cargo test --locked --package outrider-tests $(NETNS) -- --test-threads=1
+	env $(AS_ROOT) cargo test --locked \
+	    --package outrider-init --package outrider-capture --test '*' -- --test-threads=1
+	env $(AS_ROOT) cargo test --locked \
+	    --package outrider-tests $(NETNS) -- --test-threads=1
 
 bench: setup build ## figures beside direct, a copy loop and other proxies (docs/performance.md)
 	cargo run --locked --release --package outrider-e2e --bin bench

@@ -212,7 +212,8 @@ fn modules_have_no_mod_rs_and_notes_have_an_issue_number() {
     let mut wrong = Vec::new();
     for room in rooms() {
         for (path, text) in sources(&room.dir) {
-            if path.ends_with("mod.rs") {
+            // Cargo takes every file of a `tests` directory for a test of its own, `mod.rs` apart.
+            if path.ends_with("mod.rs") && !path.starts_with(room.dir.join("tests")) {
                 wrong.push(format!("{}: call it by its module's name", path.display()));
             }
             for mark in [concat!("TO", "DO"), concat!("FIX", "ME")] {
