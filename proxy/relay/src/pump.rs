@@ -1,0 +1,167 @@
+//! Both directions of one flow in one task.
+
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use outrider_model::Side;
+use outrider_telemetry::Outcome;
+
+use crate::{
+    RelaySettings, closing,
+    half::{Ends, Fault, Half},
+    inspection::{Inspection, Step},
+    leg::Leg,
+    timers::{Due, Timers},
+};
+
+/// A dialled flow.
+#[derive(Debug)]
+pub(crate) struct Pump {
+    downstream: Leg,
+    upstream: Leg,
+    inspection: Inspection,
+    up: Half,
+    down: Half,
+    timers: Timers,
+}
+
+impl Pump {
+    pub(crate) fn new(downstream: Leg, upstream: Leg, inspection: Inspection) -> Self {
+        Self {
+            downstream,
+            upstream,
+            inspection,
+            up: Half::new(Side::Client),
+            down: Half::new(Side::Server),
+            timers: Timers::default(),
+        }
+    }
+
+    /// Runs until the flow is over. What may end it from outside comes first, so that a cut is
+    /// never taken for an end.
+    pub(crate) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        settings: &RelaySettings,
+    ) -> Poll<Outcome> {
+        if let Some(outcome) = self.inspection.heed(context.waker()) {
+            return Poll::Ready(outcome);
+        }
+        loop {
+            if let Err(fault) = self.advance(context) {
+                return Poll::Ready(fault.into());
+            }
+            if let Some(outcome) = self.over() {
+                return Poll::Ready(outcome);
+            }
+            self.arm(settings);
+            match self.timers.poll(context, self.moved()) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Due::Silence) => return Poll::Ready(Outcome::TimedOut),
+                Poll::Ready(Due::Hold) => {
+                    if let Step::Stop(outcome) = self.inspection.give_up() {
+                        return Poll::Ready(outcome);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes both connections as the outcome asks, and ends the record first.
+    pub(crate) async fn close(self, outcome: Outcome) {
+        let Self { downstream, upstream, inspection, .. } = self;
+        let denied = matches!(outcome, Outcome::Denied | Outcome::Threat);
+        let answer = denied.then(|| inspection.answer()).flatten();
+        inspection.finish(outcome);
+        if outcome == Outcome::Done {
+            downstream.finish();
+            upstream.finish();
+            return;
+        }
+        drop(upstream);
+        if let Some(answer) = answer {
+            closing::say(downstream, &answer).await;
+        }
+    }
+
+    /// Moves what can be moved both ways.
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<(), Fault> {
+        loop {
+            if !self.inspection.holds() {
+                self.up.release();
+            }
+            let ends = Ends { from: &mut self.downstream, to: &mut self.upstream };
+            if let Poll::Ready(result) = self.up.poll(context, ends, &mut self.inspection) {
+                result?;
+            }
+            if self.up.is_broken() {
+                self.down.be_abrupt();
+            }
+            let ends = Ends { from: &mut self.upstream, to: &mut self.downstream };
+            if let Poll::Ready(result) = self.down.poll(context, ends, &mut self.inspection) {
+                result?;
+            }
+            if self.down.is_broken() {
+                self.up.be_abrupt();
+            }
+            // The server's bytes may have told what the client's wait for.
+            if !self.up.is_holding() || self.inspection.holds() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A taker that takes no more may still have said something before: the flow ends when that is
+    /// through.
+    fn over(&self) -> Option<Outcome> {
+        if !self.up.is_over() || !self.down.is_over() {
+            return None;
+        }
+        Some(match (self.up.is_broken(), self.down.is_broken()) {
+            (true, _) => Outcome::ResetByServer,
+            (false, true) => Outcome::ResetByClient,
+            (false, false) => Outcome::Done,
+        })
+    }
+
+    fn moved(&self) -> u64 {
+        self.inspection
+            .flow()
+            .bytes()
+            .into_iter()
+            .fold(0, u64::wrapping_add)
+    }
+
+    fn arm(&mut self, settings: &RelaySettings) {
+        if self.up.is_holding() {
+            self.timers.hold(settings.hold_time);
+        } else {
+            self.timers.release();
+        }
+        if let Some(limit) = self.silence(settings) {
+            self.timers.watch_silence(limit, self.moved());
+        }
+    }
+
+    /// How long both sides may be silent.
+    fn silence(&self, settings: &RelaySettings) -> Option<Duration> {
+        let idle = settings.idle_timeout;
+        if !self.up.has_ended() && !self.down.has_ended() {
+            return idle;
+        }
+        let half = settings.half_close_timeout;
+        Some(idle.map_or(half, |idle| idle.min(half)))
+    }
+}
+
+impl From<Fault> for Outcome {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Reset(Side::Client) => Self::ResetByClient,
+            Fault::Reset(Side::Server) => Self::ResetByServer,
+            Fault::Stop(outcome) => outcome,
+        }
+    }
+}
