@@ -1,0 +1,81 @@
+//! STATUS (65), ours.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use outrider_model::MacAddr;
+use serde::{Deserialize, Serialize};
+
+use super::{Instance, STATUS, json};
+use crate::{Body, Kind, Reader, WireError, Writer, error::within, limits::MAX_STATUS_LIST};
+
+/// What the proxy is, and how it is. JSON text on the wire; absent members read as nothing.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Status {
+    /// This run of the proxy.
+    pub instance: Instance,
+    /// Its version.
+    pub version: String,
+    /// The mode in force.
+    pub mode: String,
+    /// Number of the policy in force.
+    pub policy_version: u64,
+    /// Whether a bridge manages the workload.
+    pub managed: bool,
+    /// The pod's MAC addresses.
+    #[serde(with = "json::macs")]
+    pub macs: Vec<MacAddr>,
+    /// The pod's addresses.
+    pub addresses: Vec<IpAddr>,
+    /// What the proxy can do.
+    pub capabilities: Vec<String>,
+    /// Sums over all flows.
+    pub flows: FlowTotals,
+    /// What was dropped, by reason.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+/// Sums over all flows since the start.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct FlowTotals {
+    /// Begun.
+    pub opened: u64,
+    /// Ended.
+    pub closed: u64,
+    /// Now.
+    pub open: u64,
+    /// From clients.
+    pub bytes_client: u64,
+    /// From servers.
+    pub bytes_server: u64,
+}
+
+impl Status {
+    fn check(&self) -> Result<(), WireError> {
+        within("MAC addresses", self.macs.len(), MAX_STATUS_LIST)?;
+        within("addresses", self.addresses.len(), MAX_STATUS_LIST)?;
+        within("capabilities", self.capabilities.len(), MAX_STATUS_LIST)?;
+        within("reasons", self.dropped.len(), MAX_STATUS_LIST)?;
+        let texts = [&self.version, &self.mode].into_iter();
+        texts
+            .chain(&self.capabilities)
+            .chain(self.dropped.keys())
+            .try_for_each(|text| json::short(text))
+    }
+}
+
+impl Body for Status {
+    const KIND: Kind = STATUS;
+
+    fn read(reader: &mut Reader<'_>, _more: bool) -> Result<Self, WireError> {
+        let status: Self = json::read(reader)?;
+        status.check()?;
+        Ok(status)
+    }
+
+    fn write(&self, writer: &mut Writer) -> Result<(), WireError> {
+        self.check()?;
+        json::write(self, writer)
+    }
+}
