@@ -142,3 +142,6 @@ fn pair(query: &Query<'_>, snapshot: &Snapshot) -> (IpAddr, IpAddr) {
         Direction::Outbound => (query.local(), peer),
     }
 }
+
+#[cfg(test)]
+mod tests;

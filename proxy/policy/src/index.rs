@@ -41,7 +41,7 @@ impl Item {
     }
 }
 
-fn within<T: PartialOrd>((low, high): (T, T), value: T) -> bool {
+fn within<T: Copy + PartialOrd>((low, high): (T, T), value: T) -> bool {
     low <= value && value <= high
 }
 
@@ -100,13 +100,22 @@ enum Kind {
     Tree { dimension: Dimension, leaves: u32, cuts: u32, slots: u32 },
 }
 
+/// A place in a tree.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// What hangs there, or [`NONE`].
+    node: u32,
+    /// The nearest slot on the way to the root where something hangs, or [`NONE`].
+    above: u32,
+}
+
 /// The boxes of one table, ready to be searched.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     items: Vec<Item>,
     nodes: Vec<Node>,
     cuts: Vec<u128>,
-    slots: Vec<u32>,
+    slots: Vec<Slot>,
     lists: Vec<u32>,
 }
 
@@ -144,17 +153,18 @@ impl Index {
     /// Visits what hangs on the way from a leaf to the root.
     fn climb(
         &self,
-        mut at: usize,
-        slots: &[u32],
+        leaf: usize,
+        slots: &[Slot],
         (point, mut best, accept): (&Point, u32, &impl Fn(u32) -> bool),
     ) -> u32 {
-        while at > 0 {
-            if let Some(node) = self.nodes.get(slots[at] as usize)
+        let mut at = leaf;
+        while let Some(slot) = slots.get(at) {
+            if let Some(node) = self.nodes.get(slot.node as usize)
                 && node.first < best
             {
                 best = self.visit(*node, point, best, accept);
             }
-            at /= 2;
+            at = slot.above as usize;
         }
         best
     }

@@ -12,6 +12,7 @@ mod grace;
 mod index;
 mod name;
 mod network;
+mod query;
 mod snapshot;
 mod spec;
 
@@ -20,5 +21,6 @@ pub use grace::{Grace, MAX_GRACE_PAIRS};
 pub use ipnet::IpNet;
 pub use name::{MAX_NAME_ADDRESSES, MAX_NAME_BYTES, MAX_NAMES, Name, NameTable};
 pub use network::{Network, SpecialKind};
-pub use snapshot::{AppKnowledge, Query, Snapshot};
+pub use query::{AppKnowledge, Query};
+pub use snapshot::Snapshot;
 pub use spec::{AddrSpec, AppRule, MAX_APPS, MAX_RULES, PolicySpec, RuleSpec};

@@ -243,3 +243,60 @@ impl NameIndex {
             .is_some_and(|name| name.matches(host))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    #[test]
+    fn reads_names_whatever_their_case() {
+        assert_eq!(name("API.Example.COM.").as_str(), "api.example.com");
+        assert!(name("*.example.com").is_wildcard());
+    }
+
+    #[test]
+    fn refuses_what_is_no_name() {
+        let long = format!("{}.com", "a".repeat(MAX_NAME_BYTES - 3));
+        for bad in ["", ".", "*", "*.", "a..b", "a b", "a.*.b", "*a.b", "b\u{fc}cher.de", &long] {
+            assert!(matches!(Name::new(bad), Err(PolicyError::Name(_))), "{bad}");
+        }
+        assert!(Name::new(&format!("{}.com", "a".repeat(MAX_NAME_BYTES - 4))).is_ok());
+    }
+
+    #[test]
+    fn a_wildcard_takes_in_what_has_labels_before_it() {
+        let wildcard = name("*.example.com");
+        assert!(wildcard.matches("a.example.com") && wildcard.matches("a.b.EXAMPLE.com."));
+        for other in ["example.com", ".example.com.evil", "anexample.com", "", "\u{e9}.com"] {
+            assert!(!wildcard.matches(other), "{other}");
+        }
+        assert!(!name("*.com").matches("example.com"));
+        assert!(name("www.example.com").wildcards().eq(["*.example.com"]));
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let mut table = NameTable::default();
+        let known = name("known.example");
+        for at in 0..MAX_NAME_ADDRESSES {
+            let address = IpAddr::from(u128::try_from(at + 1_000_000).unwrap().to_be_bytes());
+            assert_eq!(table.add(&known, address), Ok(true));
+        }
+        let one_more = IpAddr::from([192, 0, 2, 1]);
+        assert_eq!(table.add(&known, one_more), Err(PolicyError::TooManyAddresses));
+        for at in 1..MAX_NAMES {
+            table
+                .set_vhost(&name(&format!("n{at}.example")), true)
+                .unwrap();
+        }
+        assert_eq!(table.add(&name("late.example"), one_more), Err(PolicyError::TooManyNames));
+        assert!(table.remove(&name("n7.example")) && !table.remove(&name("n7.example")));
+        assert_eq!(table.add(&name("late.example"), one_more), Ok(true));
+        assert!(table.remove_address(&name("late.example"), one_more));
+        assert_eq!(table.len(), MAX_NAMES);
+    }
+}

@@ -7,75 +7,13 @@ use outrider_model::{
 };
 
 use crate::{
-    NameTable, Network, PolicyError, PolicySpec, SpecialKind,
+    AppKnowledge, NameTable, Network, PolicyError, PolicySpec, Query, SpecialKind,
     addr_map::number,
     compile::{EXTERNAL, Outcome, PENDING, TableKey, Tables, name_point, proto_point},
     index::{NO_MATCH, Point},
     name::NameIndex,
     network::{NetworkIndex, is_link_local},
 };
-
-/// What is known of a flow's application.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum AppKnowledge {
-    /// Nothing yet.
-    Pending,
-    /// It was identified.
-    Known(AppId),
-    /// It will never be identified.
-    Unidentified,
-}
-
-/// One flow, as far as it is known.
-#[derive(Clone, Copy, Debug)]
-pub struct Query<'a> {
-    /// Who opened it.
-    pub client: IpAddr,
-    /// Where it goes.
-    pub server: IpAddr,
-    /// The server's port; taken as 0 for ICMP.
-    pub port: u16,
-    /// Its protocol.
-    pub proto: IpProto,
-    /// Relative to the workload.
-    pub direction: Direction,
-    /// Its application.
-    pub app: AppKnowledge,
-    /// HTTP host or TLS server name.
-    pub host: Option<&'a str>,
-    /// The workload's mode.
-    pub mode: Mode,
-}
-
-impl Query<'_> {
-    pub(crate) fn peer(&self) -> IpAddr {
-        match self.direction {
-            Direction::Inbound => self.client.to_canonical(),
-            Direction::Outbound => self.server.to_canonical(),
-        }
-    }
-
-    pub(crate) fn local(&self) -> IpAddr {
-        match self.direction {
-            Direction::Inbound => self.server.to_canonical(),
-            Direction::Outbound => self.client.to_canonical(),
-        }
-    }
-
-    fn app_point(&self) -> u32 {
-        match self.app {
-            AppKnowledge::Pending => PENDING,
-            AppKnowledge::Known(AppId::UNKNOWN) | AppKnowledge::Unidentified => {
-                AppId::UNIDENTIFIED.0
-            }
-            AppKnowledge::Known(app) => app.0,
-        }
-    }
-
-    fn is_icmp(&self) -> bool {
-        matches!(self.proto, IpProto::ICMP | IpProto::ICMPV6)
-    }
-}
 
 /// Policy in force, compiled and immutable; swapped whole.
 #[derive(Clone, Debug)]
@@ -362,3 +300,8 @@ fn implicit(tables: &Tables, query: &Query<'_>, icmp_policy: bool) -> Decision {
     };
     Decision { action, rule: RuleId::IMPLICIT, cause: DecisionCause::Default }
 }
+
+#[cfg(test)]
+mod differential;
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Sorting the boxes.
 
-use super::{Dimension, Index, Item, Kind, NONE, Node};
+use super::{Dimension, Index, Item, Kind, NONE, Node, Slot};
 
 /// A list this short is searched by looking at each item.
 const SHORT: usize = 4;
@@ -83,14 +83,17 @@ impl Builder {
 
         let leaves = cuts.len();
         let slots = self.index.slots.len();
-        self.index.slots.resize(slots + 2 * leaves, NONE);
+        self.index
+            .slots
+            .resize(slots + 2 * leaves, Slot { node: NONE, above: NONE });
         let start = count(self.index.cuts.len());
         self.index.cuts.extend_from_slice(&cuts);
         for group in places.chunk_by(|a, b| a.0 == b.0) {
             let members: Vec<u32> = group.iter().map(|(_, item)| *item).collect();
             let node = self.add(&members, depth + 1);
-            self.index.slots[slots + group[0].0 as usize] = node;
+            self.index.slots[slots + group[0].0 as usize].node = node;
         }
+        link(&mut self.index.slots[slots..][..2 * leaves]);
         let (leaves, slots) = (count(leaves), count(slots));
         self.add_node(list, Kind::Tree { dimension, leaves, cuts: start, slots })
     }
@@ -138,6 +141,14 @@ impl Builder {
             .map_or(NONE, |item| self.index.items[*item as usize].outcome);
         self.index.nodes.push(Node { first, kind });
         count(self.index.nodes.len() - 1)
+    }
+}
+
+/// Tells each slot which one above it is the nearest where something hangs.
+fn link(slots: &mut [Slot]) {
+    for at in 2..slots.len() {
+        let parent = slots[at / 2];
+        slots[at].above = if parent.node == NONE { parent.above } else { count(at / 2) };
     }
 }
 
