@@ -139,6 +139,8 @@ impl ThreatId {
     pub const SSH_VERSION_1: Self = Self(2008);
     /// TLS heartbeat that asks for more than it sent.
     pub const HEARTBLEED: Self = Self(2009);
+    /// SSL 2 hello whose ciphers exceed it.
+    pub const CIPHER_OVERFLOW: Self = Self(2010);
     /// SSL version 2 or 3.
     pub const SSL_VERSION: Self = Self(2011);
     /// TLS 1.0.
