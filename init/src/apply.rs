@@ -2,15 +2,16 @@
 
 mod iptables;
 pub mod netlink;
+mod nft;
 mod state;
 mod tool;
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::InitError;
 use crate::plan::Plan;
-use crate::settings::Settings;
+use crate::settings::{Backend, Settings};
 
 /// What a run did.
 #[derive(Clone, Debug)]
@@ -38,24 +39,35 @@ impl fmt::Display for Report {
     }
 }
 
+/// What one backend did.
+struct Outcome {
+    /// The tools.
+    tools: String,
+    /// Whether our rules are different from before.
+    changed: bool,
+}
+
 /// Installs the plan, or replaces the one in force.
 ///
-/// Order matters: what captured traffic needs (addresses, routes) is there before the rules; the flush
-/// comes last, so that no flow older than the rules goes on past them.
+/// Order matters: what captured traffic needs (addresses, routes) is there before the rules; rules of the
+/// other backend go after ours are in force; the flush comes last, so that no older flow goes on past them.
 ///
 /// # Errors
 /// If a tool is missing, or the tools or the kernel refuse. What was in force before stays in force.
 pub fn apply(plan: &Plan, settings: &Settings) -> Result<Report, InitError> {
-    let start = std::time::SystemTime::now();
+    let start = SystemTime::now();
     let mut notes = Vec::new();
     netlink::prepare(plan, &mut notes)?;
-    let outcome = iptables::apply(plan, settings.variant)?;
+    let mut outcome = match settings.backend {
+        Backend::Iptables => iptables::apply(plan, settings.variant)?,
+        Backend::Nft => nft::apply(plan)?,
+    };
+    outcome.changed |= match settings.backend {
+        Backend::Iptables => nft::remove()?,
+        Backend::Nft => iptables::remove_if_any()?.changed,
+    };
     netlink::retire(plan)?;
-    if outcome.changed {
-        netlink::flush_conntrack(&mut notes)?;
-    }
-    let took = start.elapsed().unwrap_or_default();
-    Ok(Report { done: "applied", tools: outcome.tools, changed: outcome.changed, notes, took })
+    report("applied", outcome, start, notes)
 }
 
 /// Removes whatever any run with any settings installed.
@@ -63,13 +75,26 @@ pub fn apply(plan: &Plan, settings: &Settings) -> Result<Report, InitError> {
 /// # Errors
 /// If the tools or the kernel refuse.
 pub fn cleanup(plan: &Plan) -> Result<Report, InitError> {
-    let start = std::time::SystemTime::now();
-    let mut notes = Vec::new();
-    let outcome = iptables::cleanup()?;
+    let start = SystemTime::now();
+    let mut outcome = iptables::remove_if_any()?;
+    if nft::remove()? {
+        let also = if outcome.changed { format!(" and {}", outcome.tools) } else { String::new() };
+        outcome = Outcome { tools: format!("nft{also}"), changed: true };
+    }
     netlink::remove(plan)?;
+    report("cleaned up", outcome, start, Vec::new())
+}
+
+/// Ends a run: flushes conntrack if anything changed, and sums up.
+fn report(
+    done: &'static str,
+    outcome: Outcome,
+    start: SystemTime,
+    mut notes: Vec<String>,
+) -> Result<Report, InitError> {
     if outcome.changed {
         netlink::flush_conntrack(&mut notes)?;
     }
     let took = start.elapsed().unwrap_or_default();
-    Ok(Report { done: "cleaned up", tools: outcome.tools, changed: outcome.changed, notes, took })
+    Ok(Report { done, tools: outcome.tools, changed: outcome.changed, notes, took })
 }

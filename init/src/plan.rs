@@ -54,6 +54,9 @@ impl Plan {
         chains.extend(inbound::chains(settings));
         chains.extend(outbound::chains(settings));
         chains.extend(guard::chains(settings));
+        for chain in &mut chains {
+            drop_unreachable(&mut chain.rules);
+        }
         chains.retain(|chain| !chain.rules.is_empty());
         let route_names = PolicyRoute { mark: settings.mark, table: settings.table };
         let route = (settings.mode == Mode::Tproxy).then_some(route_names);
@@ -73,6 +76,18 @@ impl Plan {
     pub fn chains_of(&self, table: Table) -> impl Iterator<Item = &Chain> {
         self.chains.iter().filter(move |chain| chain.table == table)
     }
+}
+
+/// Removes rules that an earlier rule of the chain never lets a packet reach.
+fn drop_unreachable(rules: &mut Vec<Rule>) {
+    let mut kept: Vec<Rule> = Vec::new();
+    rules.retain(|rule| {
+        let hidden = kept.iter().any(|earlier| earlier.hides(rule));
+        if !hidden {
+            kept.push(rule.clone());
+        }
+        !hidden
+    });
 }
 
 /// A network of one address.

@@ -1,22 +1,28 @@
 //! A plan as text that a tool of the kernel reads.
 
 pub mod iptables;
+pub mod nft;
 
 use crate::plan::{Family, Plan};
 use crate::settings::Backend;
 
 /// Everything that apply would do, for people: the tools' input and the rest as comments.
 pub fn text(plan: &Plan, backend: Backend) -> String {
+    let rules = match backend {
+        Backend::Iptables => iptables_text(plan),
+        Backend::Nft => format!("# nft -f -\n{}\n", nft::ruleset(plan)),
+    };
+    rules + &network(plan)
+}
+
+fn iptables_text(plan: &Plan) -> String {
     let nothing = iptables::Leftovers::default();
-    let _ = backend;
-    let mut text = String::new();
-    for (family, tool) in [(Family::V4, "iptables"), (Family::V6, "ip6tables")] {
-        text.push_str(&format!("# {tool}-restore --noflush\n"));
-        text.push_str(&iptables::restore_input(plan, family, &nothing));
-        text.push('\n');
-    }
-    text.push_str(&network(plan));
-    text
+    let family = |(family, tool)| {
+        format!("# {tool}-restore --noflush\n{}\n", iptables::restore_input(plan, family, &nothing))
+    };
+    [(Family::V4, "iptables"), (Family::V6, "ip6tables")]
+        .map(family)
+        .concat()
 }
 
 /// What is done by netlink, written as the commands that would do the same.

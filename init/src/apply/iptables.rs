@@ -6,18 +6,11 @@ use std::thread;
 
 use super::state::Observed;
 use super::tool;
+use super::{Outcome, netlink};
 use crate::InitError;
-use crate::plan::{Family, Plan};
-use crate::render::iptables::{removal_input, restore_input};
+use crate::plan::{Family, Plan, Table};
+use crate::render::iptables::{removal_input, restore_input, table_name};
 use crate::settings::Variant;
-
-/// What happened.
-pub(super) struct Outcome {
-    /// The build of the tools.
-    pub(super) tools: String,
-    /// Whether our rules are different from before.
-    pub(super) changed: bool,
-}
 
 /// A build of the tools; its name in the middle of the programs' names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -52,6 +45,28 @@ impl Build {
             Self::Legacy => "legacy iptables",
             Self::Plain => "iptables",
         }
+    }
+
+    fn is_allowed(self, variant: Variant) -> bool {
+        match variant {
+            Variant::Auto => true,
+            Variant::Nft => self == Self::Nft,
+            Variant::Legacy => self == Self::Legacy,
+        }
+    }
+
+    /// Whether there is anything to see: asking the tool costs two processes, asking the kernel nothing.
+    fn may_hold_rules(self) -> Result<bool, InitError> {
+        match self {
+            Self::Nft => nft_has_tables(),
+            Self::Legacy => Ok(legacy_has_tables()),
+            Self::Plain => Ok(true),
+        }
+    }
+
+    /// This build in a namespace without rules.
+    fn empty(self) -> Candidate {
+        Candidate { build: self, seen: Default::default() }
     }
 
     fn look(self) -> Result<Candidate, InitError> {
@@ -108,9 +123,12 @@ impl Candidate {
 
 /// Installs the plan with the first build that takes it.
 pub(super) fn apply(plan: &Plan, variant: Variant) -> Result<Outcome, InitError> {
-    let candidates = candidates(variant)?;
+    let candidates = candidates()?;
     let mut first_error = None;
-    for candidate in &candidates {
+    for candidate in candidates
+        .iter()
+        .filter(|candidate| candidate.build.is_allowed(variant))
+    {
         match candidate.install(plan) {
             Ok(mut outcome) => {
                 outcome.changed |= remove_others(candidate.build, &candidates)?;
@@ -124,16 +142,21 @@ pub(super) fn apply(plan: &Plan, variant: Variant) -> Result<Outcome, InitError>
             }
         }
     }
-    Err(first_error.unwrap_or_else(|| InitError::ToolMissing("iptables-restore".to_owned())))
+    Err(first_error
+        .unwrap_or_else(|| InitError::ToolMissing("iptables-restore of that variant".to_owned())))
 }
 
-/// Removes our rules from every build that has some.
-pub(super) fn cleanup() -> Result<Outcome, InitError> {
-    let candidates = candidates(Variant::Auto)?;
+/// Removes our rules from every build that has some, without asking tools where the kernel has no tables.
+pub(super) fn remove_if_any() -> Result<Outcome, InitError> {
     let mut tools = Vec::new();
-    for candidate in candidates.iter().filter(|candidate| !candidate.is_clean()) {
-        candidate.remove()?;
-        tools.push(candidate.build.name());
+    if nft_has_tables()? || legacy_has_tables() {
+        for candidate in candidates()?
+            .iter()
+            .filter(|candidate| !candidate.is_clean())
+        {
+            candidate.remove()?;
+            tools.push(candidate.build.name());
+        }
     }
     let changed = !tools.is_empty();
     let tools = if changed { tools.join(" and ") } else { "nothing to remove".to_owned() };
@@ -160,34 +183,36 @@ fn remove_others(build: Build, candidates: &[Candidate]) -> Result<bool, InitErr
 }
 
 /// The builds that run, best first: one that has our rules, then one that has someone's, then the newer.
-fn candidates(variant: Variant) -> Result<Vec<Candidate>, InitError> {
-    let builds: &[Build] = match variant {
-        Variant::Nft => &[Build::Nft],
-        Variant::Legacy => &[Build::Legacy],
-        Variant::Auto => &[Build::Nft, Build::Legacy],
-    };
+fn candidates() -> Result<Vec<Candidate>, InitError> {
     let mut found = Vec::new();
     let mut first_error = None;
-    for &build in builds {
-        // Asking the legacy tool costs two processes; the kernel says for free that there is nothing to see.
-        if build == Build::Legacy && !found.is_empty() && !legacy_has_tables() {
-            continue;
-        }
-        match build.look() {
+    for build in [Build::Nft, Build::Legacy] {
+        let looked = if build.may_hold_rules()? { build.look() } else { Ok(build.empty()) };
+        match looked {
             Ok(candidate) => found.push(candidate),
             Err(error) => {
                 first_error.get_or_insert(error);
             }
         }
     }
-    if found.is_empty() && variant == Variant::Auto {
-        found.extend(Build::Plain.look().ok());
-    }
+    found.extend(Build::Plain.look().ok().filter(|_| first_error.is_some()));
     found.sort_by_key(|candidate| (candidate.is_clean(), !candidate.has_others()));
     match first_error {
         Some(error) if found.is_empty() => Err(error),
         _ => Ok(found),
     }
+}
+
+/// Whether the newer build has any table in which we could have left something.
+fn nft_has_tables() -> Result<bool, InitError> {
+    for family in [netlink::IPV4, netlink::IPV6] {
+        for table in [Table::Raw, Table::Nat, Table::Mangle, Table::Filter] {
+            if netlink::table_exists(family, table_name(table))? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 fn legacy_has_tables() -> bool {

@@ -87,6 +87,26 @@ pub fn flush_conntrack(notes: &mut Vec<String>) -> Result<(), InitError> {
     }
 }
 
+/// nf_tables' number of the family that is both.
+pub const INET: u8 = 1;
+/// nf_tables' number of IPv4.
+pub const IPV4: u8 = 2;
+/// nf_tables' number of IPv6.
+pub const IPV6: u8 = 10;
+
+/// Whether an nf_tables table exists; false where the kernel has no nf_tables.
+///
+/// # Errors
+/// If the kernel does not permit the question.
+pub fn table_exists(family: u8, name: &str) -> Result<bool, InitError> {
+    let asked = Socket::netfilter().and_then(|socket| socket.exists(&Message::table(family, name)));
+    match asked {
+        Ok(exists) => Ok(exists),
+        Err(error) if is(&error, libc::EPERM) => Err(failed("ask for rules")(error)),
+        Err(_) => Ok(false),
+    }
+}
+
 fn ipv6_is_off() -> bool {
     match fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6") {
         Ok(text) => text.trim() == "1",

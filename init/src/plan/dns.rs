@@ -48,25 +48,23 @@ pub(super) fn zones(settings: &Settings) -> Vec<Chain> {
     if questions.is_empty() {
         return Vec::new();
     }
-    let to_dns = || vec![UDP, Match::DestinationPorts(vec![DNS])];
+    let to_dns = |server: &[Match]| all_of(vec![UDP, Match::DestinationPorts(vec![DNS])], server);
     let mut out = Vec::new();
     for owner in proxy_owners(settings) {
-        out.push(Rule::new(
-            "the proxy asks upstream",
-            all_of(to_dns(), &owner),
-            Target::Zone(PROXY_ZONE),
-        ));
+        out.extend(questions.iter().map(|server| {
+            let when = all_of(to_dns(server), &owner);
+            Rule::new("the proxy asks upstream", when, Target::Zone(PROXY_ZONE))
+        }));
         let answer = vec![UDP, Match::SourcePorts(vec![settings.dns_port.into()])];
-        out.push(Rule::new(
-            "the proxy answers the workload",
-            all_of(answer, &owner),
-            Target::Zone(WORKLOAD_ZONE),
-        ));
+        let when = all_of(answer, &owner);
+        out.push(Rule::new("the proxy answers the workload", when, Target::Zone(WORKLOAD_ZONE)));
         out.push(Rule::new("the proxy's other packets", owner, Target::Return));
     }
-    out.extend(questions.into_iter().map(|server| {
-        Rule::new("the workload asks", all_of(to_dns(), &server), Target::Zone(WORKLOAD_ZONE))
-    }));
+    out.extend(
+        questions.iter().map(|server| {
+            Rule::new("the workload asks", to_dns(server), Target::Zone(WORKLOAD_ZONE))
+        }),
+    );
     let answers = servers(settings, Match::Source).into_iter().map(|server| {
         let from_dns = vec![UDP, Match::SourcePorts(vec![DNS])];
         Rule::new(

@@ -81,10 +81,8 @@ fn out_rules(settings: &Settings) -> Vec<Rule> {
 fn app_rules(settings: &Settings) -> Vec<Rule> {
     let reply = [Match::Reply];
     let mut rules = super::inbound::selection(settings, Match::SourcePorts, &reply, &Target::Drop);
-    if settings.inbound_ports != Ports::All {
-        let when = vec![TCP, Match::Reply];
-        rules.push(Rule::new("answers on ports that are not captured", when, Target::Return));
-    }
+    let when = vec![TCP, Match::Reply];
+    rules.push(Rule::new("answers on ports that are not captured", when, Target::Return));
     rules.extend(super::outbound::selection(settings, &Target::Drop));
     if settings.guard == Guard::All {
         rules.push(Rule::new("connections that are not captured", vec![TCP], Target::Return));

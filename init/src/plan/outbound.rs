@@ -34,14 +34,10 @@ pub(super) fn chains(settings: &Settings) -> Vec<Chain> {
 fn own_connections(settings: &Settings) -> Vec<Rule> {
     let owners = proxy_owners(settings);
     let mut rules = Vec::new();
+    if settings.mode == Mode::Tproxy {
+        rules.extend(transparent_delivery(settings));
+    }
     for owner in &owners {
-        if settings.mode == Mode::Tproxy {
-            rules.push(Rule::new(
-                "the proxy delivers with the client's own address",
-                all_of(vec![out_lo(), Match::Mark(settings.mark)], owner),
-                Target::Return,
-            ));
-        }
         for family in Family::ALL {
             rules.push(Rule::new(
                 "the proxy delivers an inbound flow to the workload",
@@ -66,6 +62,17 @@ fn own_connections(settings: &Settings) -> Vec<Rule> {
         rules.push(Rule::new("the proxy's own connections", owner, Target::Return));
     }
     rules
+}
+
+/// The proxy delivers from the client's own address. Such a socket carries the mark of the policy route in
+/// place of the secret one; either needs NET_RAW.
+fn transparent_delivery(settings: &Settings) -> Vec<Rule> {
+    let public = Settings { secret_mark: None, ..settings.clone() };
+    let rule = |owner: Vec<Match>| {
+        let when = all_of(vec![out_lo(), Match::Mark(settings.mark)], &owner);
+        Rule::new("the proxy delivers with the client's own address", when, Target::Return)
+    };
+    proxy_owners(&public).into_iter().map(rule).collect()
 }
 
 /// Which outbound connections are left alone, and which get `then`.

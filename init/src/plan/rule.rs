@@ -162,6 +162,18 @@ impl Rule {
         })
     }
 
+    /// Whether no packet that this rule meets goes on to `later`, which asks for the same and perhaps more.
+    pub fn hides(&self, later: &Self) -> bool {
+        let ends = !matches!(
+            self.then,
+            Target::SetMark(_) | Target::SaveMark | Target::RestoreMark | Target::Jump(_)
+        );
+        ends && self
+            .when
+            .iter()
+            .all(|condition| later.when.contains(condition))
+    }
+
     /// Whether the rule is part of the rules of `family`.
     pub fn is_for(&self, family: Family) -> bool {
         self.family().is_none_or(|own| own == family)

@@ -39,11 +39,28 @@ impl Socket {
 
     /// Sends a request and waits for the kernel's yes or no.
     pub(super) fn ask(&self, message: &Message) -> io::Result<()> {
+        acknowledged(&self.exchange(message)?)
+    }
+
+    /// Sends a question for one object; the answer is the object, or that there is none.
+    pub(super) fn exists(&self, message: &Message) -> io::Result<bool> {
+        let answer = self.exchange(message)?;
+        if kind_of(&answer) != Some(libc::NLMSG_ERROR) {
+            return Ok(true);
+        }
+        match acknowledged(&answer) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    fn exchange(&self, message: &Message) -> io::Result<Vec<u8>> {
         let fd = self.0.as_raw_fd();
         sendto(fd, &message.bytes(), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-        let mut answer = [0; ANSWER];
+        let mut answer = vec![0; ANSWER];
         let length = recv(fd, &mut answer, MsgFlags::empty())?;
-        acknowledged(answer.get(..length).unwrap_or_default())
+        answer.truncate(length);
+        Ok(answer)
     }
 }
 
@@ -65,6 +82,11 @@ fn acknowledged(answer: &[u8]) -> io::Result<()> {
         Some(number) => Err(io::Error::from_raw_os_error(number.saturating_neg())),
         None => Err(unexpected()),
     }
+}
+
+fn kind_of(answer: &[u8]) -> Option<i32> {
+    let bytes = answer.get(4..6)?.try_into().ok()?;
+    Some(i32::from(u16::from_ne_bytes(bytes)))
 }
 
 /// A request without its header.
@@ -109,6 +131,18 @@ impl Message {
         let subsystem = u16::try_from(libc::NFNL_SUBSYS_CTNETLINK).unwrap_or(1);
         // Any family, version 0, no resource.
         Self { kind: subsystem << 8 | DELETE, flags: request(0), body: vec![0; 4] }
+    }
+
+    /// The question for an nf_tables table by name.
+    pub(super) fn table(family: u8, name: &str) -> Self {
+        const GET_TABLE: u16 = 1;
+        const NAME: u16 = 1;
+        let subsystem = u16::try_from(libc::NFNL_SUBSYS_NFTABLES).unwrap_or(10);
+        let mut body = vec![family, 0, 0, 0];
+        let mut text = name.as_bytes().to_vec();
+        text.push(0);
+        attribute(&mut body, NAME, &text);
+        Self { kind: subsystem << 8 | GET_TABLE, flags: QUESTION, body }
     }
 
     fn address(kind: u16, flags: i32, addr: Ipv6Addr) -> Self {
@@ -164,6 +198,9 @@ impl Message {
     }
 }
 
+/// Flags of a question that its answer acknowledges.
+const QUESTION: u16 = 1;
+
 fn request(flags: i32) -> u16 {
     u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_ACK | flags).unwrap_or(u16::MAX)
 }
@@ -176,13 +213,14 @@ fn family_number(family: Family) -> u8 {
     u8::try_from(number).unwrap_or_default()
 }
 
-/// Appends an attribute; all of ours are a multiple of four long, so none is padded.
+/// Appends an attribute, padded to a multiple of four.
 fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     const PREFIX: usize = 4;
     let length = u16::try_from(PREFIX + value.len()).unwrap_or(u16::MAX);
     body.extend(length.to_ne_bytes());
     body.extend(kind.to_ne_bytes());
     body.extend(value);
+    body.resize(body.len().next_multiple_of(PREFIX), 0);
 }
 
 #[cfg(test)]
@@ -198,6 +236,7 @@ mod tests {
             Message::add_route(Family::V4, route),
             Message::remove_rule(Family::V6, route),
             Message::flush_conntrack(),
+            Message::table(1, "outrider"),
         ];
         for message in messages {
             let bytes = message.bytes();
