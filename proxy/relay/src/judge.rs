@@ -177,6 +177,3 @@ impl Judge {
         self.decision.verdict(self.mode)
     }
 }
-
-#[cfg(test)]
-mod tests;

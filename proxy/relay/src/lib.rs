@@ -33,3 +33,6 @@ pub use dial::{Delivery, DialError};
 pub use relay::Relay;
 pub use settings::RelaySettings;
 pub use view::{PolicyHandle, PolicyView};
+
+#[cfg(test)]
+mod tests;

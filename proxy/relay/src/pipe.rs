@@ -65,6 +65,12 @@ impl Pipe {
 
 const FLAGS: SpliceFFlags = SpliceFFlags::SPLICE_F_MOVE.union(SpliceFFlags::SPLICE_F_NONBLOCK);
 
+/// Idle pipes of this thread.
+#[cfg(test)]
+pub(crate) fn pooled() -> usize {
+    POOL.with_borrow(Vec::len)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
@@ -106,6 +112,6 @@ mod tests {
     fn the_pool_is_bounded() {
         let pipes: Vec<_> = (0..POOLED + 5).map(|_| Pipe::take().unwrap()).collect();
         pipes.into_iter().for_each(Pipe::give);
-        assert_eq!(POOL.with_borrow(Vec::len), POOLED);
+        assert_eq!(pooled(), POOLED);
     }
 }

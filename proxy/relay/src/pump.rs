@@ -9,7 +9,7 @@ use outrider_model::Side;
 use outrider_telemetry::Outcome;
 
 use crate::{
-    RelaySettings, closing,
+    RelaySettings,
     half::{Ends, Fault, Half},
     inspection::{Inspection, Step},
     leg::Leg,
@@ -69,8 +69,9 @@ impl Pump {
         }
     }
 
-    /// Closes both connections as the outcome asks, and ends the record first.
-    pub(crate) async fn close(self, outcome: Outcome) {
+    /// Ends the record, then closes both connections as the outcome asks; except that of a client who
+    /// is to be told something first.
+    pub(crate) fn close(self, outcome: Outcome) -> Option<(Leg, Vec<u8>)> {
         let Self { downstream, upstream, inspection, .. } = self;
         let denied = matches!(outcome, Outcome::Denied | Outcome::Threat);
         let answer = denied.then(|| inspection.answer()).flatten();
@@ -78,12 +79,9 @@ impl Pump {
         if outcome == Outcome::Done {
             downstream.finish();
             upstream.finish();
-            return;
+            return None;
         }
-        drop(upstream);
-        if let Some(answer) = answer {
-            closing::say(downstream, &answer).await;
-        }
+        answer.map(|answer| (downstream, answer))
     }
 
     /// Moves what can be moved both ways.

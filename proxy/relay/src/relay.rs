@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::{
-    Delivery, PolicyHandle, PolicyView, RelaySettings, dial,
+    Delivery, PolicyHandle, PolicyView, RelaySettings, closing, dial,
     inspection::Inspection,
     judge::{self, Law},
     leg::Leg,
@@ -45,24 +45,27 @@ impl Relay {
     pub async fn run(self, downstream: TcpStream, key: FlowKey, delivery: Delivery) {
         let downstream = Leg::new(downstream);
         let Some(inspection) = Inspection::open(&self.0, key) else { return };
-        let upstream = match self.dial(&inspection, delivery).await {
+        let flow = Arc::clone(inspection.flow().state());
+        let upstream = match self.dial(&flow, delivery).await {
             Ok(upstream) => Leg::new(upstream),
             Err(outcome) => return inspection.finish(outcome),
         };
-        inspection.flow().establish();
+        flow.establish();
         let mut pump = Pump::new(downstream, upstream, inspection);
         let outcome = poll_fn(|context| pump.poll(context, &self.0.settings)).await;
-        pump.close(outcome).await;
+        if let Some((downstream, answer)) = pump.close(outcome) {
+            closing::say(downstream, &answer).await;
+        }
     }
 
-    async fn dial(&self, flow: &Inspection, delivery: Delivery) -> Result<TcpStream, Outcome> {
+    async fn dial(&self, flow: &FlowState, delivery: Delivery) -> Result<TcpStream, Outcome> {
         let dialled = tokio::select! {
             biased;
-            reason = flow.flow().wait_cut() => return Err(reason.outcome()),
+            reason = flow.wait_cut() => return Err(reason.outcome()),
             dialled = dial::dial(delivery, self.0.settings.connect_timeout) => dialled,
         };
         dialled.map_err(|error| {
-            let direction = flow.flow().key().direction;
+            let direction = flow.key().direction;
             self.0.telemetry.metrics().refused(direction, error.refusal()).inc();
             debug!(upstream.addr = %delivery.target, reason = error.reason(), %error, "not dialled");
             Outcome::DialFailed

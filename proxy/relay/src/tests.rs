@@ -1,0 +1,6 @@
+//! Whole flows over real loopback sockets.
+
+mod copying;
+mod ending;
+mod enforcing;
+mod rig;
