@@ -6,6 +6,8 @@ use std::{
     str::FromStr,
 };
 
+use serde::{Deserialize, Serialize};
+
 /// Where the client meant to go, read before the redirect rule's rewrite is lost.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct OriginalDst(SocketAddr);
@@ -78,7 +80,7 @@ impl FromStr for MacAddr {
 }
 
 /// IP protocol number (IANA "Assigned Internet Protocol Numbers"): an open set.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct IpProto(pub u8);
 
 impl IpProto {

@@ -2,8 +2,12 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 /// Identifier of a rule; 0 is the implicit one (default action).
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
 pub struct RuleId(pub u32);
 
 impl RuleId {
@@ -18,7 +22,10 @@ impl fmt::Display for RuleId {
 }
 
 /// What a rule or a default says: NeuVector's action lattice, in its numeric order.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum PolicyAction {
     /// Not subject to policy: allowed, not learned.
@@ -122,7 +129,10 @@ impl Verdict {
 }
 
 /// How far policy may go for a workload.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Learn, block nothing.
     #[default]
