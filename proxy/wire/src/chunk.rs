@@ -1,5 +1,8 @@
 //! Long requests: split into chunks, and put together again.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 
 use outrider_model::MacAddr;

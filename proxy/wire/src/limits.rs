@@ -57,7 +57,7 @@ pub const MAX_RULE_NAME: usize = 521;
 pub const MAX_PENDING_SEQUENCES: usize = 8;
 
 /// Sample flows in one [`Evidence`](crate::ext::Evidence) datagram.
-pub const MAX_EVIDENCE: usize = 64;
+pub const MAX_EVIDENCE: usize = 48;
 /// Entries of each list in a [`Status`](crate::ext::Status).
 pub const MAX_STATUS_LIST: usize = 64;
 /// Longest text of a [`Status`](crate::ext::Status) or an [`Evidence`](crate::ext::Evidence), in bytes.

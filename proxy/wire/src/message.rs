@@ -11,7 +11,7 @@ mod session;
 mod session_count;
 mod stats;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod threat_log;
 
 pub use app_update::{AppPort, AppUpdate};

@@ -79,6 +79,11 @@ impl Evidence {
         }
         Ok(done)
     }
+
+    fn check(&self) -> Result<(), WireError> {
+        within("flows", self.flows.len(), MAX_EVIDENCE)?;
+        self.flows.iter().try_for_each(SampleFlow::check)
+    }
 }
 
 /// Bytes around the flows: header and `{"flows":[]}`.
@@ -96,13 +101,12 @@ impl Body for Evidence {
 
     fn read(reader: &mut Reader<'_>, _more: bool) -> Result<Self, WireError> {
         let evidence: Self = json::read(reader)?;
-        within("flows", evidence.flows.len(), MAX_EVIDENCE)?;
-        evidence.flows.iter().try_for_each(SampleFlow::check)?;
+        evidence.check()?;
         Ok(evidence)
     }
 
     fn write(&self, writer: &mut Writer) -> Result<(), WireError> {
-        within("flows", self.flows.len(), MAX_EVIDENCE)?;
+        self.check()?;
         json::write(self, writer)
     }
 }

@@ -9,6 +9,9 @@ use crate::{Reader, WireError, Writer, error::within, limits::MAX_TEXT, request:
 pub(super) fn read<T: for<'de> Deserialize<'de>>(reader: &mut Reader<'_>) -> Result<T, WireError> {
     let text = reader.rest();
     fields::check_nesting(text)?;
+    if text.first() != Some(&b'{') {
+        return Err(WireError::Json); // serde would take a list for an object
+    }
     serde_json::from_slice(text).map_err(|_text| WireError::Json)
 }
 

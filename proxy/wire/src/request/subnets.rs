@@ -151,7 +151,8 @@ impl SpecialSubnet {
 
 fn net(ip: TextIp, mask: TextIp) -> Option<IpNet> {
     let (ip, mask): (IpAddr, IpAddr) = (ip.0?, mask.0?);
-    IpNet::with_netmask(ip, mask).ok()
+    let prefix = ipnet::ip_mask_to_prefix(mask).ok()?;
+    if ip.is_ipv4() == mask.is_ipv4() { IpNet::new(ip, prefix).ok() } else { None }
 }
 
 impl<S: Clone> Subnets<S> {
