@@ -1,0 +1,262 @@
+//! Flows summed per client, server, application and port.
+
+use outrider_model::{AppId, IpProto, PolicyAction, RuleId, Severity, ThreatId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Directory, Endpoint, Row, Sample, Tally,
+    kept::{Aged, Kept},
+};
+
+/// Conversations that are told apart; the oldest make room and are counted.
+pub const MAX_CONVERSATIONS: usize = 32_768;
+
+/// Names kept per conversation.
+pub const MAX_NAMES: usize = 8;
+
+/// What flows are summed by.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct ConversationKey {
+    /// Who opened them.
+    pub client: Endpoint,
+    /// Who answered.
+    pub server: Endpoint,
+    /// By which protocol.
+    pub proto: IpProto,
+    /// On which server port.
+    pub port: u16,
+    /// In which application.
+    pub app: AppId,
+}
+
+/// Flows of one kind, as reported.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Conversation {
+    /// Between whom, and what.
+    pub key: ConversationKey,
+    /// What people called the client then.
+    pub client_name: String,
+    /// What people called the server then.
+    pub server_name: String,
+    /// Sessions.
+    pub sessions: u64,
+    /// Bytes, both ways.
+    pub bytes: u64,
+    /// Violations.
+    pub violations: Tally,
+    /// Reports that carried a threat.
+    pub threats: u64,
+    /// The worst threat.
+    pub threat: ThreatId,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What policy said last.
+    pub action: PolicyAction,
+    /// Which rule said it.
+    pub rule: RuleId,
+    /// First sight, Unix seconds.
+    pub first_seen: u64,
+    /// Last sight, Unix seconds.
+    pub last_seen: u64,
+    /// Names that clients asked for.
+    pub names: Vec<Box<str>>,
+}
+
+impl Aged for Conversation {
+    fn last_seen(&self) -> u64 {
+        self.last_seen
+    }
+}
+
+/// Everything that ever was reported, and what became of it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Totals {
+    /// Rows.
+    pub rows: u64,
+    /// Rows of workloads that are not in the directory: not taken in.
+    pub unknown_reporters: u64,
+    /// Their sessions.
+    pub unknown_sessions: u64,
+    /// Their bytes.
+    pub unknown_bytes: u64,
+    /// Sessions that were counted.
+    pub sessions: u64,
+    /// Bytes that were counted.
+    pub bytes: u64,
+    /// Sessions that only the server's report counts.
+    pub mirrored_sessions: u64,
+    /// Bytes that only the server's report counts.
+    pub mirrored_bytes: u64,
+    /// Conversations that made room for others.
+    pub evicted: u64,
+    /// Their sessions.
+    pub evicted_sessions: u64,
+    /// Their bytes.
+    pub evicted_bytes: u64,
+    /// Their violations.
+    pub evicted_violations: u64,
+    /// Kinds of violations that made room for others.
+    pub evicted_kinds: u64,
+    /// Beginnings of rules that made room for others.
+    pub evicted_candidates: u64,
+    /// Rules that could not be made because all numbers are taken.
+    pub refused_rules: u64,
+}
+
+/// Whose word counts for a row.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Weight {
+    /// The reporter's.
+    Full,
+    /// The server's, which reports the same flows itself.
+    Mirror,
+}
+
+impl Weight {
+    /// The violations of a row, entered where they belong.
+    pub(crate) fn tally(self, row: &Row) -> Tally {
+        let (count, none) = (row.violations, Tally::default());
+        match (self, row.action) {
+            (Self::Full, _) => Tally { judged: count, ..none },
+            (Self::Mirror, PolicyAction::Deny) => Tally { stopped: count, ..none },
+            (Self::Mirror, _) => Tally { passed_on: count, ..none },
+        }
+    }
+}
+
+/// All conversations.
+#[derive(Clone, Debug)]
+pub(crate) struct Conversations(pub(crate) Kept<ConversationKey, Conversation>);
+
+impl Default for Conversations {
+    fn default() -> Self {
+        Self(Kept::new(MAX_CONVERSATIONS))
+    }
+}
+
+impl Conversations {
+    /// Sums up one row.
+    pub(crate) fn observe(
+        &mut self,
+        key: &ConversationKey,
+        row: &Row,
+        weight: Weight,
+        directory: &Directory,
+        totals: &mut Totals,
+    ) {
+        if weight == Weight::Mirror {
+            totals.mirrored_sessions = totals.mirrored_sessions.saturating_add(row.sessions);
+            totals.mirrored_bytes = totals.mirrored_bytes.saturating_add(row.bytes);
+            if row.violations == 0 {
+                return;
+            }
+        } else {
+            totals.sessions = totals.sessions.saturating_add(row.sessions);
+            totals.bytes = totals.bytes.saturating_add(row.bytes);
+        }
+        let refused = self.refused_before(key, row, totals);
+        let known =
+            self.0
+                .change_or_make(key, || begin(key, row, directory), |gone| totals.evict(&gone));
+        known.add(row, weight);
+        if let Some(refused) = refused {
+            known.violations.add(refused.violations);
+            known.first_seen = known.first_seen.min(refused.first_seen);
+        }
+    }
+
+    /// Adds names that a client asked for, if the conversation is known.
+    pub(crate) fn name(&mut self, key: &ConversationKey, sample: &Sample) {
+        let known = self.0.get(key).map(|known| &known.names);
+        let is_news = |known: &Vec<Box<str>>| {
+            known.len() < MAX_NAMES && sample.names.iter().any(|name| !known.contains(name))
+        };
+        if !known.is_some_and(is_news) {
+            return;
+        }
+        let Some(known) = self.0.change(key) else { return };
+        for name in &sample.names {
+            if known.names.len() < MAX_NAMES && !known.names.contains(name) {
+                known.names.push(name.clone());
+            }
+        }
+    }
+
+    /// The record of flows between the same ends that were refused before a byte was seen: once
+    /// such a flow is allowed and identified, they are one conversation.
+    fn refused_before(
+        &mut self,
+        key: &ConversationKey,
+        row: &Row,
+        totals: &mut Totals,
+    ) -> Option<Conversation> {
+        let is_identified = !matches!(key.app, AppId::UNKNOWN | AppId::NOT_CHECKED);
+        if !is_identified || row.action.violates() {
+            return None;
+        }
+        let unchecked = ConversationKey { app: AppId::NOT_CHECKED, ..key.clone() };
+        let refused = self.0.remove(&unchecked)?;
+        if refused.sessions == 0 && refused.bytes == 0 {
+            return Some(refused);
+        }
+        // Not what a proxy of ours reports: such flows have neither. Keep the sums as they are.
+        self.0
+            .change_or_make(&unchecked, || refused, |gone| totals.evict(&gone));
+        None
+    }
+}
+
+impl Totals {
+    fn evict(&mut self, gone: &Conversation) {
+        self.evicted = self.evicted.saturating_add(1);
+        self.evicted_sessions = self.evicted_sessions.saturating_add(gone.sessions);
+        self.evicted_bytes = self.evicted_bytes.saturating_add(gone.bytes);
+        self.evicted_violations = self
+            .evicted_violations
+            .saturating_add(gone.violations.total());
+    }
+}
+
+impl Conversation {
+    fn add(&mut self, row: &Row, weight: Weight) {
+        self.violations.add(weight.tally(row));
+        self.first_seen = self.first_seen.min(row.first_seen);
+        let is_news = row.last_seen >= self.last_seen;
+        self.last_seen = self.last_seen.max(row.last_seen);
+        if is_news && (weight == Weight::Full || row.action.violates()) {
+            self.action = row.action;
+            self.rule = row.rule;
+        }
+        if weight == Weight::Mirror {
+            return;
+        }
+        self.sessions = self.sessions.saturating_add(row.sessions);
+        self.bytes = self.bytes.saturating_add(row.bytes);
+        if row.severity > Severity::None {
+            self.threats = self.threats.saturating_add(1);
+        }
+        if row.severity > self.severity {
+            self.severity = row.severity;
+            self.threat = row.threat;
+        }
+    }
+}
+
+fn begin(key: &ConversationKey, row: &Row, directory: &Directory) -> Conversation {
+    Conversation {
+        key: key.clone(),
+        client_name: directory.name(&key.client),
+        server_name: directory.name(&key.server),
+        sessions: 0,
+        bytes: 0,
+        violations: Tally::default(),
+        threats: 0,
+        threat: ThreatId::default(),
+        severity: Severity::None,
+        action: row.action,
+        rule: row.rule,
+        first_seen: row.first_seen,
+        last_seen: row.last_seen,
+        names: Vec::new(),
+    }
+}

@@ -1,0 +1,287 @@
+//! Which rule decides a flow, why, and what would allow it.
+
+use std::net::IpAddr;
+
+use outrider_model::{
+    AppId, Decision, DecisionCause, Direction, IpProto, Mode, PolicyAction, Verdict,
+};
+use outrider_policy::{AppKnowledge, Network, Query, Snapshot};
+
+use crate::{
+    Endpoint, Group, LearnError, LearnKey, Learner, Rule, Workload, compile::Compiler,
+    rules::needed,
+};
+
+/// One end of a flow that is asked about.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Place {
+    /// A workload, by uid.
+    Workload(String),
+    /// Whatever has that address.
+    Address(IpAddr),
+}
+
+/// A flow that is asked about.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Question {
+    /// Who opens it.
+    pub client: Place,
+    /// Where it goes.
+    pub server: Place,
+    /// To which port.
+    pub port: u16,
+    /// By which protocol.
+    pub proto: IpProto,
+    /// In which application.
+    pub app: AppKnowledge,
+}
+
+/// What becomes of the flow.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Explanation {
+    /// What people call the client.
+    pub client: String,
+    /// What people call the server.
+    pub server: String,
+    /// What happens to it in the end.
+    pub verdict: Verdict,
+    /// Every end that has a proxy, the client's first.
+    pub judged: Vec<Judgement>,
+    /// What would have to change for it to be allowed; empty when it is.
+    pub to_allow: String,
+}
+
+/// What one end says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Judgement {
+    /// What people call the workload that judges.
+    pub at: String,
+    /// Relative to it.
+    pub direction: Direction,
+    /// Its mode.
+    pub mode: Mode,
+    /// What its policy says.
+    pub decision: Decision,
+    /// What happens there.
+    pub verdict: Verdict,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// The flow and its ends, resolved.
+struct Flow {
+    addresses: (IpAddr, IpAddr),
+    port: u16,
+    proto: IpProto,
+    app: AppKnowledge,
+    from: Group,
+    to: Group,
+}
+
+impl Learner {
+    /// Explains what the rules and modes of this moment mean for a flow.
+    pub fn explain(&self, question: &Question) -> Result<Explanation, LearnError> {
+        let (client, server) = (self.end(&question.client)?, self.end(&question.server)?);
+        let group = |end| self.directory.group(end).ok_or(LearnError::UnknownWorkload);
+        let flow = Flow {
+            addresses: self.addresses(&question.client, &question.server)?,
+            port: question.port,
+            proto: question.proto,
+            app: question.app,
+            from: group(&client)?,
+            to: group(&server)?,
+        };
+        let ends = [(&client, Direction::Outbound), (&server, Direction::Inbound)];
+        let mut judged = Vec::new();
+        let mut to_allow = Vec::new();
+        for (end, direction) in ends {
+            let Endpoint::Workload(uid) = end else { continue };
+            let Some(workload) = self.directory.get(uid) else { continue };
+            let judgement = self.judge(workload, direction, &flow);
+            if judgement.verdict > Verdict::Allow || judgement.decision.action.undecided() {
+                to_allow.push(self.missing(workload, &judgement, &flow));
+            }
+            judged.push(judgement);
+        }
+        Ok(Explanation {
+            client: self.directory.name(&client),
+            server: self.directory.name(&server),
+            verdict: judged
+                .iter()
+                .map(|judgement| judgement.verdict)
+                .max()
+                .unwrap_or_default(),
+            judged,
+            to_allow: to_allow.join("; "),
+        })
+    }
+
+    fn end(&self, place: &Place) -> Result<Endpoint, LearnError> {
+        match place {
+            Place::Address(address) => Ok(self.directory.endpoint(*address)),
+            Place::Workload(uid) => self
+                .directory
+                .get(uid)
+                .map(|workload| Endpoint::Workload(workload.uid.clone()))
+                .ok_or(LearnError::UnknownWorkload),
+        }
+    }
+
+    /// A client and a server address of one family.
+    fn addresses(&self, client: &Place, server: &Place) -> Result<(IpAddr, IpAddr), LearnError> {
+        let of = |place: &Place| match place {
+            Place::Address(address) => vec![address.to_canonical()],
+            Place::Workload(uid) => self
+                .directory
+                .get(uid)
+                .map(|workload| {
+                    workload
+                        .addresses
+                        .iter()
+                        .map(IpAddr::to_canonical)
+                        .collect()
+                })
+                .unwrap_or_default(),
+        };
+        let servers = of(server);
+        of(client)
+            .into_iter()
+            .find_map(|client| {
+                let server = servers
+                    .iter()
+                    .find(|server| server.is_ipv4() == client.is_ipv4())?;
+                Some((client, *server))
+            })
+            .ok_or(LearnError::NoCommonFamily)
+    }
+
+    fn judge(&self, workload: &Workload, direction: Direction, flow: &Flow) -> Judgement {
+        let mode = self.mode(&workload.group());
+        let policy = Compiler::new(&self.directory, self.rules()).policy(workload, mode);
+        let network =
+            Network { internal: self.directory.internal().to_vec(), ..Network::default() };
+        let query = Query {
+            client: flow.addresses.0,
+            server: flow.addresses.1,
+            port: flow.port,
+            proto: flow.proto,
+            direction,
+            app: flow.app,
+            host: None,
+            mode,
+        };
+        let decision = Snapshot::compile(Some(&policy.spec), &network)
+            .map(|snapshot| snapshot.decide(&query))
+            .unwrap_or_default();
+        Judgement {
+            at: workload.name.clone(),
+            direction,
+            mode,
+            decision,
+            verdict: decision.verdict(mode),
+            reason: self.reason(decision, mode, flow),
+        }
+    }
+
+    fn reason(&self, decision: Decision, mode: Mode, flow: &Flow) -> String {
+        let default = mode.default_action();
+        let (from, to) = (&flow.from, &flow.to);
+        if decision.action == PolicyAction::CheckApp {
+            let known = self.between(flow);
+            return format!("depends on the application: {known}, any other meets {default}");
+        }
+        match (decision.cause, self.rules.by_id(decision.rule)) {
+            (DecisionCause::Rule, Some(rule)) => {
+                let seen = rule.evidence.sessions;
+                let rule = describe(rule);
+                format!("{from} may open {rule} to {to}, learned from {seen} sessions")
+            }
+            (DecisionCause::Default, _) => {
+                let what = application(flow.app);
+                let known = self.between(flow);
+                let (proto, port) = (flow.proto, flow.port);
+                let none =
+                    format!("no rule allows {from} to open {what} on {proto}/{port} to {to}");
+                let known = if known.is_empty() { known } else { format!(", only {known}") };
+                format!("{none}{known}; the default in {mode} is {default}")
+            }
+            (DecisionCause::LinkLocal, _) => "link-local addresses are not judged".into(),
+            (cause, _) => format!("{cause:?}: {}", decision.action),
+        }
+    }
+
+    /// The rules between the same groups on the same port, as text.
+    fn between(&self, flow: &Flow) -> String {
+        let same = |rule: &&Rule| {
+            let key = &rule.key;
+            (&key.from, &key.to, key.proto, key.port)
+                == (&flow.from, &flow.to, flow.proto, flow.port)
+        };
+        let known: Vec<String> = self.rules().filter(same).map(describe).collect();
+        known.join(", ")
+    }
+
+    /// What would have to change for a flow to be allowed at one end.
+    fn missing(&self, workload: &Workload, judgement: &Judgement, flow: &Flow) -> String {
+        let at = &judgement.at;
+        let soften = match judgement.verdict {
+            Verdict::Deny => ", or in monitor to let it pass and be reported",
+            Verdict::Alert | Verdict::Allow => "",
+        };
+        if judgement.decision.action.undecided() {
+            return format!("at {at}: an application that the rules name");
+        }
+        let app = app_id(flow.app);
+        let key = |app| LearnKey {
+            from: flow.from.clone(),
+            to: flow.to.clone(),
+            proto: flow.proto,
+            port: flow.port,
+            app,
+        };
+        if app == Some(AppId::UNIDENTIFIED) && self.rules.is_identified(&key(AppId::UNIDENTIFIED)) {
+            return format!(
+                "at {at}: an identified application: the port alone makes no rule, because \
+                 applications were identified on it"
+            );
+        }
+        let seen = app
+            .and_then(|app| self.rules.candidates.get(&key(app)))
+            .map_or(0, |candidate| candidate.evidence.data_sessions);
+        let needed = needed(app.unwrap_or_default(), &self.settings);
+        let (left, group) = (needed.saturating_sub(seen).max(1), workload.group());
+        let of = if app.is_some() { "" } else { " of one application" };
+        format!(
+            "at {at}: put {group} in discover until {left} more sessions with data{of} make a rule \
+             ({seen} of {needed} seen){soften}"
+        )
+    }
+}
+
+fn describe(rule: &Rule) -> String {
+    let LearnKey { proto, port, app, .. } = &rule.key;
+    let app = if *app == AppId::UNIDENTIFIED { "unidentified".into() } else { app.to_string() };
+    format!("{app} on {proto}/{port} (rule {})", rule.id)
+}
+
+fn application(app: AppKnowledge) -> String {
+    match app {
+        AppKnowledge::Pending => "any application".into(),
+        AppKnowledge::Unidentified => "an unidentified application".into(),
+        AppKnowledge::Known(app) => app.to_string(),
+    }
+}
+
+/// The application as rules have it; `None` while it is not known.
+fn app_id(app: AppKnowledge) -> Option<AppId> {
+    match app {
+        AppKnowledge::Pending => None,
+        AppKnowledge::Known(AppId::UNKNOWN) | AppKnowledge::Unidentified => {
+            Some(AppId::UNIDENTIFIED)
+        }
+        AppKnowledge::Known(app) => Some(app),
+    }
+}
+
+#[cfg(test)]
+mod tests;

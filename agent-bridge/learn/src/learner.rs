@@ -1,0 +1,307 @@
+//! All of it together: rows in, conversations, violations, rules and policy out.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use outrider_model::{AppId, Mode, PolicyAction, RuleId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Candidate, CompiledPolicy, Conversation, ConversationKey, Directory, Endpoint, Evidence,
+    FlowSample, Group, LearnKey, Row, Rule, Sample, Settings, Totals, Violation,
+    compile::Compiler,
+    conversations::{Conversations, Weight},
+    rules::Rules,
+    violations::Violations,
+};
+
+/// One thing that outlives a restart.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Record {
+    /// Flows, summed.
+    Conversation(Conversation),
+    /// Flows outside policy, summed.
+    Violation(Violation),
+    /// A learned rule.
+    Rule(Rule),
+    /// The beginning of one.
+    Candidate(Candidate),
+    /// What was counted in all.
+    Totals(Totals),
+}
+
+/// A record's new value, or its end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// Which record; stable, of no meaning to who stores it.
+    pub key: String,
+    /// `None` removes it.
+    pub record: Option<Record>,
+}
+
+/// Sums up, learns, compiles and explains.
+#[derive(Clone, Debug, Default)]
+pub struct Learner {
+    pub(crate) settings: Settings,
+    pub(crate) directory: Directory,
+    pub(crate) rules: Rules,
+    modes: BTreeMap<Group, Mode>,
+    conversations: Conversations,
+    violations: Violations,
+    totals: Totals,
+    stored_totals: Totals,
+    compiled: BTreeMap<Arc<str>, Arc<CompiledPolicy>>,
+}
+
+impl Learner {
+    /// Knows nothing yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
+    /// Who is who.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Who is who, to be changed.
+    pub fn directory_mut(&mut self) -> &mut Directory {
+        &mut self.directory
+    }
+
+    /// Sets how far policy goes for a group's workloads.
+    pub fn set_mode(&mut self, group: Group, mode: Mode) {
+        self.modes.insert(group, mode);
+    }
+
+    /// How far policy goes for a group's workloads.
+    #[must_use]
+    pub fn mode(&self, group: &Group) -> Mode {
+        self.modes
+            .get(group)
+            .copied()
+            .unwrap_or(self.settings.default_mode)
+    }
+
+    /// Takes in one row; says whether a rule came of it, so that policy must be compiled.
+    pub fn observe(&mut self, row: &Row) -> bool {
+        let totals = &mut self.totals;
+        totals.rows = totals.rows.saturating_add(1);
+        let ends = ends(&self.directory, &row.reporter, row.inbound, (row.client, row.server));
+        let (Some((client, server)), Some(reporter)) = (ends, self.directory.get(&row.reporter))
+        else {
+            totals.unknown_reporters = totals.unknown_reporters.saturating_add(1);
+            totals.unknown_sessions = totals.unknown_sessions.saturating_add(row.sessions);
+            totals.unknown_bytes = totals.unknown_bytes.saturating_add(row.bytes);
+            return false;
+        };
+        let mode = self.mode(&reporter.group());
+        let is_mirror = !row.inbound && self.directory.is_managed(&server);
+        let weight = if is_mirror { Weight::Mirror } else { Weight::Full };
+        let key =
+            ConversationKey { client, server, proto: row.proto, port: row.port, app: row.app };
+        self.conversations
+            .observe(&key, row, weight, &self.directory, &mut self.totals);
+        self.violations
+            .observe(&key, row, (weight, mode), &self.directory, &mut self.totals);
+        weight == Weight::Full && self.learn(&key, row, mode)
+    }
+
+    /// Takes in one flow as an example; it is not counted.
+    pub fn sample(&mut self, sample: &Sample) {
+        let addresses = (sample.client.ip(), sample.server.ip());
+        let ends = ends(&self.directory, &sample.reporter, sample.inbound, addresses);
+        let Some((client, server)) = ends else { return };
+        let (proto, port) = (sample.proto, sample.server.port());
+        let key = ConversationKey { client, server, proto, port, app: sample.app };
+        self.conversations.name(&key, sample);
+        let flow = FlowSample { client: sample.client, server: sample.server };
+        if let Some(key) = self.learn_key(&key) {
+            self.rules.show(&key, flow);
+        }
+    }
+
+    /// Every conversation.
+    pub fn conversations(&self) -> impl Iterator<Item = &Conversation> {
+        self.conversations
+            .0
+            .iter()
+            .map(|(_, conversation)| conversation)
+    }
+
+    /// Every kind of violation.
+    pub fn violations(&self) -> impl Iterator<Item = &Violation> {
+        self.violations.0.iter().map(|(_, violation)| violation)
+    }
+
+    /// Every rule, in order of number.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter()
+    }
+
+    /// Every beginning of a rule.
+    pub fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.rules.candidates.iter().map(|(_, candidate)| candidate)
+    }
+
+    /// Forgets a rule; says whether it was there.
+    pub fn forget_rule(&mut self, id: RuleId) -> bool {
+        self.rules.remove(id)
+    }
+
+    /// What was counted in all.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Compiles policy and hands out what differs from the last time, by workload.
+    pub fn compile_changed(&mut self) -> Vec<(Arc<str>, Arc<CompiledPolicy>)> {
+        let compiler = Compiler::new(&self.directory, self.rules.iter());
+        let mut compiled = BTreeMap::new();
+        let mut changed = Vec::new();
+        for workload in self.directory.workloads() {
+            let fresh = compiler.policy(workload, self.mode(&workload.group()));
+            let policy = match self.compiled.get(&workload.uid) {
+                Some(known) if **known == fresh => Arc::clone(known),
+                _ => {
+                    let fresh = Arc::new(fresh);
+                    changed.push((Arc::clone(&workload.uid), Arc::clone(&fresh)));
+                    fresh
+                }
+            };
+            compiled.insert(Arc::clone(&workload.uid), policy);
+        }
+        self.compiled = compiled;
+        changed
+    }
+
+    /// What was compiled last for a workload.
+    #[must_use]
+    pub fn policy(&self, uid: &str) -> Option<&Arc<CompiledPolicy>> {
+        self.compiled.get(uid)
+    }
+
+    /// Hands out the records that changed since the last call.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let mut push = |key: String, record| changes.push(Change { key, record });
+        self.conversations.0.take_changes(|key, value| {
+            push(conversation_text(key), value.cloned().map(Record::Conversation));
+        });
+        self.violations.0.take_changes(|key, value| {
+            let client = text(["violation", &end_text(&key.client), &end_text(&key.server)]);
+            let ends = [&client, &*key.client_ip.to_string(), &key.server_ip.to_string()];
+            let rest = [text(ends), format!("{}/{}/{}", key.proto, key.port, key.app.0)];
+            push(text(rest), value.cloned().map(Record::Violation));
+        });
+        self.rules.rules.take_changes(|key, value| {
+            push(rule_text("rule", key), value.cloned().map(Record::Rule))
+        });
+        self.rules.candidates.take_changes(|key, value| {
+            push(rule_text("candidate", key), value.cloned().map(Record::Candidate));
+        });
+        if self.totals != self.stored_totals {
+            self.stored_totals = self.totals;
+            push("totals".into(), Some(Record::Totals(self.totals)));
+        }
+        changes
+    }
+
+    /// Takes back a stored record; `false` if there is no room for it or it contradicts another.
+    pub fn restore(&mut self, record: Record) -> bool {
+        match record {
+            Record::Conversation(known) => self.conversations.0.restore(known.key.clone(), known),
+            Record::Violation(known) => self.violations.0.restore(known.key.clone(), known),
+            Record::Rule(rule) => self.rules.restore_rule(rule),
+            Record::Candidate(known) => self.rules.candidates.restore(known.key.clone(), known),
+            Record::Totals(totals) => {
+                self.totals = totals;
+                self.stored_totals = totals;
+                true
+            }
+        }
+    }
+
+    fn learn(&mut self, key: &ConversationKey, row: &Row, mode: Mode) -> bool {
+        if row.action.violates() || row.app == AppId::NOT_CHECKED {
+            return false;
+        }
+        let Some(learned) = self.learn_key(key) else { return false };
+        let note = |evidence: &mut Evidence| {
+            evidence.count(row.sessions, row.bytes);
+            evidence.see(row.client.to_canonical(), row.first_seen, row.last_seen);
+            if let Some(port) = row.client_port {
+                let client = SocketAddr::new(row.client, port);
+                evidence.show(FlowSample { client, server: SocketAddr::new(row.server, row.port) });
+            }
+        };
+        if mode == Mode::Discover && row.action != PolicyAction::Open {
+            return self
+                .rules
+                .learn(&learned, &self.settings, &mut self.totals, note);
+        }
+        self.rules.confirm(&learned, note);
+        false
+    }
+
+    /// The rule that a conversation makes or meets; `None` if an end is gone.
+    fn learn_key(&self, key: &ConversationKey) -> Option<LearnKey> {
+        let app = if key.app == AppId::UNKNOWN { AppId::UNIDENTIFIED } else { key.app };
+        Some(LearnKey {
+            from: self.directory.group(&key.client)?,
+            to: self.directory.group(&key.server)?,
+            proto: key.proto,
+            port: key.port,
+            app,
+        })
+    }
+}
+
+/// Who talks to whom; `None` if the reporter is unknown. Its own end is itself, whatever the
+/// address.
+fn ends(
+    directory: &Directory,
+    reporter: &str,
+    inbound: bool,
+    (client, server): (IpAddr, IpAddr),
+) -> Option<(Endpoint, Endpoint)> {
+    let own = Endpoint::Workload(Arc::clone(&directory.get(reporter)?.uid));
+    Some(match inbound {
+        true => (directory.endpoint(client), own),
+        false => (own, directory.endpoint(server)),
+    })
+}
+
+/// Joins the parts of a record's key by what none of them holds.
+fn text<const N: usize>(parts: [impl AsRef<str>; N]) -> String {
+    parts.map(|part| part.as_ref().to_owned()).join("\u{1f}")
+}
+
+fn end_text(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Workload(uid) => format!("workload {uid}"),
+        Endpoint::Host(address) => format!("host {address}"),
+        Endpoint::Unmanaged(address) => address.to_string(),
+        Endpoint::External => Group::EXTERNAL.into(),
+    }
+}
+
+fn conversation_text(key: &ConversationKey) -> String {
+    let what = format!("{}/{}/{}", key.proto, key.port, key.app.0);
+    text(["conversation", &end_text(&key.client), &end_text(&key.server), &what])
+}
+
+fn rule_text(kind: &str, key: &LearnKey) -> String {
+    let what = format!("{}/{}/{}", key.proto, key.port, key.app.0);
+    text([kind, key.from.name(), key.to.name(), &what])
+}
+
+#[cfg(test)]
+mod tests;

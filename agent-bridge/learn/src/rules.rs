@@ -1,0 +1,291 @@
+//! Rules that traffic made, and those it is about to make.
+
+use std::{collections::BTreeMap, ops::RangeInclusive};
+
+use outrider_model::{AppId, IpProto, RuleId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Evidence, FlowSample, Group, Settings,
+    conversations::Totals,
+    kept::{Aged, Kept},
+};
+
+/// The first number of a learned rule.
+pub const FIRST_RULE: u32 = 10_001;
+
+/// The last number of a learned rule.
+pub const LAST_RULE: u32 = 99_999;
+
+/// Beginnings of rules that are told apart; the oldest make room and are counted.
+pub const MAX_CANDIDATES: usize = 8_192;
+
+/// What a rule is about.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct LearnKey {
+    /// Group of the client.
+    pub from: Group,
+    /// Group of the server.
+    pub to: Group,
+    /// By which protocol.
+    pub proto: IpProto,
+    /// To which port.
+    pub port: u16,
+    /// The application, or [`AppId::UNIDENTIFIED`]: the port of which no application is known.
+    pub app: AppId,
+}
+
+impl LearnKey {
+    fn same_port(&self) -> RangeInclusive<Self> {
+        let lowest = Self { app: AppId(0), ..self.clone() };
+        let highest = Self { app: AppId(u32::MAX), ..self.clone() };
+        lowest..=highest
+    }
+}
+
+/// A rule that traffic made.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Rule {
+    /// From [`FIRST_RULE`] up; it never changes.
+    pub id: RuleId,
+    /// What it is about.
+    pub key: LearnKey,
+    /// Why it was made, and how it is used since.
+    pub evidence: Evidence,
+}
+
+/// The beginning of a rule.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Candidate {
+    /// What it is about.
+    pub key: LearnKey,
+    /// What speaks for it so far.
+    pub evidence: Evidence,
+}
+
+impl Aged for Candidate {
+    fn last_seen(&self) -> u64 {
+        self.evidence.last_seen
+    }
+}
+
+impl Aged for Rule {
+    fn last_seen(&self) -> u64 {
+        self.evidence.last_seen
+    }
+}
+
+/// All rules and candidates.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) rules: Kept<LearnKey, Rule>,
+    pub(crate) candidates: Kept<LearnKey, Candidate>,
+    by_id: BTreeMap<RuleId, LearnKey>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            rules: Kept::new((LAST_RULE - FIRST_RULE + 1) as usize),
+            candidates: Kept::new(MAX_CANDIDATES),
+            by_id: BTreeMap::new(),
+        }
+    }
+}
+
+impl Rules {
+    pub(crate) fn restore_rule(&mut self, rule: Rule) -> bool {
+        let (id, key) = (rule.id, rule.key.clone());
+        if self.by_id.contains_key(&id) || self.rules.get(&key).is_some() {
+            return false;
+        }
+        let restored = self.rules.restore(key.clone(), rule);
+        if restored {
+            self.by_id.insert(id, key);
+        }
+        restored
+    }
+
+    pub(crate) fn by_id(&self, id: RuleId) -> Option<&Rule> {
+        self.rules.get(self.by_id.get(&id)?)
+    }
+
+    /// Every rule, in order of number.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.by_id.values().filter_map(|key| self.rules.get(key))
+    }
+
+    /// Forgets a rule; says whether it was there.
+    pub(crate) fn remove(&mut self, id: RuleId) -> bool {
+        let key = self.by_id.remove(&id);
+        key.is_some_and(|key| self.rules.remove(&key).is_some())
+    }
+
+    /// Takes in what `note` adds to the evidence for a key; says whether a new rule came of it.
+    pub(crate) fn learn(
+        &mut self,
+        key: &LearnKey,
+        settings: &Settings,
+        totals: &mut Totals,
+        note: impl FnOnce(&mut Evidence),
+    ) -> bool {
+        if let Some(rule) = self.rules.change(key) {
+            note(&mut rule.evidence);
+            return false;
+        }
+        let begin = || Candidate { key: key.clone(), evidence: Evidence::default() };
+        let gone = |_| totals.evicted_candidates = totals.evicted_candidates.saturating_add(1);
+        let candidate = self.candidates.change_or_make(key, begin, gone);
+        note(&mut candidate.evidence);
+        let sessions = candidate.evidence.data_sessions;
+        let needed = needed(key.app, settings);
+        if sessions < needed || (key.app == AppId::UNIDENTIFIED && self.is_identified(key)) {
+            return false;
+        }
+        self.promote(key, totals)
+    }
+
+    /// Adds to the evidence of a rule that exists.
+    pub(crate) fn confirm(&mut self, key: &LearnKey, note: impl FnOnce(&mut Evidence)) {
+        if let Some(rule) = self.rules.change(key) {
+            note(&mut rule.evidence);
+        }
+    }
+
+    /// Adds an example to a rule or the beginning of one.
+    pub(crate) fn show(&mut self, key: &LearnKey, flow: FlowSample) {
+        let known = self.rules.get(key).map(|rule| &rule.evidence);
+        let known = known.or(self
+            .candidates
+            .get(key)
+            .map(|candidate| &candidate.evidence));
+        if known.is_none_or(|evidence| evidence.samples.contains(&flow)) {
+            return;
+        }
+        if let Some(rule) = self.rules.change(key) {
+            rule.evidence.show(flow);
+        } else if let Some(candidate) = self.candidates.change(key) {
+            candidate.evidence.show(flow);
+        }
+    }
+
+    /// Whether an application was ever identified between the same groups on the same port.
+    pub(crate) fn is_identified(&self, key: &LearnKey) -> bool {
+        let rules = self.rules.range(key.same_port()).map(|rule| rule.key.app);
+        let candidates = self
+            .candidates
+            .range(key.same_port())
+            .map(|candidate| candidate.key.app);
+        rules
+            .chain(candidates)
+            .any(|app| app != AppId::UNIDENTIFIED)
+    }
+
+    fn promote(&mut self, key: &LearnKey, totals: &mut Totals) -> bool {
+        let Some(id) = self.next_id() else {
+            totals.refused_rules = totals.refused_rules.saturating_add(1);
+            return false;
+        };
+        let Some(candidate) = self.candidates.remove(key) else { return false };
+        let make = || Rule { id, key: key.clone(), evidence: candidate.evidence };
+        self.rules.change_or_make(key, make, drop);
+        self.by_id.insert(id, key.clone());
+        true
+    }
+
+    /// The next above the highest, or the lowest that is free.
+    fn next_id(&self) -> Option<RuleId> {
+        let highest = self
+            .by_id
+            .last_key_value()
+            .map_or(FIRST_RULE - 1, |(id, _)| id.0);
+        if highest < LAST_RULE {
+            return Some(RuleId(highest + 1));
+        }
+        let taken = self.by_id.keys().map(|id| id.0).zip(FIRST_RULE..);
+        let gap = taken
+            .skip_while(|(id, expected)| id == expected)
+            .map(|(_, free)| free)
+            .next();
+        gap.filter(|free| *free <= LAST_RULE).map(RuleId)
+    }
+}
+
+/// Sessions with data that make a rule.
+pub(crate) fn needed(app: AppId, settings: &Settings) -> u64 {
+    match app {
+        AppId::UNIDENTIFIED => settings.unidentified_sessions,
+        _ => settings.identified_sessions,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(port: u16, app: AppId) -> LearnKey {
+        LearnKey {
+            from: Group::named("nv.a.default"),
+            to: Group::named("nv.b.default"),
+            proto: IpProto::TCP,
+            port,
+            app,
+        }
+    }
+
+    fn feed(rules: &mut Rules, key: &LearnKey, times: usize) -> bool {
+        let (settings, mut totals) = (Settings::default(), Totals::default());
+        (0..times).fold(false, |made, _| {
+            made | rules.learn(key, &settings, &mut totals, |evidence| evidence.count(1, 10))
+        })
+    }
+
+    #[test]
+    fn several_sessions_with_data_make_a_rule() {
+        let mut rules = Rules::default();
+        let redis = key(6379, AppId::REDIS);
+        assert!(!feed(&mut rules, &redis, 2));
+        assert!(feed(&mut rules, &redis, 1));
+        assert!(!feed(&mut rules, &redis, 1), "it is made once");
+        assert_eq!(rules.by_id(RuleId(10_001)).unwrap().evidence.sessions, 4);
+        assert_eq!(rules.candidates.len(), 0);
+    }
+
+    #[test]
+    fn a_bare_port_needs_more_and_that_nothing_was_identified() {
+        let mut rules = Rules::default();
+        assert!(!feed(&mut rules, &key(7000, AppId::UNIDENTIFIED), 4));
+        assert!(feed(&mut rules, &key(7000, AppId::UNIDENTIFIED), 1));
+        assert!(!feed(&mut rules, &key(7001, AppId::HTTP), 1));
+        assert!(!feed(&mut rules, &key(7001, AppId::UNIDENTIFIED), 50));
+    }
+
+    #[test]
+    fn numbers_go_up_and_then_fill_gaps() {
+        let mut rules = Rules::default();
+        let restored = |id: u32| Rule {
+            id: RuleId(id),
+            key: key(u16::try_from(id % 60_000).unwrap(), AppId(id)),
+            evidence: Evidence::default(),
+        };
+        for id in [FIRST_RULE, FIRST_RULE + 1, FIRST_RULE + 3, LAST_RULE] {
+            assert!(rules.restore_rule(restored(id)));
+            assert!(!rules.restore_rule(restored(id)));
+        }
+        assert_eq!(rules.next_id(), Some(RuleId(FIRST_RULE + 2)));
+        assert!(rules.remove(RuleId(LAST_RULE)) && !rules.remove(RuleId(LAST_RULE)));
+        assert_eq!(rules.next_id(), Some(RuleId(FIRST_RULE + 4)));
+    }
+
+    #[test]
+    fn refuses_when_all_numbers_are_taken() {
+        let (settings, mut totals) = (Settings::default(), Totals::default());
+        let mut rules = Rules::default();
+        for id in FIRST_RULE..=LAST_RULE {
+            rules.by_id.insert(RuleId(id), key(1, AppId(id)));
+        }
+        let count = |evidence: &mut Evidence| evidence.count(9, 10);
+        assert!(!rules.learn(&key(80, AppId::HTTP), &settings, &mut totals, count));
+        assert_eq!(totals.refused_rules, 1);
+    }
+}
