@@ -1,0 +1,222 @@
+//! How the parts of the proxy come together, run, and stop.
+
+mod listen;
+mod route;
+
+use std::{sync::Arc, thread};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use outrider_capture::{CaptureMode, Listener};
+use outrider_dpi::DpiConfig;
+use outrider_model::{Direction, names};
+use outrider_relay::{Relay, RelaySettings};
+use outrider_telemetry::{LogHandle, Registry, Telemetry};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use self::listen::Intake;
+use crate::{
+    admin::Surfaces,
+    context::{Context, SharedContext, draw_instance},
+    ctrl::{self, CtrlMetrics},
+    identity::Identity,
+    readiness::Readiness,
+    rights::Rights,
+    settings::{CaptureChoice, Settings},
+};
+
+/// Runs the proxy until it is told to stop; returns when every flow has ended or was cut.
+pub fn run(settings: Settings, log: Option<LogHandle>) -> anyhow::Result<()> {
+    let runtime = flow_runtime(&settings)?;
+    let _inside = runtime.enter();
+    let (context, relay, state) = assemble(settings, log)?;
+    let not_listening = context.readiness.guard("listeners");
+    let listeners = bind_listeners(&context.settings)?;
+    let surfaces = Surfaces::bind(context.settings.health_port, context.settings.admin_port)
+        .context("health and admin ports")?;
+    let told = Told::new()?;
+
+    let stop = CancellationToken::new();
+    let no_policy = context.readiness.guard("policy");
+    let server = ctrl::Server::new(Arc::clone(&context), relay.clone(), state, Some(no_policy));
+    let stop_ctrl = stop.clone();
+    let ctrl = side_thread("ctrl", move || server.run(stop_ctrl))?;
+    let (admin_context, stop_admin) = (Arc::clone(&context), stop.clone());
+    let admin = side_thread("admin", move || surfaces.serve(admin_context, stop_admin))?;
+    drop(not_listening);
+    info!(took = ?context.started.elapsed(), "ready for traffic");
+
+    runtime.block_on(serve(listeners, context, relay, told));
+    stop.cancel();
+    for thread in [ctrl, admin] {
+        if thread.join().is_err() {
+            warn!("a side thread ended badly");
+        }
+    }
+    info!("stopped");
+    Ok(())
+}
+
+fn flow_runtime(settings: &Settings) -> anyhow::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    builder
+        .worker_threads(settings.workers)
+        .thread_name("flows")
+        .enable_all();
+    builder.build().context("threads for flows")
+}
+
+/// Everything that flows and side threads share, with the policy to begin with in force.
+fn assemble(
+    settings: Settings,
+    log: Option<LogHandle>,
+) -> anyhow::Result<(SharedContext, Relay, ctrl::State)> {
+    let started = Instant::now();
+    let rights = Rights::take();
+    let identity = Identity::read().context("interfaces")?;
+    introduce(&settings, &rights, &identity);
+    let registry = Registry::default();
+    let telemetry = Telemetry::new(&registry)?;
+    let ctrl::Beginning { state, view } = ctrl::begin(&settings, &identity)?;
+    let policy = Arc::new(ArcSwap::from_pointee(view));
+    let dpi = Arc::new(detectors(&settings));
+    let relay = Relay::new(relay_settings(&settings), Arc::clone(&policy), dpi, telemetry.clone());
+    let context = Context {
+        rights,
+        instance: draw_instance(),
+        identity: ArcSwap::from_pointee(identity),
+        policy,
+        telemetry,
+        ctrl: CtrlMetrics::register(&registry)?,
+        registry,
+        readiness: Readiness::default(),
+        log,
+        started,
+        settings,
+    };
+    Ok((Arc::new(context), relay, state))
+}
+
+/// Says at start what the proxy is, what it may do, and what it goes by.
+fn introduce(settings: &Settings, rights: &Rights, identity: &Identity) {
+    let version = env!("CARGO_PKG_VERSION");
+    info!(version, ?settings, "outrider-proxy starts");
+    info!(
+        uid = rights.uid,
+        capabilities = ?rights.capabilities,
+        can = ?rights.can,
+        cannot = ?rights.cannot,
+        open_files = rights.open_files,
+        "rights"
+    );
+    let addresses: Vec<_> = identity.addresses().collect();
+    info!(macs = ?identity.macs(), ?addresses, "pod");
+    if rights.uid != names::PROXY_UID {
+        warn!(
+            uid = rights.uid,
+            expected = names::PROXY_UID,
+            "not the uid that the pod's redirect rules exempt: own connections may be captured"
+        );
+    }
+    if !settings.unknown.is_empty() {
+        warn!(names = ?settings.unknown, "settings of these names do not exist");
+    }
+}
+
+fn detectors(settings: &Settings) -> DpiConfig {
+    let on = settings.threats_on.iter().map(|id| (*id, true));
+    let off = settings.threats_off.iter().map(|id| (*id, false));
+    on.chain(off)
+        .fold(DpiConfig::default(), |config, (id, on)| config.with_threat(id, on))
+}
+
+fn relay_settings(settings: &Settings) -> RelaySettings {
+    RelaySettings {
+        connect_timeout: settings.flow.connect_timeout,
+        hold_bytes: settings.flow.hold_bytes,
+        hold_time: settings.flow.hold_time,
+        half_close_timeout: settings.flow.half_close_timeout,
+        idle_timeout: settings.flow.idle_timeout,
+    }
+}
+
+/// The two listeners; the outbound one is always fed by redirection.
+fn bind_listeners(settings: &Settings) -> anyhow::Result<[(Listener, Direction); 2]> {
+    let inbound = match settings.inbound_capture {
+        CaptureChoice::Redirect => CaptureMode::Redirect,
+        CaptureChoice::Tproxy => CaptureMode::Tproxy,
+    };
+    Ok([
+        (Listener::bind(settings.outbound_port, CaptureMode::Redirect)?, Direction::Outbound),
+        (Listener::bind(settings.inbound_port, inbound)?, Direction::Inbound),
+    ])
+}
+
+/// A thread with a runtime of its own, so that what runs there neither slows flows nor waits for
+/// them.
+fn side_thread<F: Future<Output = ()>>(
+    name: &'static str,
+    make: impl FnOnce() -> F + Send + 'static,
+) -> anyhow::Result<thread::JoinHandle<()>> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context(name)?;
+    let run = move || runtime.block_on(make());
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .context(name)
+}
+
+/// Accepts until told to stop, then drains: within the grace period, or until told again.
+async fn serve(
+    listeners: [(Listener, Direction); 2],
+    context: SharedContext,
+    relay: Relay,
+    mut told: Told,
+) {
+    let grace = context.settings.drain_grace;
+    let intake = Intake::new(Arc::clone(&context), relay, &context.settings.own_ports());
+    let (drain, accepting) = (CancellationToken::new(), TaskTracker::new());
+    for (listener, direction) in listeners {
+        accepting.spawn(intake.clone().accept(listener, direction, drain.clone()));
+    }
+    accepting.close();
+    told.wait().await;
+    let _not_ready = context.readiness.guard("drained");
+    drain.cancel();
+    accepting.wait().await;
+    let cut = intake.finish(grace, told.wait()).await;
+    info!(cut, "drained");
+}
+
+/// The signals that tell the proxy to stop.
+#[derive(Debug)]
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Told {
+    fn new() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn wait(&mut self) {
+        let name = tokio::select! {
+            biased;
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        };
+        info!(signal = name, "told to stop");
+    }
+}

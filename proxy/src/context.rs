@@ -1,0 +1,52 @@
+//! What the threads of one proxy share.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use outrider_relay::PolicyHandle;
+use outrider_telemetry::{LogHandle, Registry, Telemetry};
+use outrider_wire::ext::Instance;
+use tokio::time::Instant;
+
+use crate::{
+    ctrl::CtrlMetrics, identity::Identity, readiness::Readiness, rights::Rights, settings::Settings,
+};
+
+/// Handles to everything that more than one thread reads.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Settings in force.
+    pub settings: Settings,
+    /// What the process may do.
+    pub rights: Rights,
+    /// Number of this process's life.
+    pub instance: Instance,
+    /// The pod's MACs and addresses.
+    pub identity: ArcSwap<Identity>,
+    /// The policy in force.
+    pub policy: PolicyHandle,
+    /// What is remembered of the traffic.
+    pub telemetry: Telemetry,
+    /// Metric families.
+    pub registry: Registry,
+    /// Counters of the ctrl sockets.
+    pub ctrl: CtrlMetrics,
+    /// Who is not ready.
+    pub readiness: Readiness,
+    /// Changes the log filter, if this process has a log.
+    pub log: Option<LogHandle>,
+    /// When the process started.
+    pub started: Instant,
+}
+
+/// Shared by all threads.
+pub(crate) type SharedContext = Arc<Context>;
+
+/// Draws the number of this life: random, so that two lives never share it.
+#[must_use]
+pub(crate) fn draw_instance() -> Instance {
+    Instance(RandomState::new().hash_one(std::process::id()))
+}

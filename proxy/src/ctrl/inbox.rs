@@ -1,0 +1,87 @@
+//! `dp_listen.sock`: bound when the directory is there, and bound again if the file goes away.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::net::UnixDatagram;
+use tracing::{info, warn};
+
+/// The socket that requests come to.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    path: PathBuf,
+    socket: Option<UnixDatagram>,
+    warned: bool,
+}
+
+impl Inbox {
+    /// An inbox that is not bound yet.
+    #[must_use]
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, socket: None, warned: false }
+    }
+
+    /// Binds, removing what an earlier life has left. Without a directory there is no bridge
+    /// either: traffic flows all the same, and [`Self::keep`] tries again.
+    pub(crate) fn bind(&mut self) {
+        match bind(&self.path) {
+            Ok(socket) => {
+                info!(path = %self.path.display(), "listening for requests");
+                self.socket = Some(socket);
+                self.warned = false;
+            }
+            Err(error) if !self.warned => {
+                warn!(%error, path = %self.path.display(), "no ctrl socket, trying again");
+                self.warned = true;
+            }
+            Err(_told) => {}
+        }
+    }
+
+    /// Binds again if the socket's file is gone, or never was.
+    pub(crate) fn keep(&mut self) {
+        if self.socket.is_none() || fs::symlink_metadata(&self.path).is_err() {
+            self.bind();
+        }
+    }
+
+    /// The socket, if it is bound.
+    #[must_use]
+    pub(crate) fn socket(&self) -> Option<&UnixDatagram> {
+        self.socket.as_ref()
+    }
+
+    /// Takes one datagram and the path it came from; for ever while not bound. Cancel safe.
+    pub(crate) async fn receive(
+        &self,
+        buffer: &mut [u8],
+    ) -> io::Result<(usize, Option<Arc<Path>>)> {
+        let Some(socket) = &self.socket else { return std::future::pending().await };
+        let (length, from) = socket.recv_from(buffer).await?;
+        Ok((length, from.as_pathname().map(Arc::from)))
+    }
+
+    /// Closes and removes the file.
+    pub(crate) fn close(&mut self) {
+        if self.socket.take().is_some()
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            warn!(%error, path = %self.path.display(), "socket file stays");
+        }
+    }
+}
+
+fn bind(path: &Path) -> io::Result<UnixDatagram> {
+    match fs::symlink_metadata(path) {
+        Ok(file) if file.file_type().is_socket() => fs::remove_file(path)?,
+        Ok(_) => return Err(io::Error::other("a file that is no socket is in the way")),
+        Err(_absent) => {}
+    }
+    let socket = UnixDatagram::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(socket)
+}

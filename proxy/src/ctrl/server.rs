@@ -1,0 +1,344 @@
+//! The ctrl thread: requests one at a time, ticks, and what both lead to. It waits for nobody: a
+//! policy is compiled on another thread, and a receiver that does not read keeps only itself
+//! waiting.
+
+use std::{collections::HashSet, io, path::Path, sync::Arc, time::Duration};
+
+use outrider_model::names;
+use outrider_relay::Relay;
+use outrider_wire::{
+    Reply,
+    limits::MAX_REQUEST,
+    request::{Command, Request},
+};
+use tokio::{
+    task::JoinError,
+    time::{Instant, Interval, MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::{
+    background::Background,
+    debug::filter,
+    inbox::Inbox,
+    notify::Notifier,
+    queries,
+    replies::{RETRY, Replies},
+    state::{Effect, State},
+    swap::Swap,
+};
+use crate::{context::SharedContext, identity::Identity, readiness::NotReady, status};
+
+mod policy;
+#[cfg(test)]
+mod tests;
+
+/// Everything of the ctrl thread.
+#[derive(Debug)]
+pub(crate) struct Server {
+    context: SharedContext,
+    relay: Relay,
+    state: State,
+    inbox: Inbox,
+    replies: Replies,
+    notifier: Notifier,
+    compiling: Background<Swap>,
+    saving: Background<io::Result<()>>,
+    /// Since when something else is wanted than what is in force.
+    wanted_since: Option<Instant>,
+    unsaved: bool,
+    /// Who said hello while a policy was on its way: the status is due when it is in force.
+    greeted: Vec<Option<Arc<Path>>>,
+    /// The bridge that acknowledges batches.
+    bridge: Option<Arc<Path>>,
+    first_policy: Option<NotReady>,
+    warned: HashSet<&'static str>,
+    ticks: u64,
+}
+
+/// What the thread wakes up for.
+#[derive(Debug)]
+enum Event {
+    Stop,
+    Tick,
+    Compiled(Result<Swap, JoinError>),
+    Saved(Result<io::Result<()>, JoinError>),
+    Received(io::Result<(usize, Option<Arc<Path>>)>),
+    /// Nothing more was asked for: now is the time to compile what was.
+    Quiet,
+    /// Something may be sent that could not be before.
+    Writable,
+}
+
+impl Server {
+    /// A server for a state that is in force already. Binds nothing yet.
+    #[must_use]
+    pub(crate) fn new(
+        context: SharedContext,
+        relay: Relay,
+        state: State,
+        first_policy: Option<NotReady>,
+    ) -> Self {
+        let directory = &context.settings.ctrl_dir;
+        let notifier = Notifier::new(
+            directory.join(names::CTRL_LISTEN),
+            context.instance,
+            context.telemetry.clone(),
+            context.ctrl.clone(),
+        );
+        Self {
+            inbox: Inbox::new(directory.join(names::DP_LISTEN)),
+            context,
+            relay,
+            state,
+            replies: Replies::default(),
+            notifier,
+            compiling: Background::idle(),
+            saving: Background::idle(),
+            wanted_since: None,
+            unsaved: false,
+            greeted: Vec::new(),
+            bridge: None,
+            first_policy,
+            warned: HashSet::new(),
+            ticks: 0,
+        }
+    }
+
+    /// Serves until `stop`, then sends what is left, for a second at most.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut ticker = interval(TICK);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut buffer = vec![0; MAX_REQUEST.saturating_add(1)];
+        self.inbox.bind();
+        self.policy_known();
+        loop {
+            match self.next(&stop, &mut ticker, &mut buffer).await {
+                Event::Stop => break,
+                event => self.handle(event, &buffer),
+            }
+        }
+        self.last_words(&mut ticker, &mut buffer).await;
+        self.inbox.close();
+    }
+
+    /// Ticks and results come before requests, so that no flood of them can hold those up.
+    async fn next(
+        &mut self,
+        stop: &CancellationToken,
+        ticker: &mut Interval,
+        buffer: &mut [u8],
+    ) -> Event {
+        let may_compile = self.wanted_since.is_some() && self.compiling.is_idle();
+        let Self { compiling, saving, inbox, replies, notifier, .. } = self;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Event::Stop,
+            _ = ticker.tick() => Event::Tick,
+            done = compiling.done() => Event::Compiled(done),
+            done = saving.done() => Event::Saved(done),
+            received = inbox.receive(buffer) => Event::Received(received),
+            () = std::future::ready(()), if may_compile => Event::Quiet,
+            () = tokio::time::sleep(RETRY), if !replies.is_empty() => Event::Writable,
+            () = notifier.writable() => Event::Writable,
+        }
+    }
+
+    fn handle(&mut self, event: Event, buffer: &[u8]) {
+        let now = Instant::now();
+        match event {
+            Event::Stop | Event::Writable => {}
+            Event::Tick => self.tick(now),
+            Event::Compiled(done) => self.compiled(done),
+            Event::Saved(done) => self.saved(done),
+            Event::Received(Ok((length, from))) => {
+                self.received(buffer.get(..length).unwrap_or_default(), from.as_ref(), now);
+            }
+            Event::Received(Err(error)) => debug!(%error, "receiving failed"),
+            Event::Quiet => self.compile(),
+        }
+        let overdue = self
+            .wanted_since
+            .is_some_and(|since| now.duration_since(since) > COALESCE);
+        if overdue && self.compiling.is_idle() {
+            self.compile();
+        }
+        if let Some(socket) = self.inbox.socket() {
+            self.replies.flush(socket, now, &self.context.ctrl);
+        }
+        self.notifier.pump(now);
+    }
+
+    fn tick(&mut self, now: Instant) {
+        if self.ticks.is_multiple_of(TICKS_AN_IDENTITY) {
+            self.read_identity();
+        }
+        self.ticks = self.ticks.wrapping_add(1);
+        self.inbox.keep();
+        self.context.telemetry.settle();
+        self.notifier.tick(&self.state, now);
+    }
+
+    /// Interfaces may come after the proxy.
+    fn read_identity(&mut self) {
+        match Identity::read() {
+            Ok(identity) if identity != **self.context.identity.load() => {
+                info!(macs = ?identity.macs(), "interfaces changed");
+                self.state.set_own(identity.macs());
+                self.context.identity.store(Arc::new(identity));
+                self.want_policy();
+            }
+            Ok(_same) => {}
+            Err(error) => self.warn_once("identity", &error),
+        }
+    }
+
+    /// Something else is wanted than what is in force.
+    fn want_policy(&mut self) {
+        self.wanted_since.get_or_insert_with(Instant::now);
+    }
+
+    fn received(&mut self, datagram: &[u8], from: Option<&Arc<Path>>, now: Instant) {
+        match Request::parse_datagram(datagram) {
+            Ok(commands) => {
+                commands
+                    .into_iter()
+                    .for_each(|command| self.command(command, from, now));
+            }
+            Err(error) => self.ignored(error.reason(), &error),
+        }
+    }
+
+    fn command(&mut self, command: Command, from: Option<&Arc<Path>>, now: Instant) {
+        let request = match command.request {
+            Ok(request) => request,
+            Err(error) => return self.ignored(error.reason(), &error),
+        };
+        let key = request.key();
+        if matches!(request, Request::AddMac(_)) {
+            self.notice_takeover(from);
+        }
+        match self.state.apply(request) {
+            Ok(effects) => {
+                self.context.ctrl.request(key);
+                effects
+                    .into_iter()
+                    .for_each(|effect| self.effect(effect, from, now));
+            }
+            Err(ignored) => self.ignored(ignored.reason(), &ignored),
+        }
+    }
+
+    /// Another client than our bridge manages the workload: it gets reports as the node agent does.
+    fn notice_takeover(&mut self, from: Option<&Arc<Path>>) {
+        if self.bridge.is_some() && self.bridge.as_ref() != from {
+            info!("another agent has taken over");
+            self.bridge = None;
+            self.notifier.takeover();
+        }
+    }
+
+    fn effect(&mut self, effect: Effect, from: Option<&Arc<Path>>, now: Instant) {
+        match effect {
+            Effect::Reply(reply) => self.reply(from, &[reply]),
+            Effect::Query(query) => {
+                let replies = queries::answer(query, &self.context, &self.state);
+                self.reply(from, &replies);
+            }
+            Effect::PolicyChanged => self.want_policy(),
+            Effect::Listens(ports) => queries::list_ports(&self.context.telemetry, &ports),
+            Effect::RefreshApps => self.notifier.put_apps(&self.state),
+            Effect::ClearSessions(id) => queries::clear_sessions(&self.context.telemetry, id),
+            Effect::LastReport => {
+                self.context.telemetry.settle();
+                self.notifier.report_now(&self.state, now);
+            }
+            Effect::Debug(categories) => {
+                self.set_log(&filter(&self.context.settings.log, &categories));
+            }
+            Effect::Hello(hello) => {
+                self.bridge = from.filter(|_| hello.acks).cloned();
+                self.notifier.hello(hello);
+                self.greet(from.cloned());
+            }
+            Effect::Ack(ack) => self.notifier.acknowledge(ack.instance, ack.seq),
+        }
+    }
+
+    /// Answers a hello, once what was asked for before it is in force.
+    fn greet(&mut self, from: Option<Arc<Path>>) {
+        if self.wanted_since.is_some() || !self.compiling.is_idle() {
+            if self.greeted.len() < MAX_GREETED {
+                self.greeted.push(from);
+            }
+            return;
+        }
+        self.context.telemetry.settle();
+        let status = status::status(&self.context);
+        self.reply(from.as_ref(), &[status.into()]);
+    }
+
+    fn reply(&mut self, to: Option<&Arc<Path>>, replies: &[Reply]) {
+        let mut datagrams = Vec::with_capacity(replies.len());
+        for reply in replies {
+            match reply.encode() {
+                Ok(datagram) => datagrams.push(datagram),
+                Err(error) => error!(%error, kind = reply.kind().0, "a reply cannot be written"),
+            }
+        }
+        self.replies.push(to, datagrams, &self.context.ctrl);
+    }
+
+    fn set_log(&self, directives: &str) {
+        let Some(log) = &self.context.log else { return };
+        match log.set(directives) {
+            Ok(()) => info!(directives, "log filter changed"),
+            Err(error) => warn!(%error, "log filter refused"),
+        }
+    }
+
+    fn ignored(&mut self, reason: &'static str, error: &dyn std::error::Error) {
+        self.context.ctrl.invalid(reason);
+        self.warn_once(reason, error);
+    }
+
+    /// A peer must not fill the log: each kind of trouble is told once, then only counted.
+    fn warn_once(&mut self, reason: &'static str, error: &dyn std::error::Error) {
+        if self.warned.insert(reason) {
+            warn!(%error, reason, "request ignored; from now on only counted");
+        }
+    }
+
+    /// Sends what is left and takes the acknowledgements for it, for a while at most.
+    async fn last_words(&mut self, ticker: &mut Interval, buffer: &mut [u8]) {
+        self.context.telemetry.settle();
+        let never = CancellationToken::new();
+        let deadline = Instant::now()
+            .checked_add(LAST_WORDS)
+            .unwrap_or_else(Instant::now);
+        while self.state.reports() && Instant::now() < deadline {
+            self.notifier.report_now(&self.state, Instant::now());
+            if self.notifier.is_settled() || !self.notifier.is_connected() {
+                break;
+            }
+            let next = self.next(&never, ticker, buffer);
+            if let Ok(event) = tokio::time::timeout_at(deadline, next).await {
+                self.handle(event, buffer);
+            }
+        }
+        let rows = self.context.telemetry.rows().lock().len();
+        info!(rows, sent = self.notifier.is_settled(), "last reports");
+    }
+}
+
+/// Time between two ticks.
+const TICK: Duration = Duration::from_secs(2);
+/// Interfaces are read on the first tick and every fifth one after it.
+const TICKS_AN_IDENTITY: u64 = 5;
+/// Longest time that requests which keep coming put off the compilation of what they ask for.
+const COALESCE: Duration = Duration::from_millis(50);
+/// Longest time for the last reports.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Hellos that may wait for one policy.
+const MAX_GREETED: usize = 16;

@@ -1,0 +1,97 @@
+//! The server's part in policy: when to compile, what to do with the result, what to keep on disk.
+
+use std::io;
+
+use tokio::task::JoinError;
+use tracing::{debug, error, info, warn};
+
+use super::Server;
+use crate::{
+    ctrl::{
+        keep,
+        swap::{Swap, Swapped, swap},
+    },
+    settings::FirstPolicy,
+};
+
+impl Server {
+    /// Starts to compile what is wanted; what is asked for meanwhile is compiled afterwards.
+    pub(super) fn compile(&mut self) {
+        self.wanted_since = None;
+        let desired = self.state.desired();
+        let policy = self.context.policy.clone();
+        let version = policy.load().version.saturating_add(1);
+        let relay = self.relay.clone();
+        self.compiling
+            .start(move || swap(desired, version, &policy, &relay));
+    }
+
+    pub(super) fn compiled(&mut self, done: Result<Swap, JoinError>) {
+        match done {
+            Ok(Swap { law, result: Ok(swapped) }) => {
+                self.state.accepted(&law);
+                self.in_force(swapped);
+            }
+            Ok(Swap { law, result: Err(refused) }) => {
+                self.context.ctrl.policy_refused(refused.reason());
+                self.warn_once(refused.reason(), &refused);
+                self.state.refused(&law);
+                // What else was asked for at the same time holds without the refused policy.
+                self.want_policy();
+            }
+            Err(error) => error!(%error, "compiling a policy failed, the one in force stays"),
+        }
+        if self.wanted_since.is_none() {
+            for client in std::mem::take(&mut self.greeted) {
+                self.greet(client);
+            }
+        }
+    }
+
+    fn in_force(&mut self, swapped: Swapped) {
+        let Swapped { version, rules, judged, cut } = swapped;
+        self.context.ctrl.policy_swapped(version, rules, cut);
+        let mode = self.context.policy.load().mode;
+        info!(version, mode = mode.name(), exact = rules.0, range = rules.1, judged, cut, "policy");
+        self.policy_known();
+        self.unsaved = true;
+        self.save();
+    }
+
+    /// Readiness may wait for a policy.
+    pub(super) fn policy_known(&mut self) {
+        let waits = self.context.settings.first_policy == FirstPolicy::Wait;
+        if !waits || self.state.has_policy() {
+            self.first_policy = None;
+        }
+    }
+
+    fn save(&mut self) {
+        if !self.unsaved || !self.saving.is_idle() {
+            return;
+        }
+        self.unsaved = false;
+        match self.state.journal() {
+            Ok(datagrams) => {
+                let path = keep::path(&self.context.settings.state_dir);
+                self.saving.start(move || keep::save(&path, datagrams));
+            }
+            Err(error) => {
+                self.context.ctrl.save_failed();
+                warn!(%error, "the policy cannot be written down");
+            }
+        }
+    }
+
+    pub(super) fn saved(&mut self, done: Result<io::Result<()>, JoinError>) {
+        let result = done.unwrap_or_else(|error| Err(io::Error::other(error)));
+        match result {
+            Ok(()) => debug!("policy kept"),
+            Err(error) => {
+                self.context.ctrl.save_failed();
+                self.warn_once("policy-not-kept", &error);
+            }
+        }
+        self.save();
+    }
+}

@@ -1,0 +1,316 @@
+//! The workloads that were registered, by MAC. Those of this pod have traffic; a node-level agent
+//! may register others, which are kept so that queries about them have the usual answers.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use outrider_model::MacAddr;
+use outrider_wire::request::{AddMac, CfgDlp, CfgNbe, PortPair};
+
+use super::{Effect, Ignored, Outcome, Query, view::Law};
+
+/// One registered workload.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    /// Observe only; `None` until the agent says.
+    pub(super) tap: Option<bool>,
+    /// Whether the boundary of its namespace is enforced.
+    pub(super) boundary: bool,
+    /// Its policy, in force or on its way there.
+    pub(super) law: Law,
+    /// The last policy that compiled.
+    pub(super) good: Law,
+    /// How it was registered.
+    pub(super) added: AddMac,
+    /// Its sensors: numbers of rules. Nothing looks for them yet.
+    pub(super) sensors: usize,
+}
+
+/// How the agent wants traffic to reach the data path. A sidecar is in its place already: what
+/// counts is whether there is any port, and quarantine.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Port {
+    Tap(String),
+    Queue(String),
+    Pair(String, String),
+}
+
+/// What a port is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PortUse {
+    pub(super) mac: Option<MacAddr>,
+    pub(super) quarantined: bool,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Endpoints {
+    own: Vec<MacAddr>,
+    known: BTreeMap<MacAddr, Endpoint>,
+    ports: BTreeMap<Port, PortUse>,
+    /// A port of ours was there once: without any, nothing is observed.
+    had_port: bool,
+}
+
+impl Endpoints {
+    pub(super) fn new(own: &[MacAddr]) -> Self {
+        Self { own: own.to_vec(), known: BTreeMap::new(), ports: BTreeMap::new(), had_port: false }
+    }
+
+    pub(super) fn set_own(&mut self, own: &[MacAddr]) {
+        self.own = own.to_vec();
+    }
+
+    /// Whether a MAC is this pod's. A pod whose interfaces cannot be read takes what it is given,
+    /// but never a loopback leg.
+    fn is_ours(&self, mac: MacAddr) -> bool {
+        self.own.contains(&mac) || (self.own.is_empty() && !is_loopback_leg(mac))
+    }
+
+    /// The registered workload that stands for this pod: its first interface that is registered.
+    pub(super) fn governing(&self) -> Option<(MacAddr, &Endpoint)> {
+        let first = self
+            .own
+            .iter()
+            .find_map(|mac| self.known.get_key_value(mac));
+        let any = || self.known.iter().find(|(mac, _)| self.is_ours(**mac));
+        first.or_else(any).map(|(mac, endpoint)| (*mac, endpoint))
+    }
+
+    /// The MAC that reports carry: the governing one, else the pod's first.
+    pub(super) fn epmac(&self) -> MacAddr {
+        let registered = self.governing().map(|(mac, _)| mac);
+        registered.or(self.own.first().copied()).unwrap_or_default()
+    }
+
+    pub(super) fn add(&mut self, asked: &AddMac) -> Outcome {
+        let former = asked.oldmac.unwrap_or(asked.mac);
+        let is_new = !self.known.contains_key(&former) && !self.known.contains_key(&asked.mac);
+        if is_new && self.known.len() >= MAX_ENDPOINTS {
+            return Err(Ignored::Full("endpoints"));
+        }
+        let kept = self.known.remove(&former);
+        let endpoint = kept.or_else(|| self.known.remove(&asked.mac));
+        let mut endpoint = endpoint.unwrap_or_else(|| Endpoint::new(asked));
+        endpoint.added = asked.clone();
+        self.known.insert(asked.mac, endpoint);
+        Ok(self.changed(self.is_ours(asked.mac)))
+    }
+
+    pub(super) fn remove(&mut self, mac: MacAddr) -> Vec<Effect> {
+        let ours = self.is_ours(mac);
+        if self.known.remove(&mac).is_some() && ours {
+            vec![Effect::LastReport, Effect::PolicyChanged]
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Sets whether to observe only; says whether this pod is meant, and whether anything changed.
+    pub(super) fn set_tap(&mut self, macs: &[MacAddr], tap: Option<bool>) -> (bool, bool) {
+        let (mut ours, mut changed) = (false, false);
+        for mac in macs {
+            let is_ours = self.is_ours(*mac);
+            let Some(endpoint) = self.known.get_mut(mac) else { continue };
+            let before = endpoint.tap;
+            endpoint.tap = tap.or(before);
+            ours |= is_ours;
+            changed |= is_ours && endpoint.tap != before;
+        }
+        (ours, changed)
+    }
+
+    pub(super) fn set_boundary(&mut self, asked: &CfgNbe) -> Outcome {
+        if asked.macs.is_empty() {
+            return Err(Ignored::NoWorkload);
+        }
+        let Some(on) = asked.nbe else { return Ok(Vec::new()) };
+        let mut changed = false;
+        for mac in &asked.macs {
+            let is_ours = self.is_ours(*mac);
+            if let Some(endpoint) = self.known.get_mut(mac) {
+                changed |= is_ours && endpoint.boundary != on;
+                endpoint.boundary = on;
+            }
+        }
+        Ok(self.changed(changed))
+    }
+
+    /// Gives registered workloads a policy. Of workloads that are not ours it is not kept.
+    pub(super) fn set_law(&mut self, macs: &[MacAddr], law: &Law) -> Vec<Effect> {
+        let mut changed = false;
+        for mac in macs
+            .iter()
+            .filter(|mac| self.is_ours(**mac))
+            .copied()
+            .collect::<Vec<_>>()
+        {
+            if let Some(endpoint) = self.known.get_mut(&mac) {
+                endpoint.law = law.clone();
+                changed = true;
+            }
+        }
+        self.changed(changed)
+    }
+
+    /// A policy compiled: from now on it is what a refused one falls back to.
+    pub(super) fn accepted(&mut self, law: &Law) {
+        for endpoint in self
+            .known
+            .values_mut()
+            .filter(|endpoint| endpoint.law.is(law))
+        {
+            endpoint.good = law.clone();
+        }
+    }
+
+    /// A policy did not compile: the last good one stays.
+    pub(super) fn refused(&mut self, law: &Law) {
+        for endpoint in self
+            .known
+            .values_mut()
+            .filter(|endpoint| endpoint.law.is(law))
+        {
+            endpoint.law = endpoint.good.clone();
+        }
+    }
+
+    pub(super) fn add_tap(&mut self, iface: String, mac: Option<MacAddr>) -> Outcome {
+        self.add_port(Port::Tap(iface), PortUse { mac, quarantined: false })
+    }
+
+    pub(super) fn del_tap(&mut self, iface: &str) -> Vec<Effect> {
+        self.del_port(&Port::Tap(iface.to_owned()))
+    }
+
+    pub(super) fn add_queue(&mut self, iface: String, mac: Option<MacAddr>) -> Outcome {
+        self.add_port(Port::Queue(iface), PortUse { mac, quarantined: false })
+    }
+
+    pub(super) fn del_queue(&mut self, iface: &str) -> Vec<Effect> {
+        self.del_port(&Port::Queue(iface.to_owned()))
+    }
+
+    pub(super) fn add_pair(&mut self, pair: PortPair) -> Outcome {
+        let quarantined = pair.quar == Some(true);
+        let port = Port::Pair(pair.vex_iface, pair.vin_iface);
+        // For a pair that is there, the request only says whether it is in quarantine.
+        let mac = self.ports.get(&port).map_or(pair.epmac, |held| held.mac);
+        self.add_port(port, PortUse { mac, quarantined })
+    }
+
+    pub(super) fn del_pair(&mut self, pair: &PortPair) -> Vec<Effect> {
+        self.del_port(&Port::Pair(pair.vex_iface.clone(), pair.vin_iface.clone()))
+    }
+
+    fn add_port(&mut self, port: Port, port_use: PortUse) -> Outcome {
+        if self.ports.len() >= MAX_PORTS && !self.ports.contains_key(&port) {
+            return Err(Ignored::Full("ports"));
+        }
+        let before = self.quarantined();
+        self.had_port |= port_use.mac.is_some_and(|mac| self.is_ours(mac));
+        self.ports.insert(port, port_use);
+        Ok(self.changed(before != self.quarantined()))
+    }
+
+    fn del_port(&mut self, port: &Port) -> Vec<Effect> {
+        let before = self.quarantined();
+        self.ports.remove(port);
+        self.changed(before != self.quarantined())
+    }
+
+    fn own_ports(&self) -> impl Iterator<Item = (&Port, &PortUse)> {
+        self.ports
+            .iter()
+            .filter(|(_, port)| port.mac.is_some_and(|mac| self.is_ours(mac)))
+    }
+
+    /// Whether a port of ours is in quarantine.
+    pub(super) fn quarantined(&self) -> bool {
+        self.own_ports().any(|(_, port)| port.quarantined)
+    }
+
+    /// Whether the agent wants reports: it does unless it took away every port it had given.
+    pub(super) fn observed(&self) -> bool {
+        !self.had_port || self.own_ports().next().is_some()
+    }
+
+    /// Ports and registrations as requests would set them again.
+    pub(super) fn quarantine_ports(&self) -> impl Iterator<Item = (&Port, &PortUse)> {
+        self.own_ports().filter(|(_, port)| port.quarantined)
+    }
+
+    pub(super) fn set_sensors(&mut self, asked: &CfgDlp) -> Outcome {
+        if asked.macs.is_empty() {
+            return Err(Ignored::NoWorkload);
+        }
+        let count = asked
+            .dlp_rule_names
+            .len()
+            .saturating_add(asked.waf_rule_names.len());
+        for mac in &asked.macs {
+            if let Some(endpoint) = self.known.get_mut(mac) {
+                endpoint.sensors = count;
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    pub(super) fn drop_sensors(&mut self, macs: &[MacAddr]) -> Outcome {
+        if macs.is_empty() {
+            return Err(Ignored::NoWorkload);
+        }
+        for mac in macs {
+            if let Some(endpoint) = self.known.get_mut(mac) {
+                endpoint.sensors = 0;
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    pub(super) fn stats_query(&self, macs: &[MacAddr]) -> Query {
+        let known = |mac: &&MacAddr| self.known.contains_key(*mac);
+        Query::MacStats {
+            known: macs.iter().any(|mac| known(&mac)),
+            ours: macs.iter().any(|mac| known(&mac) && self.is_ours(*mac)),
+        }
+    }
+
+    fn changed(&self, changed: bool) -> Vec<Effect> {
+        if changed { vec![Effect::PolicyChanged] } else { Vec::new() }
+    }
+}
+
+impl Endpoint {
+    fn new(asked: &AddMac) -> Self {
+        Self {
+            tap: None,
+            boundary: false,
+            law: Law::Default,
+            good: Law::Default,
+            added: asked.clone(),
+            sensors: 0,
+        }
+    }
+}
+
+impl Law {
+    /// Whether two are the same delivery.
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Rules(ours), Self::Rules(theirs)) => Arc::ptr_eq(ours, theirs),
+            (Self::Open, Self::Open) | (Self::Default, Self::Default) => true,
+            _ => false,
+        }
+    }
+}
+
+/// A pod's loopback leg: the agent's made-up prefix.
+fn is_loopback_leg(mac: MacAddr) -> bool {
+    let [a, b, c, d, ..] = mac.0;
+    [a, b, c, d] == [0x6c, 0x6b, 0x73, 0x74]
+}
+
+/// Workloads that may be registered: a node's worth.
+pub(crate) const MAX_ENDPOINTS: usize = 1024;
+/// Ports that may be registered.
+pub(crate) const MAX_PORTS: usize = 4096;

@@ -1,0 +1,83 @@
+//! Who this pod is on the wire and in the kernel: its MACs and addresses.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
+use outrider_model::MacAddr;
+
+/// The pod's interfaces, loopback left out, in the kernel's order.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Identity {
+    macs: Vec<MacAddr>,
+    addresses: BTreeSet<IpAddr>,
+}
+
+impl Identity {
+    /// An identity that nobody read.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn new(macs: Vec<MacAddr>, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self { macs, addresses: addresses.into_iter().map(|ip| ip.to_canonical()).collect() }
+    }
+
+    /// Asks the kernel.
+    pub(crate) fn read() -> Result<Self, std::io::Error> {
+        let mut identity = Self::default();
+        for interface in getifaddrs().map_err(std::io::Error::from)? {
+            if let Some(address) = interface.address {
+                identity.add(&address);
+            }
+        }
+        Ok(identity)
+    }
+
+    fn add(&mut self, address: &SockaddrStorage) {
+        if let Some(link) = address.as_link_addr() {
+            let mac = link.addr().map(MacAddr).filter(|mac| mac.0 != [0; 6]);
+            self.macs.extend(mac.filter(|mac| !self.macs.contains(mac)));
+        }
+        let ip = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        let ip = ip.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())));
+        self.addresses.extend(ip.filter(|ip| !ip.is_loopback()));
+    }
+
+    /// The MACs, the first of which stands for the workload.
+    #[must_use]
+    pub(crate) fn macs(&self) -> &[MacAddr] {
+        &self.macs
+    }
+
+    /// The addresses, sorted.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses.iter().copied()
+    }
+
+    /// Whether an address leads back into the pod: its own, loopback or unspecified.
+    #[must_use]
+    pub(crate) fn is_local(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        ip.is_loopback() || ip.is_unspecified() || self.addresses.contains(&ip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_this_machine_without_loopback() {
+        let identity = Identity::read().unwrap();
+        assert!(identity.addresses().all(|ip| !ip.is_loopback()));
+        assert!(identity.macs().iter().all(|mac| mac.0 != [0; 6]));
+    }
+
+    #[test]
+    fn knows_what_leads_back_into_the_pod() {
+        let pod =
+            Identity::new(Vec::new(), ["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()]);
+        for local in ["10.0.0.2", "::ffff:10.0.0.2", "fd00::2", "127.0.0.1", "::1", "0.0.0.0"] {
+            assert!(pod.is_local(local.parse().unwrap()), "{local}");
+        }
+        assert!(!pod.is_local("10.0.0.3".parse().unwrap()));
+    }
+}

@@ -1,0 +1,15 @@
+//! The sidecar: settings, assembly, ctrl server, admin surface, drain.
+//!
+//! `main` reads the [`settings`] and hands them to [`assembly`], which binds the listeners, starts
+//! the threads of [`ctrl`] and [`admin`], accepts until it is told to stop, and drains.
+#![forbid(unsafe_code)]
+
+mod admin;
+pub mod assembly;
+mod context;
+mod ctrl;
+mod identity;
+mod readiness;
+mod rights;
+pub mod settings;
+mod status;

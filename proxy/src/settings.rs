@@ -1,0 +1,361 @@
+//! Settings: read from the environment, every mistake reported at once, shown once.
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use outrider_model::{Mode, ThreatId, names};
+
+pub mod help;
+#[cfg(test)]
+mod tests;
+
+/// Where settings come from.
+pub trait Env {
+    /// The value of one variable, if it is set.
+    fn get(&self, key: &str) -> Option<String>;
+    /// The names of all variables that are set.
+    fn keys(&self) -> Vec<String>;
+}
+
+/// The environment of this process.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessEnv;
+
+impl Env for ProcessEnv {
+    fn get(&self, key: &str) -> Option<String> {
+        std::env::var_os(key).map(|value| value.to_string_lossy().into_owned())
+    }
+
+    fn keys(&self) -> Vec<String> {
+        std::env::vars_os()
+            .map(|(key, _)| key.to_string_lossy().into_owned())
+            .collect()
+    }
+}
+
+/// Everything that the environment decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Threads that run flows.
+    pub workers: usize,
+    /// Directory of the two ctrl sockets.
+    pub ctrl_dir: PathBuf,
+    /// Directory of the last policy.
+    pub state_dir: PathBuf,
+    /// Mode before the first policy; `None` if the environment does not say.
+    pub default_mode: Option<Mode>,
+    /// Listener for connections the workload opens.
+    pub outbound_port: u16,
+    /// Listener for connections that arrive.
+    pub inbound_port: u16,
+    /// Admin surface, loopback only.
+    pub admin_port: u16,
+    /// Metrics and health.
+    pub health_port: u16,
+    /// Whether readiness waits for a policy, saved or received.
+    pub first_policy: FirstPolicy,
+    /// How traffic reaches the inbound listener.
+    pub inbound_capture: CaptureChoice,
+    /// How long flows may go on after a stop was asked for.
+    pub drain_grace: Duration,
+    /// What one flow may take.
+    pub flow: FlowLimits,
+    /// Detectors switched on beyond the defaults.
+    pub threats_on: Vec<ThreatId>,
+    /// Detectors switched off.
+    pub threats_off: Vec<ThreatId>,
+    /// Log filter, as `tracing` writes it.
+    pub log: String,
+    /// Mark of our own packets, a secret of the pod.
+    pub mark: Option<Secret>,
+    /// Names that begin like ours but mean nothing: likely a slip of the pen.
+    pub unknown: Vec<String>,
+}
+
+/// Time and memory of one flow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FlowLimits {
+    /// Longest wait for the server to take a connection.
+    pub connect_timeout: Duration,
+    /// Most bytes held while a verdict is pending.
+    pub hold_bytes: usize,
+    /// Longest hold.
+    pub hold_time: Duration,
+    /// Longest life of a connection of which one side has ended.
+    pub half_close_timeout: Duration,
+    /// Longest silence, if there is a limit.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// How traffic is put before the inbound listener.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CaptureChoice {
+    /// The kernel rewrites the destination.
+    Redirect,
+    /// The kernel hands over connections to foreign addresses.
+    Tproxy,
+}
+
+impl FromStr for CaptureChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "redirect" => Ok(Self::Redirect),
+            "tproxy" => Ok(Self::Tproxy),
+            _ => Err("one of redirect, tproxy".to_owned()),
+        }
+    }
+}
+
+/// What readiness asks of policy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FirstPolicy {
+    /// The default in force is enough.
+    Default,
+    /// A policy from disk or from the bridge.
+    Wait,
+}
+
+impl FromStr for FirstPolicy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "default" => Ok(Self::Default),
+            "wait" => Ok(Self::Wait),
+            _ => Err("one of default, wait".to_owned()),
+        }
+    }
+}
+
+/// A value that no log may show.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub struct Secret(u32);
+
+impl Secret {
+    /// The value itself.
+    #[must_use]
+    pub fn reveal(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
+
+impl FromStr for Secret {
+    type Err = String;
+
+    /// The error never repeats the text: it may be the secret with a typing error.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (digits, radix) = text.strip_prefix("0x").map_or((text, 10), |hex| (hex, 16));
+        u32::from_str_radix(digits, radix)
+            .map(Self)
+            .map_err(|_text_is_secret| "a 32-bit number, decimal or 0x...".to_owned())
+    }
+}
+
+/// All that is wrong with the environment, at once.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SettingsError(Vec<String>);
+
+impl SettingsError {
+    /// One line a mistake.
+    #[must_use]
+    pub fn mistakes(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} setting(s) wrong", self.0.len())?;
+        self.0
+            .iter()
+            .try_for_each(|mistake| write!(f, "\n  {mistake}"))
+    }
+}
+
+impl std::error::Error for SettingsError {}
+
+impl Settings {
+    /// Reads everything; an error names every mistake, not only the first.
+    pub fn read(env: &dyn Env) -> Result<Self, SettingsError> {
+        let mut reader = Reader { env, errors: Vec::new() };
+        let settings = Self::read_all(&mut reader);
+        if reader.errors.is_empty() { Ok(settings) } else { Err(SettingsError(reader.errors)) }
+    }
+
+    fn read_all(reader: &mut Reader<'_>) -> Self {
+        let ctrl_dir = reader.or("OUTRIDER_CTRL_DIR", PathBuf::from(names::CTRL_DIR));
+        let state_dir = reader.or("OUTRIDER_STATE_DIR", ctrl_dir.clone());
+        let settings = Self {
+            workers: reader.workers(),
+            state_dir,
+            ctrl_dir,
+            default_mode: reader.optional("OUTRIDER_DEFAULT_MODE"),
+            outbound_port: reader.or("OUTRIDER_PROXY_OUTBOUND_PORT", names::OUTBOUND_PORT),
+            inbound_port: reader.or("OUTRIDER_PROXY_INBOUND_PORT", names::INBOUND_PORT),
+            admin_port: reader.or("OUTRIDER_PROXY_ADMIN_PORT", names::ADMIN_PORT),
+            health_port: reader.or("OUTRIDER_PROXY_HEALTH_PORT", names::HEALTH_PORT),
+            first_policy: reader.or("OUTRIDER_PROXY_FIRST_POLICY", FirstPolicy::Default),
+            inbound_capture: reader.or("OUTRIDER_PROXY_INBOUND_CAPTURE", CaptureChoice::Redirect),
+            drain_grace: reader.span("OUTRIDER_PROXY_DRAIN_GRACE", DRAIN_GRACE),
+            flow: FlowLimits::read(reader),
+            threats_on: reader.threats("OUTRIDER_PROXY_THREATS_ON"),
+            threats_off: reader.threats("OUTRIDER_PROXY_THREATS_OFF"),
+            log: reader.or("OUTRIDER_PROXY_LOG", "info".to_owned()),
+            mark: reader.secret("OUTRIDER_MARK"),
+            unknown: reader.unknown(),
+        };
+        reader.distinct_ports(&settings);
+        settings
+    }
+}
+
+impl FlowLimits {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let idle = reader.span("OUTRIDER_PROXY_IDLE_TIMEOUT", Duration::ZERO);
+        Self {
+            connect_timeout: reader.span("OUTRIDER_PROXY_CONNECT_TIMEOUT", CONNECT_TIMEOUT),
+            hold_bytes: reader.hold_bytes(),
+            hold_time: reader.span("OUTRIDER_PROXY_HOLD_TIME", HOLD_TIME),
+            half_close_timeout: reader.span("OUTRIDER_PROXY_HALF_CLOSE_TIMEOUT", HALF_CLOSE),
+            idle_timeout: (!idle.is_zero()).then_some(idle),
+        }
+    }
+}
+
+/// Reads variables and gathers what is wrong with them.
+struct Reader<'a> {
+    env: &'a dyn Env,
+    errors: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn or<T: FromStr<Err: fmt::Display>>(&mut self, key: &str, default: T) -> T {
+        self.optional(key).unwrap_or(default)
+    }
+
+    /// An empty value counts as not set, so that a template can leave a variable empty.
+    fn optional<T: FromStr<Err: fmt::Display>>(&mut self, key: &str) -> Option<T> {
+        let text = self.env.get(key).filter(|text| !text.is_empty())?;
+        text.parse()
+            .map_err(|error| self.errors.push(format!("{key}={text:?}: {error}")))
+            .ok()
+    }
+
+    fn secret(&mut self, key: &str) -> Option<Secret> {
+        let text = self.env.get(key).filter(|text| !text.is_empty())?;
+        text.parse()
+            .map_err(|error| self.errors.push(format!("{key}: {error}")))
+            .ok()
+    }
+
+    fn span(&mut self, key: &str, default: Duration) -> Duration {
+        self.optional::<Span>(key).map_or(default, |span| span.0)
+    }
+
+    fn workers(&mut self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = self.or("OUTRIDER_PROXY_WORKERS", cores.min(MAX_WORKERS));
+        if (1..=MAX_WORKERS).contains(&workers) {
+            return workers;
+        }
+        self.errors
+            .push(format!("OUTRIDER_PROXY_WORKERS={workers}: between 1 and {MAX_WORKERS}"));
+        1
+    }
+
+    fn hold_bytes(&mut self) -> usize {
+        let bytes = self.or("OUTRIDER_PROXY_HOLD_BYTES", HOLD_BYTES);
+        if bytes > MAX_HOLD_BYTES {
+            self.errors
+                .push(format!("OUTRIDER_PROXY_HOLD_BYTES={bytes}: at most {MAX_HOLD_BYTES}"));
+        }
+        bytes
+    }
+
+    fn threats(&mut self, key: &str) -> Vec<ThreatId> {
+        let text = self.env.get(key).unwrap_or_default();
+        let mut found = Vec::new();
+        for word in text
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+        {
+            match ThreatId::all().find(|id| word.parse() == Ok(id.0) || id.name() == Some(word)) {
+                Some(id) => found.push(id),
+                None => self
+                    .errors
+                    .push(format!("{key}: {word:?} is no built-in threat")),
+            }
+        }
+        found
+    }
+
+    fn unknown(&self) -> Vec<String> {
+        let mut unknown = self.env.keys();
+        unknown.retain(|key| key.starts_with("OUTRIDER_PROXY_") && !help::knows(key));
+        unknown.sort();
+        unknown
+    }
+
+    fn distinct_ports(&mut self, settings: &Settings) {
+        let mut ports = settings.own_ports();
+        ports.retain(|port| *port != 0);
+        let all = ports.len();
+        ports.sort_unstable();
+        ports.dedup();
+        if ports.len() < all {
+            self.errors
+                .push("OUTRIDER_PROXY_*_PORT: two listeners have the same port".to_owned());
+        }
+    }
+}
+
+impl Settings {
+    /// The ports of this process, in no order.
+    #[must_use]
+    pub fn own_ports(&self) -> Vec<u16> {
+        vec![self.outbound_port, self.inbound_port, self.admin_port, self.health_port]
+    }
+}
+
+/// A time with its unit: `500ms`, `10s`, `2m`, `1h`; bare `0` and `off` are zero.
+struct Span(Duration);
+
+impl FromStr for Span {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WANTED: &str = "a time with its unit, such as 500ms, 10s, 2m, 1h";
+        if matches!(text, "0" | "off") {
+            return Ok(Self(Duration::ZERO));
+        }
+        let at = text.find(|c: char| !c.is_ascii_digit()).ok_or(WANTED)?;
+        let (digits, unit) = text.split_at(at);
+        let number: u32 = digits.parse().map_err(|_number| WANTED)?;
+        let unit = match unit {
+            "ms" => Duration::from_millis(1),
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            "h" => Duration::from_secs(3600),
+            _ => return Err(WANTED),
+        };
+        unit.checked_mul(number).map(Self).ok_or(WANTED)
+    }
+}
+
+/// More threads than this never helped a sidecar.
+pub const MAX_WORKERS: usize = 64;
+/// Most bytes one flow may hold back.
+pub const MAX_HOLD_BYTES: usize = 1 << 20;
+const HOLD_BYTES: usize = 16 << 10;
+const HOLD_TIME: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const HALF_CLOSE: Duration = Duration::from_secs(90);
+const DRAIN_GRACE: Duration = Duration::from_secs(10);
