@@ -9,6 +9,12 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod bridge;
+pub mod counts;
+pub mod help;
 pub mod mailbox;
+pub mod metrics;
+pub mod node;
 pub mod settings;
 pub mod store;

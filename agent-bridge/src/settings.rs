@@ -30,7 +30,21 @@ pub struct Settings {
     pub internal: Vec<IpNet>,
     /// `OUTRIDER_BRIDGE_DEFAULT_MODE`: mode of a group that nobody set one for.
     pub default_mode: Mode,
+    /// `OUTRIDER_BRIDGE_LOG`: what to log.
+    pub log: String,
 }
+
+/// Every setting, its default and what it is for, as `--help` shows them.
+pub const HELP: [(&str, &str, &str); 8] = [
+    ("OUTRIDER_PODS_DIR", names::PODS_DIR, "root of the pods' mailboxes"),
+    ("OUTRIDER_BRIDGE_STORE", DEFAULT_STORE, "file of the embedded store"),
+    ("OUTRIDER_BRIDGE_API", "127.0.0.1:15180", "TCP address of the REST API"),
+    ("OUTRIDER_BRIDGE_SOCKET", DEFAULT_SOCKET, "unix socket of the REST API"),
+    ("OUTRIDER_BRIDGE_METRICS_PORT", "15190", "port of /metrics and /healthz"),
+    ("OUTRIDER_BRIDGE_INTERNAL", "none", "networks that are internal, besides the workloads' own"),
+    ("OUTRIDER_BRIDGE_DEFAULT_MODE", "discover", "mode of a group that was given none"),
+    ("OUTRIDER_BRIDGE_LOG", "info", "log filter: info, debug, outrider_agent_bridge=debug,info"),
+];
 
 /// Everything that is wrong with the environment.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -66,9 +80,17 @@ impl Settings {
             metrics_port: env.value("OUTRIDER_BRIDGE_METRICS_PORT", names::BRIDGE_HEALTH_PORT),
             internal: env.networks("OUTRIDER_BRIDGE_INTERNAL"),
             default_mode: env.value("OUTRIDER_BRIDGE_DEFAULT_MODE", Mode::Discover),
+            log: env.value("OUTRIDER_BRIDGE_LOG", "info".to_owned()),
         };
         if env.errors.is_empty() { Ok(settings) } else { Err(SettingsError(env.errors)) }
     }
+}
+
+/// Names among `set` that look like settings of the bridge and are none: misspelt, most likely.
+pub fn unknown(set: impl Iterator<Item = String>) -> Vec<String> {
+    let known = |name: &str| HELP.iter().any(|(key, ..)| *key == name);
+    set.filter(|name| name.starts_with("OUTRIDER_BRIDGE_") && !known(name))
+        .collect()
 }
 
 /// Default of `OUTRIDER_BRIDGE_STORE`.
@@ -150,6 +172,23 @@ mod tests {
         .unwrap_err();
         assert_eq!(error.0.len(), 5, "{error}");
         assert!(error.to_string().starts_with("5 mistakes"), "{error}");
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_noticed() {
+        let set = ["OUTRIDER_BRIDGE_STORE", "OUTRIDER_BRIDGE_STOER", "HOME"];
+        assert_eq!(unknown(set.into_iter().map(Into::into)), ["OUTRIDER_BRIDGE_STOER"]);
+    }
+
+    #[test]
+    fn the_help_names_every_setting_that_is_read() {
+        let asked = std::cell::RefCell::new(Vec::new());
+        Settings::read(|key| {
+            asked.borrow_mut().push(key.to_owned());
+            None
+        })
+        .unwrap();
+        assert_eq!(asked.into_inner(), HELP.map(|(key, ..)| key));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the bridge's REST API says and takes, one type an object.
 //!
 //! Times are Unix seconds, addresses are text, names of workloads are `<namespace>/<name>`. Lists
-//! are JSON arrays; `outrider … --json` prints one element a line, unchanged. Members may be added
+//! are JSON arrays; `outrider … --json` prints one element a line. Members may be added
 //! in later versions: readers skip what they do not know.
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,120 @@
 //! outrider, the command line for people.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod args;
+mod client;
+mod human;
+mod show;
+mod table;
+
+use std::{io::Write, process::ExitCode};
+
+use args::{Args, Command, ModeCommand};
+use clap::Parser;
+use client::{Client, Failure};
+use outrider_api::{
+    Conversation, ExplainQuery, Explanation, Flow, ModeReply, ModeRequest, Rule, Session, Status,
+    Threat, Violation, Workload, paths,
+};
+use show::Output;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return finish(&Err(Failure::Output(error))),
+    };
+    finish(&runtime.block_on(run(&args)))
+}
+
+/// Says what went wrong, if anything, and picks the exit code.
+fn finish(result: &Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads our output has seen enough.
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            drop(writeln!(std::io::stderr(), "outrider: {failure}"));
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+async fn run(args: &Args) -> Result<(), Failure> {
+    let client = Client::new(args.bridge.as_ref());
+    let mut output = Output::new(args.json);
+    match &args.command {
+        Command::Rules => output.list(&client.get::<Vec<Rule>>(paths::RULES).await?),
+        Command::Conversations => output.list(
+            &client
+                .get::<Vec<Conversation>>(paths::CONVERSATIONS)
+                .await?,
+        ),
+        Command::Flows => output.list(&client.get::<Vec<Flow>>(paths::FLOWS).await?),
+        Command::Violations => output.list(&client.get::<Vec<Violation>>(paths::VIOLATIONS).await?),
+        Command::Threats => output.list(&client.get::<Vec<Threat>>(paths::THREATS).await?),
+        Command::Sessions { workload } => {
+            let path = client::with_query(paths::SESSIONS, &[("workload", workload.as_deref())]);
+            output.list(&client.get::<Vec<Session>>(&path).await?)
+        }
+        Command::Workloads => output.list(&client.get::<Vec<Workload>>(paths::WORKLOADS).await?),
+        Command::Status => output.status(&client.get::<Status>(paths::STATUS).await?),
+        Command::Mode(ModeCommand::Get { workload }) => {
+            let workloads = client.get::<Vec<Workload>>(paths::WORKLOADS).await?;
+            output.mode(find(&workloads, workload)?)
+        }
+        Command::Mode(ModeCommand::Set { workload, mode }) => {
+            let path = client::mode_path(workload);
+            let wanted = ModeRequest { mode: mode.to_string() };
+            let reply: ModeReply = client.put(&path, &wanted).await?;
+            output.mode_set(&reply)?;
+            confirmed(&reply)
+        }
+        Command::Explain { client: from, server, port, app } => {
+            let query = ExplainQuery {
+                client: from.clone(),
+                server: server.clone(),
+                port: *port,
+                app: app.clone(),
+            };
+            let path = client::explain_path(&query);
+            output.explanation(&client.get::<Explanation>(&path).await?)
+        }
+    }
+}
+
+/// Finds the workload with that full name, or the only one with that bare name.
+fn find<'a>(workloads: &'a [Workload], wanted: &str) -> Result<&'a Workload, Failure> {
+    let bare = |found: &&Workload| found.name.rsplit('/').next() == Some(wanted);
+    if let Some(exact) = workloads.iter().find(|found| found.name == wanted) {
+        return Ok(exact);
+    }
+    let mut matches = workloads.iter().filter(bare);
+    match (matches.next(), matches.next()) {
+        (Some(found), None) => Ok(found),
+        (None, _) => Err(Failure::Refused(format!(
+            "no workload {wanted:?} on this node; `outrider workloads` lists them"
+        ))),
+        (Some(one), Some(two)) => Err(Failure::Refused(format!(
+            "{wanted:?} may be {} or {}: give the namespace too",
+            one.name, two.name
+        ))),
+    }
+}
+
+/// A mode that a connected proxy did not confirm is stored, but not in force there.
+fn confirmed(reply: &ModeReply) -> Result<(), Failure> {
+    if reply.pending == 0 {
+        return Ok(());
+    }
+    Err(Failure::Refused(format!(
+        "stored, but {} of the connected proxies did not confirm in time; they get it when they \
+         answer again (`outrider workloads` shows who does)",
+        reply.pending
+    )))
+}

@@ -112,6 +112,14 @@ impl MailboxDir {
         socket.connect(proc_path(&pinned))
     }
 
+    /// Number of the socket behind `name`, which another one bound there would not have.
+    ///
+    /// # Errors
+    /// What the system says; `InvalidInput` when it is not a socket.
+    pub fn inode(&self, name: &str) -> io::Result<u64> {
+        self.pin(name).map(|(_, stat)| stat.st_ino)
+    }
+
     /// A freshly bound socket may be written by its owner only; the proxy has another uid. Whoever
     /// can reach it through a directory of mode 0700 may send.
     fn open_to_senders(&self, name: &str) -> io::Result<()> {

@@ -1,0 +1,137 @@
+//! What can be typed.
+
+use clap::{Parser, Subcommand};
+use outrider_model::Mode;
+
+use crate::client::Target;
+
+const EXAMPLES: &str = "\
+Examples:
+  outrider conversations                     who talks to whom, in which application
+  outrider rules --json                      learned rules with their evidence, an object a line
+  outrider mode set cache protect            from now on, what no rule names is refused
+  outrider violations                        what was refused or would have been
+  outrider explain intruder cache 6379 --app redis
+                                             which rule decides, why, and what would allow it
+  outrider --bridge http://127.0.0.1:15180 status
+  outrider --bridge unix:/run/outrider/api.sock status
+
+Workloads are named <namespace>/<name>; the bare name will do while it is the only one.
+
+Exit codes: 0 done, 1 the bridge refused or could not do it, 2 wrong usage, 3 no bridge answered.";
+
+/// See and decide who may talk to whom on this node.
+#[derive(Debug, Parser)]
+#[command(name = "outrider", version, after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Where the bridge answers: `unix:PATH`, `http://HOST:PORT` or `HOST:PORT`.
+    ///
+    /// Default: unix:/run/outrider/api.sock if it answers, else http://127.0.0.1:15180.
+    /// The bridge takes changes only over the unix socket or from this machine.
+    #[arg(long, global = true, env = "OUTRIDER_BRIDGE", value_name = "URL|unix:PATH")]
+    pub(crate) bridge: Option<Target>,
+    /// Print JSON, one object a line, instead of a table.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Rules, with what they were learned from
+    Rules,
+    /// Flows summed per client, server, application and port
+    Conversations,
+    /// Samples of recent flows, with the names that were asked for
+    Flows,
+    /// Traffic that no rule allows, with the rule or default that decided
+    Violations,
+    /// What the detectors found, with evidence
+    Threats,
+    /// Flows that are open now, asked of the proxies
+    Sessions {
+        /// Only this workload's
+        workload: Option<String>,
+    },
+    /// Pods of this node, their mode and whether their proxy answers
+    Workloads,
+    /// The bridge itself: what it received, dropped and keeps
+    Status,
+    /// Read or set how far policy may go for a workload's group
+    #[command(subcommand)]
+    Mode(ModeCommand),
+    /// Say which rule decides about a flow, why, and what would allow it
+    #[command(after_help = "Example:\n  outrider explain intruder cache 6379 --app redis")]
+    Explain {
+        /// Workload or address that opens the flow
+        client: String,
+        /// Workload or address that answers
+        server: String,
+        /// Server port
+        port: u16,
+        /// Application, as `outrider conversations` names it; without it, not yet identified
+        #[arg(long, value_name = "NAME")]
+        app: Option<String>,
+    },
+}
+
+const MODE_HELP: &str = "\
+Modes:
+  discover   learn rules from what is seen; block nothing, report no violation
+  monitor    report what no rule allows; block nothing
+  protect    refuse what no rule allows, and report it
+
+A mode belongs to the group, so all workloads of one service change together.
+
+Examples:
+  outrider mode get cache
+  outrider mode set default/cache protect";
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = MODE_HELP)]
+pub(crate) enum ModeCommand {
+    /// Print a workload's mode
+    Get {
+        /// Workload
+        workload: String,
+    },
+    /// Set it; returns once it is stored and every connected proxy has the new policy
+    #[command(after_help = MODE_HELP)]
+    Set {
+        /// Workload
+        workload: String,
+        /// discover, monitor or protect
+        mode: Mode,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_stand_behind_the_command() {
+        let args = Args::parse_from(["outrider", "rules", "--json", "--bridge", "unix:/x"]);
+        assert!(args.json);
+        assert_eq!(args.bridge, Some(Target::Unix("/x".into())));
+    }
+
+    #[test]
+    fn a_wrong_mode_is_told_the_right_ones() {
+        let error = Args::try_parse_from(["outrider", "mode", "set", "cache", "block"]);
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("discover, monitor, protect")
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! The `bridge` role, put together.
+
+use std::{io, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+
+use axum::Router;
+use outrider_telemetry::{MetricError, Registry, unix_seconds};
+use thiserror::Error;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::mpsc,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    api::{self, Access},
+    counts::Counts,
+    mailbox::Mailboxes,
+    metrics,
+    node::{Committer, Node},
+    settings::Settings,
+    store::{Store, StoreError},
+};
+
+/// Reports that may wait for the node, from all mailboxes together.
+const MAX_REPORTS: usize = 1024;
+/// Who may use the unix socket: its owner and group.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Why a bridge does not start, or does not go on.
+#[derive(Debug, Error)]
+pub enum BridgeError {
+    /// The store cannot be opened or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A listener cannot be opened.
+    #[error("{setting}: cannot listen on {address}: {source}")]
+    Listen {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The address.
+        address: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A metric family cannot be registered.
+    #[error(transparent)]
+    Metrics(#[from] MetricError),
+    /// A part that never ends ended.
+    #[error("{0} ended unexpectedly")]
+    Ended(&'static str),
+}
+
+/// A bridge whose store is open and whose listeners are bound.
+#[derive(Debug)]
+pub struct Bridge {
+    settings: Settings,
+    node: Arc<Node>,
+    store: Store,
+    counts: Counts,
+    health: Router,
+    api: TcpListener,
+    socket: UnixListener,
+    metrics: TcpListener,
+}
+
+impl Bridge {
+    /// Opens store and listeners, and restores what the store has.
+    ///
+    /// # Errors
+    /// When any of it fails; nothing runs then.
+    pub async fn open(settings: Settings) -> Result<Self, BridgeError> {
+        let registry = Registry::default();
+        let counts = Counts::register(&registry)?;
+        let store = Store::open(&settings.store, unix_seconds())?;
+        let node = Arc::new(Node::restore(&settings, &store, counts.clone())?);
+        let api = listen("OUTRIDER_BRIDGE_API", settings.api).await?;
+        let socket = listen_unix(&settings.socket)?;
+        let any = SocketAddr::from(([0, 0, 0, 0], settings.metrics_port));
+        let all = SocketAddr::from(([0u16; 8], settings.metrics_port));
+        let metrics = match TcpListener::bind(all).await {
+            Ok(listener) => listener,
+            Err(_no_v6) => listen("OUTRIDER_BRIDGE_METRICS_PORT", any).await?,
+        };
+        let health = metrics::router(Arc::clone(&node), registry)?;
+        Ok(Self { settings, node, store, counts, health, api, socket, metrics })
+    }
+
+    /// Where the REST API listens, which a setting of port 0 leaves open.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn api_address(&self) -> io::Result<SocketAddr> {
+        self.api.local_addr()
+    }
+
+    /// Where `/metrics` is served.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn metrics_address(&self) -> io::Result<SocketAddr> {
+        self.metrics.local_addr()
+    }
+
+    /// Runs until `stop`; what was taken in is stored before this returns.
+    ///
+    /// # Errors
+    /// When a part ends that should not.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), BridgeError> {
+        let (reports, taken) = mpsc::channel(MAX_REPORTS);
+        let Self { settings, node, store, counts, health, api, socket, metrics } = self;
+        let tasks = TaskTracker::new();
+        let mailboxes = Mailboxes::new(settings.pods, Arc::clone(&node), reports, counts);
+        let mailboxes = tasks.spawn(mailboxes.run(stop.child_token()));
+        let stored = CancellationToken::new();
+        let committer = Committer::new(Arc::clone(&node), store, taken);
+        let committer = tasks.spawn(committer.run(stored.clone()));
+        let over_tcp = api::router(Arc::clone(&node), Access::Tcp)
+            .into_make_service_with_connect_info::<SocketAddr>();
+        let over_unix = api::router(node, Access::Unix);
+        let ended = tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            _ = committer => Some("the store's writer"),
+            _ = mailboxes => Some("the watch over the mailboxes"),
+            _ = axum::serve(api, over_tcp) => Some("the API on TCP"),
+            _ = axum::serve(socket, over_unix) => Some("the API on the unix socket"),
+            _ = axum::serve(metrics, health) => Some("the metrics"),
+        };
+        stop.cancel();
+        tracing::info!("stopping: mailboxes first, then what they told is stored");
+        drop(std::fs::remove_file(&settings.socket));
+        tasks.close();
+        // The committer ends when the last mailbox has let go of its end of the queue.
+        tasks.wait().await;
+        stored.cancel();
+        ended.map_or(Ok(()), |part| Err(BridgeError::Ended(part)))
+    }
+}
+
+async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, BridgeError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| BridgeError::Listen { setting, address: address.to_string(), source })
+}
+
+/// Binds the socket anew. A live bridge on the same store was refused before; a stale file is ours.
+fn listen_unix(path: &Path) -> Result<UnixListener, BridgeError> {
+    let bind = || -> io::Result<UnixListener> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+        Ok(listener)
+    };
+    bind().map_err(|source| BridgeError::Listen {
+        setting: "OUTRIDER_BRIDGE_SOCKET",
+        address: path.display().to_string(),
+        source,
+    })
+}

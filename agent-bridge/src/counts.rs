@@ -1,0 +1,195 @@
+//! What came in and what was not used, by kind and reason; the closed label sets of both.
+
+use std::collections::BTreeMap;
+
+use outrider_telemetry::{Counter, MetricError, Registry};
+
+/// Declares a closed set of counters with their labels.
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident { $($(#[$item_doc:meta])* $item:ident = $label:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum $name {
+            $($(#[$item_doc])* $item,)*
+        }
+
+        impl $name {
+            /// Every one, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$item,)*];
+
+            /// The closed label.
+            #[must_use]
+            pub fn label(self) -> &'static str {
+                match self {
+                    $(Self::$item => $label,)*
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// What came in.
+    Received {
+        /// Datagrams of any kind.
+        Datagrams = "datagrams",
+        /// Batches that were new.
+        Batches = "batches",
+        /// Connection rows.
+        Rows = "rows",
+        /// Threat logs.
+        Threats = "threats",
+        /// Sample flows.
+        Samples = "samples",
+        /// Tables of listening ports.
+        AppUpdates = "app-updates",
+        /// Names of addresses.
+        Names = "names",
+    }
+}
+
+counters! {
+    /// What was not used, and why.
+    Dropped {
+        /// About a MAC that is not the mailbox's.
+        ForeignMac = "foreign-mac",
+        /// Not a message.
+        Malformed = "malformed",
+        /// A kind this build does not know.
+        UnknownKind = "unknown-kind",
+        /// A reply where only notifications belong.
+        WrongKind = "wrong-kind",
+        /// A batch that was stored already.
+        DuplicateBatch = "duplicate-batch",
+        /// A batch of which datagrams were lost.
+        IncompleteBatch = "incomplete-batch",
+        /// A batch of more datagrams than any may have.
+        OversizeBatch = "oversize-batch",
+        /// The mailbox's share of the node's queue was used up.
+        MailboxFull = "mailbox-full",
+        /// The node's queue was full.
+        NodeFull = "node-full",
+        /// The bridge was stopping.
+        Stopping = "stopping",
+        /// An address family, direction or number that makes no sense.
+        BadRow = "bad-row",
+        /// Conversations, violations or rules are at their cap.
+        TableFull = "table-full",
+        /// The workload was gone when the report's turn came.
+        NoWorkload = "no-workload",
+        /// A stored record could not be read back.
+        BadRecord = "bad-record",
+        /// An acknowledgement could not be handed to the link; the batch comes again.
+        AckNotSent = "ack-not-sent",
+    }
+}
+
+/// All counters of one bridge; clones are handles to the same ones.
+#[derive(Clone, Debug)]
+pub struct Counts {
+    received: Vec<Counter>,
+    dropped: Vec<Counter>,
+    /// Sessions entered into conversations, each once though two proxies may report it.
+    pub sessions: Counter,
+    /// Their bytes, both ways.
+    pub bytes: Counter,
+    /// Transactions.
+    pub commits: Counter,
+    /// Transactions that failed and are tried again.
+    pub commit_failures: Counter,
+}
+
+impl Counts {
+    /// Registers the families.
+    ///
+    /// # Errors
+    /// When one of their names is taken.
+    pub fn register(registry: &Registry) -> Result<Self, MetricError> {
+        let received = registry.counters(
+            "outrider_bridge_received_total",
+            "What proxies reported, by kind.",
+            &["kind"],
+        )?;
+        let dropped = registry.counters(
+            "outrider_bridge_dropped_total",
+            "What proxies reported and the bridge did not use, by reason.",
+            &["reason"],
+        )?;
+        Ok(Self {
+            received: Received::ALL
+                .iter()
+                .map(|what| received.with(&[what.label()]))
+                .collect(),
+            dropped: Dropped::ALL
+                .iter()
+                .map(|why| dropped.with(&[why.label()]))
+                .collect(),
+            sessions: registry.counter(
+                "outrider_bridge_sessions_total",
+                "Sessions entered into conversations, each once.",
+            )?,
+            bytes: registry.counter(
+                "outrider_bridge_bytes_total",
+                "Bytes entered into conversations, both ways, each once.",
+            )?,
+            commits: registry
+                .counter("outrider_bridge_commits_total", "Transactions written to the store.")?,
+            commit_failures: registry.counter(
+                "outrider_bridge_commit_failures_total",
+                "Transactions that failed and are tried again.",
+            )?,
+        })
+    }
+
+    /// Counts what came in.
+    pub fn received(&self, what: Received, count: u64) {
+        if let Some(counter) = self.received.get(what as usize) {
+            counter.inc_by(count);
+        }
+    }
+
+    /// Counts what was not used.
+    pub fn dropped(&self, why: Dropped, count: u64) {
+        if let Some(counter) = self.dropped.get(why as usize) {
+            counter.inc_by(count);
+        }
+    }
+
+    /// What came in, by kind; kinds that did not are left out.
+    #[must_use]
+    pub fn all_received(&self) -> BTreeMap<String, u64> {
+        labelled(&self.received, Received::ALL.iter().map(|what| what.label()))
+    }
+
+    /// What was not used, by reason; reasons that did not occur are left out.
+    #[must_use]
+    pub fn all_dropped(&self) -> BTreeMap<String, u64> {
+        labelled(&self.dropped, Dropped::ALL.iter().map(|why| why.label()))
+    }
+}
+
+fn labelled(
+    counts: &[Counter],
+    labels: impl Iterator<Item = &'static str>,
+) -> BTreeMap<String, u64> {
+    labels
+        .zip(counts)
+        .map(|(label, count)| (label.to_owned(), count.get()))
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_did_not_occur_is_not_listed() {
+        let counts = Counts::register(&Registry::default()).unwrap();
+        assert!(counts.all_received().is_empty());
+        counts.dropped(Dropped::ForeignMac, 2);
+        counts.received(Received::Rows, 3);
+        assert_eq!(counts.all_dropped(), BTreeMap::from([("foreign-mac".into(), 2)]));
+        assert_eq!(counts.all_received(), BTreeMap::from([("rows".into(), 3)]));
+    }
+}

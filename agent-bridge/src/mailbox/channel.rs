@@ -1,0 +1,95 @@
+//! The request socket of one proxy: requests out, replies in.
+//!
+//! A connected socket of our own name, since the proxy answers to the name a request came from.
+//! Replies that nobody waits for any more are thrown away before each request, so that a late one
+//! is never taken for the next one's.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{
+    net::UnixDatagram,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::dir::MailboxDir;
+
+/// Largest datagram in either direction.
+pub const MAX_DATAGRAM: usize = 8192;
+/// Longest wait for the proxy to take one request.
+const WRITE_TIME: Duration = Duration::from_secs(2);
+/// Stale replies thrown away before a request; a hostile proxy may send without end.
+const MAX_STALE: usize = 1024;
+/// Other replies passed over while one is awaited.
+const MAX_SKIPPED: usize = 1024;
+
+/// One connection to one proxy.
+#[derive(Debug)]
+pub struct Channel {
+    dir: Arc<MailboxDir>,
+    name: String,
+    socket: UnixDatagram,
+}
+
+impl Channel {
+    /// Binds our name in the mailbox and connects to the proxy's socket.
+    ///
+    /// # Errors
+    /// What the system says; nothing of ours is left in the mailbox then.
+    pub fn open(dir: Arc<MailboxDir>, listen: &str) -> io::Result<Self> {
+        let name = format!("dp_client.{}", std::process::id());
+        let socket = dir.bind(&name)?;
+        let channel = Self { dir, name, socket };
+        channel.dir.connect(&channel.socket, listen)?;
+        Ok(channel)
+    }
+
+    /// Sends one request.
+    ///
+    /// # Errors
+    /// What the system says, or `TimedOut` when the proxy does not take it.
+    pub async fn send(&self, request: &[u8]) -> io::Result<()> {
+        let sent = timeout(WRITE_TIME, self.socket.send(request)).await;
+        let sent = sent.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+        if sent == request.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+
+    /// Throws away what arrived for requests that nobody waits for any more.
+    pub fn drain(&self) {
+        let mut buffer = [0; MAX_DATAGRAM];
+        for _ in 0..MAX_STALE {
+            if self.socket.try_recv(&mut buffer).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Reads replies until `wanted` takes one, each for at most `each`, all until `end`.
+    ///
+    /// # Errors
+    /// What the system says, or `TimedOut`.
+    pub async fn receive<T>(
+        &self,
+        each: Duration,
+        end: Instant,
+        mut wanted: impl FnMut(&[u8]) -> Option<T>,
+    ) -> io::Result<T> {
+        let mut buffer = vec![0; MAX_DATAGRAM];
+        for _ in 0..MAX_SKIPPED {
+            let deadline = end.min(Instant::now() + each);
+            let length = timeout_at(deadline, self.socket.recv(&mut buffer)).await;
+            let length = length.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+            if let Some(found) = buffer.get(..length).and_then(&mut wanted) {
+                return Ok(found);
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidData, "only replies to other requests"))
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        if let Err(error) = self.dir.remove(&self.name) {
+            tracing::debug!(%error, name = self.name, "our request socket cannot be removed");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The request side of one proxy: connect, keep alive, program, push what changes.
+//!
+//! A ticker of 2 s drives the connection. While there is none, each tick tries to make one; the
+//! first thing said is a keep-alive, and what follows its answer is everything the proxy must know.
+//! While there is one, a tick without activity since the last asks for a sign of life, so an idle
+//! link is asked every 4 s. One answer missed for 3 s, or a request that cannot be sent, ends the
+//! connection: what the proxy has is then unknown, and the next one starts from nothing.
+
+use std::{io, sync::Arc, time::Duration};
+
+use outrider_model::names;
+use outrider_wire::{Reply, Session, ext::Status};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, Interval, MissedTickBehavior, interval},
+};
+
+use super::{
+    activity::Activity,
+    channel::Channel,
+    dir::MailboxDir,
+    program::{self, Desired},
+    receive::BatchId,
+};
+
+/// Drives the connection.
+pub const TICK: Duration = Duration::from_secs(2);
+/// How long a proxy may take to answer a keep-alive.
+pub const KEEP_ALIVE_TIME: Duration = Duration::from_secs(3);
+/// How long it may take to answer the hello; an older one never does.
+const HELLO_TIME: Duration = Duration::from_secs(2);
+/// How long it may take for each datagram of a list.
+const LIST_TIME: Duration = Duration::from_secs(5);
+/// How long it may take for a whole list.
+const WHOLE_LIST_TIME: Duration = Duration::from_secs(10);
+/// Sessions taken from one proxy's list.
+const MAX_LISTED: usize = 65_536;
+
+/// What the node asks of a link.
+#[derive(Debug)]
+pub enum Command {
+    /// This batch is stored.
+    Ack(BatchId),
+    /// Which flows are open? Nothing is sent back while there is no connection.
+    Sessions(oneshot::Sender<Vec<Session>>),
+}
+
+/// What a link is.
+#[derive(Clone, Debug, Default)]
+pub struct LinkState {
+    /// The proxy answered the last keep-alive and has been programmed.
+    pub connected: bool,
+    /// Connections made since the bridge started.
+    pub connects: u64,
+    /// Policies pushed over the connection that is.
+    pub pushes: u64,
+    /// Generation of the newest [`Desired`] that the proxy has.
+    pub applied: u64,
+    /// What it said about itself; nothing, if it does not know the hello.
+    pub proxy: Option<Arc<Status>>,
+}
+
+/// The task's part of a link.
+#[derive(Debug)]
+pub struct Link {
+    /// The mailbox.
+    pub dir: Arc<MailboxDir>,
+    /// Marked by the receiver too.
+    pub activity: Arc<Activity>,
+    /// What the proxy is to have.
+    pub desired: watch::Receiver<Arc<Desired>>,
+    /// What the node asks.
+    pub commands: mpsc::Receiver<Command>,
+    /// What the node sees.
+    pub state: watch::Sender<LinkState>,
+    /// Number of the last keep-alive; goes on over reconnects.
+    pub seq: u32,
+}
+
+impl Link {
+    /// Runs until it is dropped.
+    pub async fn run(mut self) {
+        let mut ticker = interval(TICK);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.absent(&mut ticker).await;
+            let was = self.state.borrow().connects;
+            let Err(error) = self.connection(&mut ticker).await;
+            let made = self.state.borrow().connects > was;
+            self.state.send_modify(|state| state.connected = false);
+            if made {
+                tracing::warn!(%error, "the proxy is gone; trying again");
+            } else {
+                tracing::debug!(%error, "no proxy yet");
+            }
+        }
+    }
+
+    /// Waits for the next tick; whoever asks something meanwhile learns that nobody is there.
+    async fn absent(&mut self, ticker: &mut Interval) {
+        loop {
+            tokio::select! {
+                biased;
+                _ = ticker.tick() => return,
+                Some(command) = self.commands.recv() => drop(command),
+            }
+        }
+    }
+
+    async fn connection(&mut self, ticker: &mut Interval) -> io::Result<Never> {
+        let channel = Channel::open(Arc::clone(&self.dir), names::DP_LISTEN)?;
+        self.keep_alive(&channel).await?;
+        let mut applied = self.program(&channel).await?;
+        loop {
+            tokio::select! {
+                biased;
+                Some(command) = self.commands.recv() => self.obey(&channel, command).await?,
+                Ok(()) = self.desired.changed() => self.push(&channel, &mut applied).await?,
+                _ = ticker.tick() => {
+                    if !self.activity.take() {
+                        self.keep_alive(&channel).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says everything from the beginning.
+    async fn program(&mut self, channel: &Channel) -> io::Result<Arc<Desired>> {
+        let desired = Arc::clone(&self.desired.borrow_and_update());
+        for request in program::everything(&desired)? {
+            self.send(channel, &request).await?;
+        }
+        let proxy = self.hello(channel).await?;
+        self.keep_alive(channel).await?;
+        tracing::info!(
+            rules = desired.policy.rules.len(),
+            mode = %desired.mode,
+            acks = proxy.is_some(),
+            "the proxy is connected and has its policy"
+        );
+        self.state.send_modify(|state| {
+            *state = LinkState {
+                connected: true,
+                connects: state.connects + 1,
+                pushes: 1,
+                applied: desired.generation,
+                proxy: proxy.map(Arc::new),
+            };
+        });
+        Ok(desired)
+    }
+
+    /// Says what is different, and makes sure it was heard: requests are taken in order, so the
+    /// answer to a keep-alive behind them says that they were.
+    async fn push(&mut self, channel: &Channel, applied: &mut Arc<Desired>) -> io::Result<()> {
+        let desired = Arc::clone(&self.desired.borrow_and_update());
+        let requests = program::difference(applied, &desired)?;
+        for request in &requests {
+            self.send(channel, request).await?;
+        }
+        if !requests.is_empty() {
+            self.keep_alive(channel).await?;
+            tracing::info!(rules = desired.policy.rules.len(), mode = %desired.mode, "policy pushed");
+        }
+        self.state.send_modify(|state| {
+            state.applied = desired.generation;
+            state.pushes += u64::from(!requests.is_empty());
+        });
+        *applied = desired;
+        Ok(())
+    }
+
+    async fn obey(&mut self, channel: &Channel, command: Command) -> io::Result<()> {
+        match command {
+            Command::Ack(batch) => self.send(channel, &program::ack(batch)?).await,
+            Command::Sessions(answer) => {
+                channel.drain();
+                self.send(channel, &program::list_sessions()?).await?;
+                match list(channel).await {
+                    Ok(sessions) => drop(answer.send(sessions)),
+                    Err(error) => tracing::warn!(%error, "the proxy did not list its sessions"),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn keep_alive(&mut self, channel: &Channel) -> io::Result<()> {
+        self.seq = self.seq.wrapping_add(1);
+        let seq = self.seq;
+        channel.drain();
+        self.send(channel, &program::keep_alive(seq)?).await?;
+        let end = Instant::now() + KEEP_ALIVE_TIME;
+        let answer = |datagram: &[u8]| match Reply::decode_exact(datagram) {
+            Ok(Reply::KeepAlive(found)) if found.seq_num == seq => Some(()),
+            _ => None,
+        };
+        channel.receive(KEEP_ALIVE_TIME, end, answer).await
+    }
+
+    async fn hello(&mut self, channel: &Channel) -> io::Result<Option<Status>> {
+        channel.drain();
+        self.send(channel, &program::hello()?).await?;
+        let answer = |datagram: &[u8]| match Reply::decode_exact(datagram) {
+            Ok(Reply::Status(status)) => Some(status),
+            _ => None,
+        };
+        match channel
+            .receive(HELLO_TIME, Instant::now() + HELLO_TIME, answer)
+            .await
+        {
+            Ok(status) => Ok(Some(status)),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn send(&self, channel: &Channel, request: &[u8]) -> io::Result<()> {
+        channel.send(request).await?;
+        self.activity.note();
+        Ok(())
+    }
+}
+
+/// There is no such value: a connection only ends with an error.
+#[derive(Debug)]
+enum Never {}
+
+/// Reads a list of sessions to its closing datagram.
+async fn list(channel: &Channel) -> io::Result<Vec<Session>> {
+    let end = Instant::now() + WHOLE_LIST_TIME;
+    let mut sessions = Vec::new();
+    loop {
+        let answer = |datagram: &[u8]| match Reply::decode_exact(datagram) {
+            Ok(Reply::SessionList(list)) => Some(list),
+            _ => None,
+        };
+        let part = channel.receive(LIST_TIME, end, answer).await?;
+        let room = MAX_LISTED.saturating_sub(sessions.len());
+        sessions.extend(part.sessions.into_iter().take(room));
+        if !part.more {
+            return Ok(sessions);
+        }
+    }
+}
+
+/// Asks a proxy whose pod is gone to let go of it, without waiting for anything.
+pub async fn farewell(dir: Arc<MailboxDir>, desired: &Desired) -> io::Result<()> {
+    let channel = Channel::open(dir, names::DP_LISTEN)?;
+    for request in program::farewell(desired)? {
+        channel.send(&request).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,267 @@
+//! What a proxy is told, as datagrams: everything after it connects, and only what changed later.
+
+use std::{io, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+use outrider_model::Mode;
+use outrider_policy::PolicySpec;
+use outrider_wire::{
+    ChunkFlags, Directions, PolicyCommand, WireError, chunk,
+    ext::{Ack, Hello, Instance},
+    request::{
+        AddMac, CfgMac, CfgNbe, DelMac, DetectUnmanaged, DisableNetPolicy, EnableIcmpPolicy,
+        KeepAlive, NfqPort, ParentIp, Policy, Request, SetDebug, SpecialSubnet, StrictGroupMode,
+        Subnet, Subnets, SysConf, TapPort,
+    },
+};
+
+use super::{receive::BatchId, rules, watch::Workload};
+
+/// The interface a pod's traffic is on; a proxy inside the pod takes it as a hint.
+const INTERFACE: &str = "eth0";
+/// The proxy's own namespace, since it lives in the pod's.
+const NAMESPACE: &str = "/proc/self/ns/net";
+
+/// What one proxy is to have.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// Counts changes, over all workloads.
+    pub generation: u64,
+    /// The pod.
+    pub workload: Arc<Workload>,
+    /// How far policy may go.
+    pub mode: Mode,
+    /// Its rules.
+    pub policy: Arc<PolicySpec>,
+    /// What counts as internal.
+    pub internal: Arc<[IpNet]>,
+    /// Every workload that has been given a policy.
+    pub policy_addrs: Arc<[IpAddr]>,
+}
+
+impl Desired {
+    /// Whether a proxy that has `self` lacks nothing of `other`.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.workload == other.workload
+            && self.mode == other.mode
+            && self.policy == other.policy
+            && self.internal == other.internal
+            && self.policy_addrs == other.policy_addrs
+    }
+}
+
+type Datagrams = io::Result<Vec<Vec<u8>>>;
+
+/// Everything, in the order in which a data path is programmed from nothing.
+///
+/// # Errors
+/// When something does not fit a datagram.
+pub fn everything(desired: &Desired) -> Datagrams {
+    let mut out = vec![Request::SetDebug(SetDebug { categories: Vec::new().into() }).encode()];
+    out.extend(split(chunk::split(&internal(desired), Request::CfgInternalNet)));
+    let none = Subnets::<SpecialSubnet> { subnets: Vec::new().into(), ..Subnets::default() };
+    out.extend(split(chunk::split(&none, Request::CfgSpecialNet)));
+    out.extend(attach(desired).iter().map(Request::encode));
+    let macs = vec![desired.workload.mac].into();
+    out.push(Request::CfgNbe(CfgNbe { macs, nbe: Some(false) }).encode());
+    out.extend(split(chunk::split(&policy(desired, PolicyCommand::ADD), Request::CfgPolicy)));
+    out.extend(split(chunk::split(&policy_addrs(desired), Request::CfgPolicyAddr)));
+    let switches = [
+        Request::RefreshApp,
+        Request::SysConf(SysConf::new(false)),
+        Request::DisableNetPolicy(DisableNetPolicy::new(false)),
+        Request::DetectUnmanaged(DetectUnmanaged::new(false)),
+        Request::EnableIcmpPolicy(EnableIcmpPolicy::new(false)),
+        Request::StrictGroupMode(StrictGroupMode::new(false)),
+    ];
+    out.extend(switches.iter().map(Request::encode));
+    collect(out)
+}
+
+/// What brings a proxy that has `old` to `new`; nothing if they say the same.
+///
+/// # Errors
+/// When something does not fit a datagram.
+pub fn difference(old: &Desired, new: &Desired) -> Datagrams {
+    if old.workload != new.workload {
+        return everything(new);
+    }
+    let mut out = Vec::new();
+    if old.internal != new.internal {
+        out.extend(split(chunk::split(&internal(new), Request::CfgInternalNet)));
+    }
+    if old.mode != new.mode {
+        out.extend(attach(new).iter().map(Request::encode));
+    }
+    if old.policy != new.policy {
+        out.extend(split(chunk::split(&policy(new, PolicyCommand::MODIFY), Request::CfgPolicy)));
+    }
+    if old.policy_addrs != new.policy_addrs {
+        out.extend(split(chunk::split(&policy_addrs(new), Request::CfgPolicyAddr)));
+    }
+    collect(out)
+}
+
+/// The pod is gone: its proxy, if it still lives, is to let go.
+///
+/// # Errors
+/// When something does not fit a datagram.
+pub fn farewell(desired: &Desired) -> Datagrams {
+    let port = if desired.mode == Mode::Protect {
+        Request::DelNfqPort(NfqPort { epmac: None, ..queue(desired) })
+    } else {
+        Request::DelTapPort(tap(None))
+    };
+    let gone = DelMac { iface: INTERFACE.into(), mac: desired.workload.mac };
+    collect(
+        [port, Request::DelMac(gone)]
+            .iter()
+            .map(Request::encode)
+            .collect(),
+    )
+}
+
+/// Asks for a sign of life.
+///
+/// # Errors
+/// Never, in fact; so for all below.
+pub fn keep_alive(seq_num: u32) -> io::Result<Vec<u8>> {
+    Request::KeepAlive(KeepAlive { seq_num })
+        .encode()
+        .map_err(unsendable)
+}
+
+/// Says who we are and that we acknowledge.
+///
+/// # Errors
+/// See [`keep_alive`].
+pub fn hello() -> io::Result<Vec<u8>> {
+    Request::OutriderHello(Hello::default())
+        .encode()
+        .map_err(unsendable)
+}
+
+/// Says that a batch is stored.
+///
+/// # Errors
+/// See [`keep_alive`].
+pub fn ack(batch: BatchId) -> io::Result<Vec<u8>> {
+    let ack = Ack { instance: Instance(batch.instance), seq: batch.seq };
+    Request::OutriderAck(ack).encode().map_err(unsendable)
+}
+
+/// Asks for the open flows.
+///
+/// # Errors
+/// See [`keep_alive`].
+pub fn list_sessions() -> io::Result<Vec<u8>> {
+    Request::ListSession.encode().map_err(unsendable)
+}
+
+/// Observed in Discover and Monitor, inline in Protect.
+fn attach(desired: &Desired) -> Vec<Request> {
+    let mac = desired.workload.mac;
+    let pip = |ip: &IpAddr| ParentIp { ip: (*ip).into() };
+    let pips: Vec<_> = desired.workload.addresses.iter().map(pip).collect();
+    let managed = Request::AddMac(AddMac {
+        iface: INTERFACE.into(),
+        mac,
+        pips: pips.into(),
+        ..AddMac::default()
+    });
+    let observed = desired.mode != Mode::Protect;
+    let configured =
+        Request::CfgMac(CfgMac { macs: vec![mac].into(), tap: Some(observed), apps: None });
+    if observed {
+        let unqueued = NfqPort { epmac: None, ..queue(desired) };
+        vec![
+            Request::AddTapPort(tap(Some(mac))),
+            Request::DelNfqPort(unqueued),
+            managed,
+            configured,
+        ]
+    } else {
+        vec![
+            Request::DelTapPort(tap(None)),
+            managed,
+            Request::AddNfqPort(queue(desired)),
+            configured,
+        ]
+    }
+}
+
+fn tap(epmac: Option<outrider_model::MacAddr>) -> TapPort {
+    TapPort { netns: NAMESPACE.into(), iface: INTERFACE.into(), epmac }
+}
+
+fn queue(desired: &Desired) -> NfqPort {
+    NfqPort {
+        netns: NAMESPACE.into(),
+        iface: INTERFACE.into(),
+        epmac: Some(desired.workload.mac),
+        ..NfqPort::default()
+    }
+}
+
+fn policy(desired: &Desired, command: PolicyCommand) -> Policy {
+    let (rules, rules6) = rules::to_wire(&desired.policy.rules);
+    let directions = Directions::default()
+        .with(Directions::EGRESS, desired.policy.outbound)
+        .with(Directions::INGRESS, desired.policy.inbound);
+    Policy {
+        command,
+        chunk: ChunkFlags::WHOLE,
+        default_action: desired.policy.default_action.into(),
+        directions,
+        macs: vec![desired.workload.mac].into(),
+        rules: rules.into(),
+        rules6,
+        grace: Some(desired.policy.grace),
+    }
+}
+
+fn internal(desired: &Desired) -> Subnets<Subnet> {
+    subnets(desired.internal.iter().copied())
+}
+
+fn policy_addrs(desired: &Desired) -> Subnets<Subnet> {
+    subnets(
+        desired
+            .policy_addrs
+            .iter()
+            .map(|address| IpNet::from(*address)),
+    )
+}
+
+fn subnets(networks: impl Iterator<Item = IpNet>) -> Subnets<Subnet> {
+    let (v4, v6): (Vec<_>, Vec<_>) = networks.partition(|network| network.addr().is_ipv4());
+    Subnets {
+        chunk: ChunkFlags::WHOLE,
+        subnets: v4.into_iter().map(Subnet::from).collect::<Vec<_>>().into(),
+        subnets6: v6.into_iter().map(Subnet::from).collect(),
+    }
+}
+
+type Encoded = Result<Vec<u8>, WireError>;
+
+fn split(datagrams: Result<Vec<Vec<u8>>, WireError>) -> Vec<Encoded> {
+    match datagrams {
+        Ok(datagrams) => datagrams.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error)],
+    }
+}
+
+fn collect(encoded: Vec<Encoded>) -> Datagrams {
+    encoded
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .map_err(unsendable)
+}
+
+fn unsendable(error: WireError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+#[cfg(test)]
+mod tests;

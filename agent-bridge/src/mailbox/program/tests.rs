@@ -1,0 +1,130 @@
+use outrider_model::PolicyAction;
+use outrider_wire::request::Command;
+
+use super::*;
+
+fn desired(mode: Mode) -> Desired {
+    Desired {
+        generation: 1,
+        workload: Arc::new(Workload {
+            uid: "cache".into(),
+            name: "default/cache".into(),
+            group: "nv.cache.default".into(),
+            addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
+            mac: "0a:00:00:00:00:02".parse().unwrap(),
+        }),
+        mode,
+        policy: Arc::new(PolicySpec {
+            default_action: mode.default_action(),
+            inbound: true,
+            outbound: true,
+            rules: Vec::new(),
+            grace: false,
+        }),
+        internal: vec!["10.0.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()].into(),
+        policy_addrs: vec!["10.0.0.2".parse().unwrap()].into(),
+    }
+}
+
+fn keys(datagrams: &[Vec<u8>]) -> Vec<String> {
+    let parse = |datagram: &Vec<u8>| Request::parse_datagram(datagram).unwrap();
+    let name = |command: Command| {
+        command
+            .request
+            .map(|request| request.key().to_owned())
+            .unwrap()
+    };
+    datagrams.iter().flat_map(parse).map(name).collect()
+}
+
+#[test]
+fn everything_is_said_in_the_order_of_a_reconnect() {
+    assert_eq!(
+        keys(&everything(&desired(Mode::Protect)).unwrap()),
+        [
+            "ctrl_set_debug",
+            "ctrl_cfg_internal_net",
+            "ctrl_cfg_specip_net",
+            "ctrl_del_tap_port",
+            "ctrl_add_mac",
+            "ctrl_add_nfq_port",
+            "ctrl_cfg_mac",
+            "ctrl_cfg_nbe",
+            "ctrl_cfg_policy",
+            "ctrl_cfg_policy_addr",
+            "ctrl_refresh_app",
+            "ctrl_sys_conf",
+            "ctrl_disable_net_policy",
+            "ctrl_detect_unmanaged_wl",
+            "ctrl_enable_icmp_policy",
+            "ctrl_strict_group_mode",
+        ]
+    );
+}
+
+#[test]
+fn a_policy_carries_mode_direction_and_no_grace() {
+    let datagrams = everything(&desired(Mode::Protect)).unwrap();
+    let text = String::from_utf8(datagrams[8].clone()).unwrap();
+    assert!(text.contains(r#""cmd":1,"flag":3,"defact":7,"dir":3"#), "{text}");
+    assert!(text.contains(r#""grace":false"#), "{text}");
+    let text = String::from_utf8(datagrams[6].clone()).unwrap();
+    assert!(text.contains(r#""tap":false"#), "{text}");
+}
+
+#[test]
+fn only_what_changed_is_said_again() {
+    let old = desired(Mode::Discover);
+    assert!(difference(&old, &old).unwrap().is_empty());
+    let mut new = old.clone();
+    new.policy =
+        Arc::new(PolicySpec { default_action: PolicyAction::Deny, ..(*old.policy).clone() });
+    let said = difference(&old, &new).unwrap();
+    assert_eq!(keys(&said), ["ctrl_cfg_policy"]);
+    assert!(
+        String::from_utf8(said[0].clone())
+            .unwrap()
+            .contains(r#""cmd":2"#)
+    );
+    new.mode = Mode::Protect;
+    assert_eq!(
+        keys(&difference(&old, &new).unwrap()),
+        [
+            "ctrl_del_tap_port",
+            "ctrl_add_mac",
+            "ctrl_add_nfq_port",
+            "ctrl_cfg_mac",
+            "ctrl_cfg_policy",
+        ]
+    );
+    assert!(!old.says_the_same(&new));
+}
+
+#[test]
+fn a_removed_pod_is_let_go_by_the_port_it_had() {
+    let observed = farewell(&desired(Mode::Monitor)).unwrap();
+    assert_eq!(keys(&observed), ["ctrl_del_tap_port", "ctrl_del_mac"]);
+    let inline = farewell(&desired(Mode::Protect)).unwrap();
+    assert_eq!(keys(&inline), ["ctrl_del_nfq_port", "ctrl_del_mac"]);
+}
+
+#[test]
+fn a_large_policy_is_split_into_datagrams_that_fit() {
+    let mut large = desired(Mode::Protect);
+    let rule = outrider_policy::RuleSpec {
+        id: outrider_model::RuleId(1),
+        client: outrider_policy::AddrSpec::External,
+        server: outrider_policy::AddrSpec::one("10.0.0.2".parse().unwrap()),
+        ports: (1, 2),
+        proto: None,
+        action: PolicyAction::Allow,
+        direction: outrider_model::Direction::Inbound,
+        fqdn: None,
+        vhost: false,
+        apps: Vec::new(),
+    };
+    large.policy = Arc::new(PolicySpec { rules: vec![rule; 1000], ..(*large.policy).clone() });
+    let datagrams = everything(&large).unwrap();
+    assert!(datagrams.len() > 20);
+    assert!(datagrams.iter().all(|datagram| datagram.len() <= 8191));
+}

@@ -1,0 +1,120 @@
+use outrider_telemetry::Registry;
+use outrider_wire::{
+    Connection, KeepAlive, Reply, ThreatLog,
+    ext::{Batch, Evidence, Instance},
+};
+
+use super::*;
+
+const MAC: MacAddr = MacAddr([0x0a, 0, 0, 0, 0, 1]);
+
+fn assembler() -> Assembler {
+    Assembler::new(MAC, Counts::register(&Registry::default()).unwrap())
+}
+
+fn rows(macs: &[MacAddr]) -> Vec<u8> {
+    let rows = macs
+        .iter()
+        .map(|mac| Connection { epmac: *mac, ..Connection::default() })
+        .collect();
+    Notification::from(Connections { rows }).encode().unwrap()
+}
+
+fn batch(seq: u64, datagrams: u16) -> Vec<u8> {
+    let batch = Batch { instance: Instance(7), seq, datagrams };
+    Notification::from(batch).encode().unwrap()
+}
+
+fn dropped(assembler: &Assembler, why: &str) -> u64 {
+    assembler
+        .counts
+        .all_dropped()
+        .get(why)
+        .copied()
+        .unwrap_or_default()
+}
+
+#[test]
+fn a_batch_is_whole_once_its_last_datagram_is_there() {
+    let mut assembler = assembler();
+    assert!(assembler.take(&batch(1, 2)).is_none());
+    assert!(assembler.take(&rows(&[MAC])).is_none());
+    let evidence = Notification::from(Evidence::default()).encode().unwrap();
+    let (id, notes) = assembler.take(&evidence).unwrap();
+    assert_eq!(id, Some(BatchId { instance: 7, seq: 1 }));
+    assert_eq!(notes.len(), 2);
+    let (id, _) = assembler.take(&rows(&[MAC])).unwrap();
+    assert_eq!(id, None, "what follows belongs to no batch");
+}
+
+#[test]
+fn an_empty_batch_is_whole_at_once() {
+    assert_eq!(assembler().take(&batch(1, 0)).unwrap().1.len(), 0);
+}
+
+#[test]
+fn a_batch_that_starts_anew_replaces_the_unfinished_one() {
+    let mut assembler = assembler();
+    assembler.take(&batch(1, 2));
+    assembler.take(&rows(&[MAC]));
+    assembler.take(&batch(1, 1));
+    assert_eq!(assembler.take(&rows(&[MAC])).unwrap().1.len(), 1);
+    assert_eq!(dropped(&assembler, "incomplete-batch"), 1);
+}
+
+#[test]
+fn a_batch_has_a_largest_size() {
+    let mut assembler = assembler();
+    assert!(assembler.take(&batch(1, MAX_BATCH + 1)).is_none());
+    assert_eq!(dropped(&assembler, "oversize-batch"), 1);
+    assert!(assembler.take(&rows(&[MAC])).unwrap().0.is_none(), "it was not opened");
+    assert!(assembler.take(&batch(2, MAX_BATCH)).is_none());
+    assert_eq!(assembler.open.unwrap().missing, MAX_BATCH);
+}
+
+#[test]
+fn what_is_about_another_pod_is_refused_and_counted() {
+    let mut assembler = assembler();
+    let other = MacAddr([0x0a, 0, 0, 0, 0, 2]);
+    let (_, notes) = assembler.take(&rows(&[MAC, other, other])).unwrap();
+    let Notification::Connections(list) = &notes[0] else { panic!("{notes:?}") };
+    assert_eq!(list.rows.len(), 1);
+    let threat = Notification::from(ThreatLog { epmac: other, ..ThreatLog::default() });
+    assert!(assembler.take(&threat.encode().unwrap()).is_none());
+    assert_eq!(dropped(&assembler, "foreign-mac"), 3);
+}
+
+#[test]
+fn a_datagram_of_a_batch_that_makes_no_sense_is_passed_over() {
+    let mut assembler = assembler();
+    assembler.take(&batch(1, 2));
+    let mut broken = rows(&[MAC]);
+    broken.truncate(20);
+    assert!(assembler.take(&broken).is_none());
+    let (id, notes) = assembler.take(&rows(&[MAC])).unwrap();
+    assert_eq!((id.unwrap().seq, notes.len()), (1, 1));
+    assert_eq!(dropped(&assembler, "malformed"), 1);
+}
+
+#[test]
+fn garbage_replies_and_unknown_kinds_are_counted_apart() {
+    let mut assembler = assembler();
+    let reply = Reply::from(KeepAlive { seq_num: 1 }).encode().unwrap();
+    for (datagram, why) in [
+        (reply, "wrong-kind"),
+        (vec![99, 0, 0, 4], "unknown-kind"),
+        (vec![], "malformed"),
+        (vec![7; 8193], "malformed"),
+    ] {
+        let before = dropped(&assembler, why);
+        assert!(assembler.take(&datagram).is_none());
+        assert_eq!(dropped(&assembler, why), before + 1, "{why}");
+    }
+}
+
+#[test]
+fn a_batch_name_survives_the_store() {
+    let id = BatchId { instance: u64::MAX - 1, seq: 3 };
+    assert_eq!(BatchId::from_bytes(&id.to_bytes()), Some(id));
+    assert_eq!(BatchId::from_bytes(b"short"), None);
+}

@@ -1,0 +1,371 @@
+//! What the node knows, in one place behind one lock: workloads, what they did, their modes and
+//! rules. Reports come in, policy goes out, changes are handed to the store.
+
+mod commit;
+mod explain;
+mod kept;
+mod learned;
+mod policy;
+mod report;
+mod roster;
+mod sessions;
+mod threats;
+mod violations;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use outrider_api::{ProxyState, Status, StoreStatus, Threat, Violation};
+use outrider_model::Mode;
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
+
+pub use commit::Committer;
+
+use crate::{
+    counts::Counts,
+    mailbox::{
+        link::{Command, LinkState},
+        program::Desired,
+        receive::BatchId,
+        watch::Change,
+    },
+    settings::Settings,
+    store::{Store, StoreError, Table},
+};
+use kept::Kept;
+use learned::Learned;
+use roster::{Roster, Unnamed};
+
+/// Commands that may wait for one link; more are dropped, and the proxy repeats what it missed.
+const MAX_COMMANDS: usize = 64;
+
+/// The node's state and everything that may be asked of it.
+#[derive(Debug)]
+pub struct Node {
+    state: Mutex<State>,
+    counts: Counts,
+    started: Instant,
+    /// Wakes the committer before its time.
+    wake: Notify,
+    /// How many changes of the state are stored.
+    committed: watch::Sender<u64>,
+    store: Mutex<StoreStatus>,
+}
+
+#[derive(Debug)]
+struct State {
+    roster: Roster,
+    learned: Learned,
+    violations: Kept<Violation>,
+    threats: Kept<Threat>,
+    samples: BTreeMap<String, VecDeque<outrider_api::Flow>>,
+    modes: BTreeMap<String, Mode>,
+    default_mode: Mode,
+    batches: BTreeMap<String, BatchId>,
+    links: BTreeMap<String, LinkHandle>,
+    refused: Vec<String>,
+    broken: BTreeMap<String, String>,
+    polled: bool,
+    generation: u64,
+    /// Counts changes, so that a waiter knows when its own is stored.
+    version: u64,
+    unsaved_modes: BTreeSet<String>,
+    unsaved_batches: BTreeSet<String>,
+    /// To be acknowledged once what was taken with them is stored.
+    unacked: Vec<(String, BatchId)>,
+    /// When the policy is to be compiled again, if it is.
+    policy_due: Option<Instant>,
+}
+
+/// The node's part of a link.
+#[derive(Debug)]
+struct LinkHandle {
+    desired: watch::Sender<Arc<Desired>>,
+    commands: mpsc::Sender<Command>,
+    state: watch::Receiver<LinkState>,
+}
+
+/// The link task's part.
+#[derive(Debug)]
+pub struct LinkParts {
+    /// What the proxy is to have.
+    pub desired: watch::Receiver<Arc<Desired>>,
+    /// What the node asks.
+    pub commands: mpsc::Receiver<Command>,
+    /// What the node sees.
+    pub state: watch::Sender<LinkState>,
+}
+
+/// Why the node does not do what it was asked.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum Refusal {
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// The question makes no sense.
+    #[error("{0}")]
+    Bad(String),
+    /// A bare name means several workloads.
+    #[error("{0}")]
+    Ambiguous(String),
+    /// Changes are taken over the unix socket, or from this machine.
+    #[error("changes are taken over the unix socket, or from this machine by its loopback address")]
+    Forbidden,
+    /// The store does not take it.
+    #[error("{0}")]
+    NotStored(String),
+}
+
+impl Node {
+    /// Rebuilds the state from the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn restore(settings: &Settings, store: &Store, counts: Counts) -> Result<Self, StoreError> {
+        let mut state = State::new(settings);
+        for table in Table::CONTENT {
+            let mut bad = 0;
+            store.load(table, |key, value| {
+                bad += u64::from(!state.take_back(table, key, value));
+            })?;
+            counts.dropped(crate::counts::Dropped::BadRecord, bad);
+            if bad > 0 {
+                tracing::error!(?table, bad, "stored records cannot be read back");
+            }
+        }
+        let status = StoreStatus {
+            path: store.path().display().to_string(),
+            set_aside: store.set_aside().map(|path| path.display().to_string()),
+            ..StoreStatus::default()
+        };
+        Ok(Self {
+            state: Mutex::new(state),
+            counts,
+            started: Instant::now(),
+            wake: Notify::new(),
+            committed: watch::Sender::new(0),
+            store: Mutex::new(status),
+        })
+    }
+
+    /// Takes in what the watcher found, and has policy compiled for whom it concerns.
+    pub fn update_roster(&self, changes: &[Change], refused: Vec<String>) {
+        let mut state = self.state.lock();
+        state.refused = refused;
+        state.polled = true;
+        for change in changes {
+            match change {
+                Change::Present(workload) => state.roster.enter(workload.clone()),
+                Change::Gone(uid) => state.forget(uid),
+            }
+        }
+        if !changes.is_empty() {
+            state.publish();
+        }
+    }
+
+    /// Makes a link for a workload; one that was there before ends.
+    pub fn attach(&self, uid: &str) -> Option<LinkParts> {
+        let mut state = self.state.lock();
+        let desired = Arc::new(state.desired(uid)?);
+        let (desired, wanted) = watch::channel(desired);
+        let (commands, asked) = mpsc::channel(MAX_COMMANDS);
+        let (said, link) = watch::channel(LinkState::default());
+        state
+            .links
+            .insert(uid.to_owned(), LinkHandle { desired, commands, state: link });
+        Some(LinkParts { desired: wanted, commands: asked, state: said })
+    }
+
+    /// What a workload's proxy was to have last, for the farewell.
+    #[must_use]
+    pub fn desired(&self, uid: &str) -> Option<Arc<Desired>> {
+        self.state
+            .lock()
+            .links
+            .get(uid)
+            .map(|link| Arc::clone(&link.desired.borrow()))
+    }
+
+    /// Notes why a mailbox cannot be used, or that it can.
+    pub fn mailbox_state(&self, uid: &str, broken: Option<String>) {
+        let mut state = self.state.lock();
+        match broken {
+            Some(reason) => drop(state.broken.insert(uid.to_owned(), reason)),
+            None => drop(state.broken.remove(uid)),
+        }
+    }
+
+    /// How the bridge is.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let state = self.state.lock();
+        let broken = state
+            .broken
+            .iter()
+            .map(|(uid, reason)| format!("{uid}: {reason}"));
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime: self.started.elapsed().as_secs(),
+            workloads: state.roster.len() as u64,
+            proxies_connected: state
+                .links
+                .values()
+                .filter(|link| link.is_connected())
+                .count() as u64,
+            rules: state.learned.rule_count() as u64,
+            conversations: state.learned.conversation_count() as u64,
+            violations: state.violations.len() as u64,
+            threats: state.threats.len() as u64,
+            received: self.counts.all_received(),
+            dropped: self.counts.all_dropped(),
+            store: self.store.lock().clone(),
+            refused: state.refused.iter().cloned().chain(broken).collect(),
+        }
+    }
+
+    /// Why the bridge cannot be relied on yet, if so.
+    #[must_use]
+    pub fn not_ready(&self) -> Option<&'static str> {
+        if self.store.lock().failing.is_some() {
+            return Some("the store cannot be written");
+        }
+        (!self.state.lock().polled).then_some("the mailbox root was not read yet")
+    }
+
+    /// Every workload.
+    #[must_use]
+    pub fn workloads(&self) -> Vec<outrider_api::Workload> {
+        let state = self.state.lock();
+        state
+            .roster
+            .all()
+            .map(|workload| state.describe(workload))
+            .collect()
+    }
+
+    /// Every conversation.
+    #[must_use]
+    pub fn conversations(&self) -> Vec<outrider_api::Conversation> {
+        let state = self.state.lock();
+        state.learned.conversations()
+    }
+
+    /// Every rule.
+    #[must_use]
+    pub fn rules(&self) -> Vec<outrider_api::Rule> {
+        self.state.lock().learned.rules()
+    }
+
+    /// Every violation, newest first.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Violation> {
+        self.state.lock().violations.newest_first()
+    }
+
+    /// Every threat, newest first.
+    #[must_use]
+    pub fn threats(&self) -> Vec<Threat> {
+        self.state.lock().threats.newest_first()
+    }
+
+    /// Samples of recent flows, newest first.
+    #[must_use]
+    pub fn flows(&self) -> Vec<outrider_api::Flow> {
+        let state = self.state.lock();
+        let mut flows: Vec<_> = state.samples.values().flatten().cloned().collect();
+        flows.sort_by_key(|flow| std::cmp::Reverse(flow.at));
+        flows
+    }
+}
+
+impl State {
+    fn new(settings: &Settings) -> Self {
+        Self {
+            roster: Roster::new(settings.internal.clone()),
+            learned: Learned::default(),
+            violations: Kept::new(Table::Violations, violations::CAP),
+            threats: Kept::new(Table::Threats, threats::CAP),
+            samples: BTreeMap::new(),
+            modes: BTreeMap::new(),
+            default_mode: settings.default_mode,
+            batches: BTreeMap::new(),
+            links: BTreeMap::new(),
+            refused: Vec::new(),
+            broken: BTreeMap::new(),
+            polled: false,
+            generation: 0,
+            version: 0,
+            unsaved_modes: BTreeSet::new(),
+            unsaved_batches: BTreeSet::new(),
+            unacked: Vec::new(),
+            policy_due: None,
+        }
+    }
+
+    fn forget(&mut self, uid: &str) {
+        self.roster.remove(uid);
+        self.links.remove(uid);
+        self.samples.remove(uid);
+        self.broken.remove(uid);
+        if self.batches.remove(uid).is_some() {
+            self.unsaved_batches.insert(uid.to_owned());
+        }
+    }
+
+    fn mode_of(&self, group: &str) -> Mode {
+        self.modes.get(group).copied().unwrap_or(self.default_mode)
+    }
+
+    fn describe(&self, workload: &crate::mailbox::watch::Workload) -> outrider_api::Workload {
+        let link = self.links.get(&workload.uid);
+        let state = link
+            .map(|link| link.state.borrow().clone())
+            .unwrap_or_default();
+        let rules = link.map_or(0, |link| link.desired.borrow().policy.rules.len());
+        outrider_api::Workload {
+            name: workload.name.clone(),
+            uid: workload.uid.clone(),
+            group: workload.group.clone(),
+            mode: self.mode_of(&workload.group).name().into(),
+            addresses: workload.addresses.iter().map(ToString::to_string).collect(),
+            mac: workload.mac.to_string(),
+            proxy: match (state.connected, state.connects) {
+                (true, _) => ProxyState::Connected,
+                (false, 0) => ProxyState::Never,
+                (false, _) => ProxyState::Down,
+            },
+            policy_version: if state.connected { state.pushes } else { 0 },
+            rules: rules as u64,
+            connects: state.connects,
+            proxy_version: state.proxy.as_ref().map(|proxy| proxy.version.clone()),
+        }
+    }
+}
+
+impl LinkHandle {
+    fn is_connected(&self) -> bool {
+        self.state.borrow().connected
+    }
+}
+
+impl From<(&str, Unnamed)> for Refusal {
+    fn from((name, why): (&str, Unnamed)) -> Self {
+        match why {
+            Unnamed::Unknown => Self::NotFound(format!(
+                "no workload {name:?} on this node; `outrider workloads` lists them"
+            )),
+            Unnamed::Ambiguous(names) => Self::Ambiguous(format!(
+                "{name:?} may be {}: give the namespace too",
+                names.join(" or ")
+            )),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Group commit: what all mailboxes changed goes to the store in one transaction, at most every
+//! 200 ms, and only then are their batches acknowledged.
+//!
+//! A transaction that fails loses nothing: its changes are kept, newer ones are laid over them, and
+//! all of it is tried again. Until it succeeds no proxy is told that anything is safe.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Node, State};
+use crate::{
+    counts::Dropped,
+    mailbox::{
+        link::Command,
+        receive::{BatchId, Report},
+    },
+    store::{Change, Store, StoreError, Table},
+};
+
+/// Least time between two transactions.
+const COMMIT_EVERY: Duration = Duration::from_millis(200);
+/// Reports taken between two looks at the clock.
+const MAX_BURST: usize = 256;
+
+type Key = (Table, Vec<u8>);
+
+/// Takes reports in, writes changes out.
+#[derive(Debug)]
+pub struct Committer {
+    node: Arc<Node>,
+    store: Option<Store>,
+    reports: mpsc::Receiver<Report>,
+    /// Not stored yet.
+    changes: BTreeMap<Key, Option<Vec<u8>>>,
+    unacked: Vec<(String, BatchId)>,
+    version: u64,
+    stored_version: u64,
+    in_flight: Option<JoinHandle<Written>>,
+}
+
+/// What comes back from the writing thread.
+type Written = (Store, Vec<Change>, Result<(), StoreError>);
+
+impl Committer {
+    /// Writes to `store` what `node` makes of `reports`.
+    #[must_use]
+    pub fn new(node: Arc<Node>, store: Store, reports: mpsc::Receiver<Report>) -> Self {
+        Self {
+            node,
+            store: Some(store),
+            reports,
+            changes: BTreeMap::new(),
+            unacked: Vec::new(),
+            version: 0,
+            stored_version: 0,
+            in_flight: None,
+        }
+    }
+
+    /// Runs until `stop`, then writes what is left.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut ticker = interval(COMMIT_EVERY);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let node = Arc::clone(&self.node);
+        let mut burst = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                written = finished(&mut self.in_flight) => self.after(written),
+                _ = ticker.tick() => self.tick(),
+                () = node.wake.notified() => self.begin(),
+                taken = self.reports.recv_many(&mut burst, MAX_BURST) => {
+                    burst.drain(..).for_each(|report| node.enter(&report));
+                    if taken == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        self.finish().await;
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let mut state = self.node.state.lock();
+        if state.policy_due.is_some_and(|due| due <= now) {
+            state.publish();
+        }
+        drop(state);
+        self.begin();
+    }
+
+    /// Starts a transaction, if there is something to write and none under way.
+    fn begin(&mut self) {
+        if self.in_flight.is_some() {
+            return;
+        }
+        self.collect();
+        let Some(mut store) = self.store.take() else { return };
+        if self.changes.is_empty() {
+            self.store = Some(store);
+            self.stored();
+            return;
+        }
+        let changes = std::mem::take(&mut self.changes);
+        let changes: Vec<Change> = changes
+            .into_iter()
+            .map(|((table, key), value)| Change { table, key, value })
+            .collect();
+        self.in_flight = Some(spawn_blocking(move || {
+            let result = store.commit(&changes);
+            (store, changes, result)
+        }));
+    }
+
+    /// Takes over what changed in the state since the last look.
+    fn collect(&mut self) {
+        let mut state = self.node.state.lock();
+        self.version = state.version;
+        self.unacked.append(&mut state.unacked);
+        for change in state.take_changes() {
+            self.changes
+                .insert((change.table, change.key), change.value);
+        }
+    }
+
+    fn after(&mut self, (store, changes, result): Written) {
+        self.store = Some(store);
+        match result {
+            Ok(()) => {
+                self.node.counts.commits.inc();
+                self.stored();
+            }
+            Err(error) => {
+                self.node.counts.commit_failures.inc();
+                tracing::error!(%error, "the store cannot be written; nothing is acknowledged");
+                self.node.store.lock().failing = Some(error.to_string());
+                for Change { table, key, value } in changes {
+                    self.changes.entry((table, key)).or_insert(value);
+                }
+            }
+        }
+    }
+
+    /// Everything collected is on disk.
+    fn stored(&mut self) {
+        if self.stored_version != self.version {
+            self.stored_version = self.version;
+            self.node.committed.send_replace(self.version);
+        }
+        let mut status = self.node.store.lock();
+        status.failing = None;
+        status.commits = self.node.counts.commits.get();
+        drop(status);
+        if self.unacked.is_empty() {
+            return;
+        }
+        let state = self.node.state.lock();
+        for (uid, batch) in self.unacked.drain(..) {
+            let sent = state
+                .links
+                .get(&uid)
+                .map(|link| link.commands.try_send(Command::Ack(batch)));
+            if !matches!(sent, Some(Ok(()))) {
+                self.node.counts.dropped(Dropped::AckNotSent, 1);
+            }
+        }
+    }
+
+    /// Takes in what waits and writes it.
+    async fn finish(mut self) {
+        self.reports.close();
+        while let Ok(report) = self.reports.try_recv() {
+            self.node.enter(&report);
+        }
+        if let Some(under_way) = self.in_flight.take() {
+            match under_way.await {
+                Ok(written) => self.after(written),
+                Err(error) => return tracing::error!(%error, "the last transaction was lost"),
+            }
+        }
+        self.begin();
+        if let Some(last) = self.in_flight.take()
+            && let Ok(written) = last.await
+        {
+            self.after(written);
+        }
+    }
+}
+
+/// The end of the transaction under way; never, if there is none.
+async fn finished(in_flight: &mut Option<JoinHandle<Written>>) -> Written {
+    let Some(under_way) = in_flight.as_mut() else { return std::future::pending().await };
+    let written = under_way.await;
+    *in_flight = None;
+    match written {
+        Ok(written) => written,
+        Err(error) => std::panic::resume_unwind(Box::new(error)),
+    }
+}
+
+impl State {
+    /// What changed since the last call, as rows of the store.
+    fn take_changes(&mut self) -> Vec<Change> {
+        let mut changes = self.learned.take_changes();
+        changes.append(&mut self.violations.take_changes());
+        changes.append(&mut self.threats.take_changes());
+        for group in std::mem::take(&mut self.unsaved_modes) {
+            let value = self
+                .modes
+                .get(&group)
+                .map(|mode| mode.name().as_bytes().to_vec());
+            changes.push(Change { table: Table::Modes, key: group.into_bytes(), value });
+        }
+        for uid in std::mem::take(&mut self.unsaved_batches) {
+            let value = self.batches.get(&uid).map(|batch| batch.to_bytes());
+            changes.push(Change { table: Table::Batches, key: uid.into_bytes(), value });
+        }
+        changes
+    }
+
+    /// Takes back a row of the store; `false` if it makes no sense.
+    pub(super) fn take_back(&mut self, table: Table, key: &[u8], value: &[u8]) -> bool {
+        match table {
+            Table::Meta => true,
+            Table::Learned => self.learned.restore(key, value),
+            Table::Violations => self.violations.restore(key, value),
+            Table::Threats => self.threats.restore(key, value),
+            Table::Modes => {
+                let read = |bytes| std::str::from_utf8(bytes).ok();
+                let mode = read(value).and_then(|mode| mode.parse().ok());
+                let found = read(key).zip(mode);
+                found
+                    .map(|(group, mode)| self.modes.insert(group.to_owned(), mode))
+                    .is_some()
+            }
+            Table::Batches => {
+                let uid = std::str::from_utf8(key).ok();
+                let found = uid.zip(BatchId::from_bytes(value));
+                found
+                    .map(|(uid, batch)| self.batches.insert(uid.to_owned(), batch))
+                    .is_some()
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Threat logs, as people read them.
+
+use outrider_api::Threat;
+use outrider_model::ThreatAction;
+use outrider_wire::{ThreatFlags, ThreatLog};
+
+use super::kept::Record;
+
+/// Threats kept per workload.
+pub(crate) const CAP: usize = 256;
+
+impl Record for Threat {
+    fn last_seen(&self) -> u64 {
+        self.reported_at
+    }
+}
+
+/// A log of the workload `name`, with its key; `None` if its addresses make no sense.
+pub(crate) fn read(log: &ThreatLog, name: &str) -> Option<(String, Threat)> {
+    let source = (log.source()?.to_canonical(), log.src_port);
+    let target = (log.destination()?.to_canonical(), log.dst_port);
+    let (client, server) = if from_client(log.flags) { (source, target) } else { (target, source) };
+    let threat = Threat {
+        id: log.threat_id.0,
+        name: log.threat_id.to_string(),
+        severity: log.severity.severity().name().into(),
+        workload: name.into(),
+        client_ip: client.0.to_string(),
+        client_port: client.1,
+        server_ip: server.0.to_string(),
+        server_port: server.1,
+        app: log.application.to_string(),
+        count: log.count.max(1).into(),
+        action: if blocked(log) { "block" } else { "alert" }.into(),
+        message: log.message.as_str().into_owned(),
+        evidence: base64(&log.packet),
+        reported_at: log.reported_at.into(),
+    };
+    let Threat { id, client_ip, server_ip, server_port, action, message, .. } = &threat;
+    let key = format!("{id} {client_ip} {server_ip}:{server_port} {action} {message}");
+    Some((key, threat))
+}
+
+/// Adds up two logs of one key; the newest evidence stays.
+pub(crate) fn merge(known: &mut Threat, fresh: Threat) {
+    let count = known.count.saturating_add(fresh.count);
+    let evidence = if fresh.evidence.is_empty() {
+        std::mem::take(&mut known.evidence)
+    } else {
+        fresh.evidence.clone()
+    };
+    *known = Threat { count, evidence, ..fresh };
+}
+
+/// Whether the logged packet went from the client to the server: it came in where the workload is
+/// the server, or went out where it is the client.
+fn from_client(flags: ThreatFlags) -> bool {
+    flags.contains(ThreatFlags::PKT_INGRESS) == flags.contains(ThreatFlags::SESS_INGRESS)
+}
+
+fn blocked(log: &ThreatLog) -> bool {
+    let stops = [ThreatAction::Drop, ThreatAction::Reset, ThreatAction::Block];
+    stops.iter().any(|action| *action as u8 == log.action.0)
+        && !log.flags.contains(ThreatFlags::TAP)
+}
+
+/// RFC 4648, with padding.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or_default());
+        let group = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for at in 0..4 {
+            let letter = LETTERS[(group >> (18 - 6 * at) & 63) as usize];
+            text.push(if at > chunk.len() { '=' } else { char::from(letter) });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use outrider_model::{Severity, ThreatId};
+    use outrider_wire::{SeverityCode, Text, ThreatActionCode};
+
+    use super::*;
+
+    fn log(flags: ThreatFlags) -> ThreatLog {
+        ThreatLog {
+            threat_id: ThreatId::SMUGGLING,
+            reported_at: 9,
+            count: 1,
+            action: ThreatActionCode::from(ThreatAction::Drop),
+            severity: SeverityCode::from(Severity::High),
+            flags,
+            src_ip: Ipv4Addr::new(10, 0, 0, 9).into(),
+            dst_ip: Ipv4Addr::new(10, 0, 0, 2).into(),
+            src_port: 4000,
+            dst_port: 80,
+            message: Text::cut("two lengths"),
+            packet: b"GET".to_vec(),
+            ..ThreatLog::default()
+        }
+    }
+
+    #[test]
+    fn client_and_server_follow_from_both_directions() {
+        let inbound = ThreatFlags::PKT_INGRESS.with(ThreatFlags::SESS_INGRESS, true);
+        let (_, threat) = read(&log(inbound), "default/web").unwrap();
+        assert_eq!((threat.client_ip.as_str(), threat.client_port), ("10.0.0.9", 4000));
+        let (_, threat) = read(&log(ThreatFlags::SESS_INGRESS), "default/web").unwrap();
+        assert_eq!((threat.client_ip.as_str(), threat.client_port), ("10.0.0.2", 80));
+    }
+
+    #[test]
+    fn an_observed_workload_alerts_where_an_enforced_one_blocks() {
+        let (key, threat) = read(&log(ThreatFlags::TAP), "default/web").unwrap();
+        assert_eq!((threat.action.as_str(), threat.severity.as_str()), ("alert", "high"));
+        let (other, threat) = read(&log(ThreatFlags::NONE), "default/web").unwrap();
+        assert_eq!(threat.action, "block");
+        assert_ne!(key, other);
+    }
+
+    #[test]
+    fn repeated_logs_add_up_and_keep_evidence() {
+        let (_, mut known) = read(&log(ThreatFlags::TAP), "w").unwrap();
+        let later = ThreatLog { packet: vec![], count: 4, ..log(ThreatFlags::TAP) };
+        merge(&mut known, read(&later, "w").unwrap().1);
+        assert_eq!((known.count, known.evidence.as_str()), (5, "R0VU"));
+    }
+
+    #[test]
+    fn base64_is_padded() {
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The REST API's edges: who may write, what is refused, metrics.
+
+use outrider_model::PolicyAction;
+use outrider_wire::{Connections, Session, SessionFlags};
+use tokio::net::TcpStream;
+
+use crate::{
+    proxy::Proxy,
+    reports::{encode, row},
+    world::{World, http, mac},
+};
+
+const PROTECT: &str = r#"{"mode":"protect"}"#;
+
+#[tokio::test]
+async fn changes_over_tcp_need_a_host_that_is_this_machine() {
+    let world = World::new();
+    world.pod("cache", 2);
+    let bridge = world.start().await;
+    bridge.proxy_is("cache", "never").await;
+    let path = "/v1/workloads/cache/mode";
+    for (host, expected) in [("evil.example", 403), ("127.0.0.1", 200), ("localhost:15180", 200)] {
+        let stream = TcpStream::connect(bridge.api).await.unwrap();
+        let (status, body) = http(stream, "PUT", path, host, PROTECT).await;
+        assert_eq!(status, expected, "{host}: {body}");
+    }
+    let stream = TcpStream::connect(bridge.api).await.unwrap();
+    let (status, _) = http(stream, "GET", "/v1/status", "evil.example", "").await;
+    assert_eq!(status, 200, "reading is open");
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_questions_get_an_error_that_says_what_to_do() {
+    let world = World::new();
+    world.pod("cache", 2);
+    let bridge = world.start().await;
+    bridge.proxy_is("cache", "never").await;
+    for (method, path, body, status) in [
+        ("GET", "/v1/nothing", "", 404),
+        ("DELETE", "/v1/rules", "", 405),
+        ("PUT", "/v1/workloads/ghost/mode", PROTECT, 404),
+        ("PUT", "/v1/workloads/cache/mode", r#"{"mode":"block"}"#, 400),
+        ("GET", "/v1/explain?client=ghost&server=cache&port=1", "", 404),
+        ("GET", "/v1/explain?client=10.0.0.9&server=cache&port=1&app=nope", "", 400),
+        ("GET", "/v1/sessions?workload=ghost", "", 404),
+    ] {
+        let (found, said) = bridge.ask(method, path, body).await;
+        assert_eq!(found, status, "{method} {path}: {said}");
+        assert!(said["error"].is_string(), "{method} {path}: {said}");
+    }
+    let (_, said) = bridge
+        .ask("PUT", "/v1/workloads/cache/mode", r#"{"mode":"block"}"#)
+        .await;
+    assert!(
+        said["error"]
+            .as_str()
+            .unwrap()
+            .contains("discover, monitor, protect"),
+        "{said}"
+    );
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn explains_by_rule_or_default() {
+    let world = World::new();
+    world.pod("cache", 2);
+    let bridge = world.start().await;
+    bridge.proxy_is("cache", "never").await;
+    bridge.ask("PUT", "/v1/workloads/cache/mode", PROTECT).await;
+    let path = "/v1/explain?client=10.0.0.9&server=cache&port=6379&app=redis";
+    let answer = bridge.get(path).await;
+    assert_eq!(
+        (&answer["verdict"], &answer["judged"][0]["rule"]),
+        (&"deny".into(), &0.into()),
+        "{answer}"
+    );
+    assert!(!answer["to_allow"].as_str().unwrap().is_empty(), "{answer}");
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn open_flows_are_asked_of_the_proxies() {
+    let world = World::new();
+    world.pod("cache", 2);
+    let proxy = Proxy::start(&world.mailbox("cache"));
+    let bridge = world.start().await;
+    bridge.proxy_is("cache", "connected").await;
+    let session =
+        |id| Session { id, epmac: mac(2), flags: SessionFlags::INGRESS, ..Session::default() };
+    proxy.carries((0..100).map(session).collect());
+    let sessions = bridge.get("/v1/sessions?workload=cache").await;
+    assert_eq!(sessions.as_array().unwrap().len(), 100);
+    assert_eq!(
+        (&sessions[0]["workload"], &sessions[0]["direction"]),
+        (&"default/cache".into(), &"inbound".into())
+    );
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_and_health_are_served() {
+    let world = World::new();
+    world.pod("cache", 2);
+    let proxy = Proxy::start(&world.mailbox("cache"));
+    let bridge = world.start().await;
+    bridge.proxy_is("cache", "connected").await;
+    proxy
+        .tell(&encode(Connections { rows: vec![row(4, PolicyAction::Learn)] }))
+        .await;
+    bridge
+        .until("/v1/conversations", |all| all[0]["sessions"] == 4)
+        .await;
+    let scrape = |path: &'static str| async move {
+        let stream = TcpStream::connect(("127.0.0.1", bridge.metrics.port()))
+            .await
+            .unwrap();
+        http(stream, "GET", path, "localhost", "").await
+    };
+    let (status, text) = scrape("/metrics").await;
+    assert_eq!(status, 200);
+    for line in ["outrider_bridge_sessions_total 4", "outrider_bridge_proxies_connected 1"] {
+        assert!(text.as_str().unwrap().lines().any(|found| found == line), "{line}: {text}");
+    }
+    assert_eq!(scrape("/healthz/ready").await.0, 200);
+    assert_eq!(scrape("/healthz").await.0, 200);
+}

@@ -1,0 +1,153 @@
+//! A pod that does what it should not.
+
+use std::os::unix::fs::symlink;
+
+use outrider_model::PolicyAction;
+use outrider_wire::{Connection, Connections};
+use tokio::net::UnixDatagram;
+
+use crate::{
+    proxy::Proxy,
+    reports::{encode, row},
+    world::{World, mac},
+};
+
+#[tokio::test]
+async fn what_a_pod_says_about_another_is_refused_and_counted() {
+    let world = World::new();
+    world.pod("cache", 2);
+    world.pod("liar", 9);
+    let liar = Proxy::start(&world.mailbox("liar"));
+    let bridge = world.start().await;
+    bridge.proxy_is("liar", "connected").await;
+    liar.tell(&encode(Connections { rows: vec![row(1000, PolicyAction::Deny)] }))
+        .await;
+    bridge
+        .until("/v1/status", |status| status["dropped"]["foreign-mac"] == 1)
+        .await;
+    assert_eq!(bridge.get("/v1/conversations").await, serde_json::json!([]));
+    assert_eq!(bridge.get("/v1/violations").await, serde_json::json!([]));
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn garbage_is_contained_and_counted() {
+    let world = World::new();
+    world.pod("cache", 2);
+    let proxy = Proxy::start(&world.mailbox("cache"));
+    let bridge = world.start().await;
+    bridge.proxy_is("cache", "connected").await;
+    for datagram in [vec![0xff; 100], vec![7, 0, 0xff, 0xff], vec![], vec![7; 60_000]] {
+        proxy.tell(&datagram).await;
+    }
+    proxy
+        .tell(&encode(Connections { rows: vec![row(1, PolicyAction::Learn)] }))
+        .await;
+    bridge
+        .until("/v1/conversations", |all| all[0]["sessions"] == 1)
+        .await;
+    let status = bridge.get("/v1/status").await;
+    let refused = &status["dropped"];
+    let count = |why: &str| refused[why].as_u64().unwrap_or_default();
+    assert_eq!(count("malformed") + count("unknown-kind"), 4, "{status}");
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn a_link_to_another_pods_socket_leads_nowhere() {
+    let world = World::new();
+    world.pod("victim", 2);
+    world.pod("thief", 9);
+    let victim = Proxy::start(&world.mailbox("victim"));
+    symlink(
+        world.mailbox("victim").join("dp_listen.sock"),
+        world.mailbox("thief").join("dp_listen.sock"),
+    )
+    .unwrap();
+    let bridge = world.start().await;
+    bridge.proxy_is("victim", "connected").await;
+    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    bridge.proxy_is("thief", "never").await;
+    let policies = victim
+        .heard()
+        .into_iter()
+        .filter_map(|request| match request {
+            outrider_wire::request::Request::CfgPolicy(policy) => Some(policy),
+            _ => None,
+        });
+    assert!(
+        policies
+            .into_iter()
+            .all(|policy| policy.macs[..] == [mac(2)])
+    );
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn a_removed_socket_comes_back() {
+    let world = World::new();
+    world.pod("cache", 2);
+    let proxy = Proxy::start(&world.mailbox("cache"));
+    let bridge = world.start().await;
+    bridge.proxy_is("cache", "connected").await;
+    std::fs::remove_file(world.mailbox("cache").join("ctrl_listen.sock")).unwrap();
+    proxy
+        .tell(&encode(Connections { rows: vec![row(1, PolicyAction::Learn)] }))
+        .await;
+    bridge
+        .until("/v1/conversations", |all| all[0]["sessions"] == 1)
+        .await;
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn a_mailbox_that_cannot_be_used_is_said() {
+    let world = World::new();
+    world.pod("cache", 2);
+    std::fs::create_dir(world.mailbox("cache").join("ctrl_listen.sock")).unwrap();
+    let bridge = world.start().await;
+    let status = bridge
+        .until("/v1/status", |status| status["refused"][0].is_string())
+        .await;
+    assert!(
+        status["refused"][0]
+            .as_str()
+            .unwrap()
+            .starts_with("cache: "),
+        "{status}"
+    );
+    std::fs::remove_dir(world.mailbox("cache").join("ctrl_listen.sock")).unwrap();
+    bridge
+        .until("/v1/status", |status| status["refused"] == serde_json::json!([]))
+        .await;
+    bridge.stop().await;
+}
+
+/// The socket is read whatever the node is busy with, so a flood ends in counted drops.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_ends_in_rows_or_counted_drops() {
+    const DATAGRAMS: u64 = 4000;
+    let world = World::new();
+    world.pod("cache", 2);
+    let _proxy = Proxy::start(&world.mailbox("cache"));
+    let bridge = world.start().await;
+    bridge.proxy_is("cache", "connected").await;
+    let rows: Vec<Connection> = (0..85).map(|_| row(1, PolicyAction::Learn)).collect();
+    let datagram = encode(Connections { rows });
+    let socket = UnixDatagram::unbound().unwrap();
+    for _ in 0..DATAGRAMS {
+        socket
+            .send_to(&datagram, world.mailbox("cache").join("ctrl_listen.sock"))
+            .await
+            .unwrap();
+    }
+    bridge
+        .until("/v1/status", |status| {
+            let taken = status["received"]["rows"].as_u64().unwrap_or_default() / 85;
+            let full = |why: &str| status["dropped"][why].as_u64().unwrap_or_default();
+            taken + full("mailbox-full") + full("node-full") == DATAGRAMS
+        })
+        .await;
+    bridge.proxy_is("cache", "connected").await;
+    bridge.stop().await;
+}

@@ -1,0 +1,196 @@
+//! A proxy's side of a mailbox: answers requests, remembers them, sends what it is told to.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use outrider_wire::{
+    KeepAlive, Reply, SessionList,
+    ext::Status,
+    request::{Policy, Request},
+};
+use parking_lot::Mutex;
+use tokio::{
+    net::UnixDatagram,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+/// Longest wait for a request.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a proxy does not do.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum Manner {
+    /// It does everything.
+    #[default]
+    Proper,
+    /// It does not know our extensions, like NeuVector's.
+    Foreign,
+    /// It never answers.
+    Silent,
+}
+
+/// A fake proxy.
+pub(crate) struct Proxy {
+    task: JoinHandle<()>,
+    heard: Arc<Mutex<Vec<(Instant, Request)>>>,
+    sessions: Arc<Mutex<Vec<outrider_wire::Session>>>,
+    teller: UnixDatagram,
+    dir: PathBuf,
+}
+
+impl Proxy {
+    pub(crate) fn start(mailbox: &Path) -> Self {
+        Self::start_as(mailbox, Manner::Proper)
+    }
+
+    pub(crate) fn start_as(mailbox: &Path, manner: Manner) -> Self {
+        let listen = mailbox.join("dp_listen.sock");
+        drop(std::fs::remove_file(&listen));
+        let socket = UnixDatagram::bind(listen).unwrap();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let sessions = Arc::new(Mutex::new(Vec::new()));
+        let serving = Serving {
+            socket,
+            dir: mailbox.to_owned(),
+            manner,
+            heard: Arc::clone(&heard),
+            sessions: Arc::clone(&sessions),
+        };
+        #[expect(clippy::disallowed_methods, reason = "ended when the proxy is dropped")]
+        let task = tokio::spawn(serving.run());
+        let teller = UnixDatagram::unbound().unwrap();
+        Self { task, heard, sessions, teller, dir: mailbox.to_owned() }
+    }
+
+    /// Sends one notification; the bridge may still be on its way.
+    pub(crate) async fn tell(&self, datagram: &[u8]) {
+        let to = self.dir.join("ctrl_listen.sock");
+        let sent = async {
+            while self.teller.send_to(datagram, &to).await.is_err() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, sent).await.unwrap();
+    }
+
+    /// Sets what `ctrl_list_session` is answered with.
+    pub(crate) fn carries(&self, sessions: Vec<outrider_wire::Session>) {
+        *self.sessions.lock() = sessions;
+    }
+
+    pub(crate) fn heard(&self) -> Vec<Request> {
+        self.heard
+            .lock()
+            .iter()
+            .map(|(_, request)| request.clone())
+            .collect()
+    }
+
+    /// When requests of one key came.
+    pub(crate) fn times(&self, key: &str) -> Vec<Instant> {
+        let heard = self.heard.lock();
+        heard
+            .iter()
+            .filter(|(_, request)| request.key() == key)
+            .map(|(at, _)| *at)
+            .collect()
+    }
+
+    pub(crate) fn forget_heard(&self) {
+        self.heard.lock().clear();
+    }
+
+    /// Waits for a request and gives what `find` makes of it.
+    pub(crate) async fn hears<T>(&self, find: impl Fn(&Request) -> Option<T>) -> T {
+        let waiting = async {
+            loop {
+                let found = self
+                    .heard
+                    .lock()
+                    .iter()
+                    .find_map(|(_, request)| find(request));
+                match found {
+                    Some(found) => return found,
+                    None => sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        timeout(PATIENCE, waiting)
+            .await
+            .expect("the request never came")
+    }
+
+    /// Waits for an acknowledgement.
+    pub(crate) async fn hears_ack(&self, seq: u64) {
+        self.hears(|request| match request {
+            Request::OutriderAck(ack) if ack.seq == seq => Some(()),
+            _ => None,
+        })
+        .await;
+    }
+
+    /// The last policy that was pushed.
+    pub(crate) fn policy(&self) -> Option<Policy> {
+        self.heard()
+            .into_iter()
+            .rev()
+            .find_map(|request| match request {
+                Request::CfgPolicy(policy) => Some(policy),
+                _ => None,
+            })
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Serving {
+    socket: UnixDatagram,
+    dir: PathBuf,
+    manner: Manner,
+    heard: Arc<Mutex<Vec<(Instant, Request)>>>,
+    sessions: Arc<Mutex<Vec<outrider_wire::Session>>>,
+}
+
+impl Serving {
+    async fn run(self) {
+        let mut buffer = vec![0; 8192];
+        loop {
+            let (length, from) = self.socket.recv_from(&mut buffer).await.unwrap();
+            let Some(from) = from.as_pathname().and_then(Path::file_name) else { continue };
+            let answer_to = self.dir.join(from);
+            for command in Request::parse_datagram(&buffer[..length]).unwrap() {
+                let request = command.request.unwrap();
+                for reply in self.replies(&request) {
+                    drop(
+                        self.socket
+                            .send_to(&reply.encode().unwrap(), &answer_to)
+                            .await,
+                    );
+                }
+                self.heard.lock().push((Instant::now(), request));
+            }
+        }
+    }
+
+    fn replies(&self, request: &Request) -> Vec<Reply> {
+        match request {
+            _ if self.manner == Manner::Silent => Vec::new(),
+            Request::KeepAlive(asked) => vec![KeepAlive { seq_num: asked.seq_num }.into()],
+            Request::OutriderHello(_) if self.manner == Manner::Proper => {
+                vec![Status { version: "0.1.0".into(), ..Status::default() }.into()]
+            }
+            Request::ListSession => SessionList::split(&self.sessions.lock())
+                .map(Reply::from)
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+}

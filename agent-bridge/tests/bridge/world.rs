@@ -1,0 +1,227 @@
+//! A mailbox root, a store and a running bridge.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use outrider_agent_bridge::{
+    bridge::{Bridge, BridgeError},
+    settings::Settings,
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    process::{Child, Command},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait for anything; nothing here comes near it unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node's files.
+pub(crate) struct World {
+    dir: tempfile::TempDir,
+}
+
+/// A bridge that runs in this process.
+pub(crate) struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), BridgeError>>,
+    asked: Asked,
+    pub(crate) api: std::net::SocketAddr,
+    pub(crate) metrics: std::net::SocketAddr,
+}
+
+/// A bridge that runs as a process, so that it can be killed.
+pub(crate) struct Killable {
+    child: Child,
+    asked: Asked,
+}
+
+/// The API of either, over its unix socket.
+pub(crate) struct Asked(PathBuf);
+
+impl std::ops::Deref for Running {
+    type Target = Asked;
+
+    fn deref(&self) -> &Asked {
+        &self.asked
+    }
+}
+
+impl std::ops::Deref for Killable {
+    type Target = Asked;
+
+    fn deref(&self) -> &Asked {
+        &self.asked
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("pods")).unwrap();
+        Self { dir }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Makes a mailbox with its workload file; the address ends in `number`, as does the MAC.
+    pub(crate) fn pod(&self, name: &str, number: u8) {
+        std::fs::create_dir_all(self.mailbox(name)).unwrap();
+        let workload = json!({
+            "uid": name, "name": name, "namespace": "default", "service": name,
+            "addresses": [format!("10.0.0.{number}"), format!("fd00::{number:x}")],
+            "mac": mac(number).to_string(), "labels": {},
+        });
+        let file = self.path().join("pods").join(format!("{name}.json"));
+        std::fs::write(file, workload.to_string()).unwrap();
+    }
+
+    pub(crate) fn mailbox(&self, name: &str) -> std::path::PathBuf {
+        self.path().join("pods").join(name)
+    }
+
+    pub(crate) fn remove_workload_file(&self, name: &str) {
+        std::fs::remove_file(self.path().join("pods").join(format!("{name}.json"))).unwrap();
+    }
+
+    fn environment(&self) -> [(&'static str, String); 5] {
+        let path = |name: &str| self.path().join(name).display().to_string();
+        [
+            ("OUTRIDER_PODS_DIR", path("pods")),
+            ("OUTRIDER_BRIDGE_STORE", path("bridge.redb")),
+            ("OUTRIDER_BRIDGE_SOCKET", path("api.sock")),
+            ("OUTRIDER_BRIDGE_API", "127.0.0.1:0".into()),
+            ("OUTRIDER_BRIDGE_METRICS_PORT", "0".into()),
+        ]
+    }
+
+    fn settings(&self) -> Settings {
+        let set = self.environment();
+        let find = |key: &str| set.iter().find(|(name, _)| *name == key);
+        Settings::read(|key| find(key).map(|(_, value)| value.clone())).unwrap()
+    }
+
+    /// Starts the binary; it is there once its socket answers.
+    pub(crate) async fn spawn(&self) -> Killable {
+        let child = Command::new(env!("CARGO_BIN_EXE_outrider-agent-bridge"))
+            .arg("bridge")
+            .envs(self.environment())
+            .env("OUTRIDER_BRIDGE_LOG", "error")
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let asked = Asked(self.path().join("api.sock"));
+        let connected = async {
+            while UnixStream::connect(&asked.0).await.is_err() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, connected).await.unwrap();
+        Killable { child, asked }
+    }
+
+    pub(crate) async fn start(&self) -> Running {
+        let bridge = Bridge::open(self.settings()).await.unwrap();
+        let (api, metrics) = (bridge.api_address().unwrap(), bridge.metrics_address().unwrap());
+        let stop = CancellationToken::new();
+        #[expect(clippy::disallowed_methods, reason = "the test waits for it itself")]
+        let task = tokio::spawn(bridge.run(stop.clone()));
+        Running { stop, task, asked: Asked(self.path().join("api.sock")), api, metrics }
+    }
+}
+
+/// The MAC of a pod.
+pub(crate) fn mac(number: u8) -> outrider_model::MacAddr {
+    outrider_model::MacAddr([0x0a, 0x58, 10, 0, 0, number])
+}
+
+impl Running {
+    /// Stops as SIGTERM does.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        timeout(PATIENCE, self.task)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+    }
+}
+
+impl Killable {
+    /// SIGKILL.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
+
+impl Asked {
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.ask("GET", path, "").await;
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        http(UnixStream::connect(&self.0).await.unwrap(), method, path, "localhost", body).await
+    }
+
+    /// Asks until the answer is right.
+    pub(crate) async fn until(&self, path: &str, right: impl Fn(&Value) -> bool) -> Value {
+        let asked = async {
+            loop {
+                let answer = self.get(path).await;
+                if right(&answer) {
+                    return answer;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        match timeout(PATIENCE, asked).await {
+            Ok(answer) => answer,
+            Err(_) => panic!("{path} stays {}", self.get(path).await),
+        }
+    }
+
+    /// Waits until a workload's proxy is `state`.
+    pub(crate) async fn proxy_is(&self, name: &str, state: &str) {
+        let name = format!("default/{name}");
+        self.until("/v1/workloads", |all| {
+            all.as_array()
+                .unwrap()
+                .iter()
+                .any(|one| one["name"] == name && one["proxy"] == state)
+        })
+        .await;
+    }
+}
+
+/// One HTTP exchange, read to its end.
+pub(crate) async fn http(
+    mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin,
+    method: &str,
+    path: &str,
+    host: &str,
+    body: &str,
+) -> (u16, Value) {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let body = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()));
+    (status, body)
+}
