@@ -70,13 +70,13 @@ impl<'a> Reader<'a> {
     }
 
     /// A block behind a 16-bit length.
-    pub(crate) fn block16(&mut self) -> Option<Reader<'a>> {
+    pub(crate) fn block16(&mut self) -> Option<Self> {
         let length = self.be16()?;
         self.take(length.into()).map(Reader)
     }
 
     /// A block behind an 8-bit length.
-    pub(crate) fn block8(&mut self) -> Option<Reader<'a>> {
+    pub(crate) fn block8(&mut self) -> Option<Self> {
         let length = self.u8()?;
         self.take(length.into()).map(Reader)
     }
@@ -89,32 +89,40 @@ pub(crate) fn pass(chunk: &mut &[u8], left: u64) -> u64 {
     left.saturating_sub(here as u64)
 }
 
-/// Collects the first bytes of a message whose chunks may cut it anywhere.
-#[derive(Debug, Default)]
-pub(crate) struct Gather(Vec<u8>);
+/// Collects a fixed-size header whose chunks may cut it anywhere, without a heap.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Small<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+}
 
-impl Gather {
-    /// Moves bytes off `chunk` until `wanted` are here; returns them once they are.
+impl<const N: usize> Default for Small<N> {
+    fn default() -> Self {
+        Self { bytes: [0; N], len: 0 }
+    }
+}
+
+impl<const N: usize> Small<N> {
+    /// Moves bytes off `chunk` until `wanted`, at most N, are here; returns them once they are.
     pub(crate) fn fill(&mut self, chunk: &mut &[u8], wanted: usize) -> Option<&[u8]> {
-        let missing = wanted.saturating_sub(self.0.len()).min(chunk.len());
+        let wanted = wanted.min(N);
+        let missing = wanted.saturating_sub(self.len).min(chunk.len());
         let (head, rest) = chunk.split_at_checked(missing)?;
-        self.0.extend_from_slice(head);
+        let end = self.len.saturating_add(missing);
+        self.bytes.get_mut(self.len..end)?.copy_from_slice(head);
+        self.len = end;
         *chunk = rest;
-        self.0.get(..wanted)
+        if end < wanted { None } else { self.bytes.get(..wanted) }
     }
 
     /// All that is here.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 
-    /// Forgets everything and gives the memory back.
+    /// Starts again.
     pub(crate) fn clear(&mut self) {
-        self.0 = Vec::new();
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.len = 0;
     }
 }
 
@@ -201,13 +209,15 @@ fn line(mut text: Cow<'_, [u8]>, overlong: bool) -> Line<'_> {
     Line { text, crlf, bare_cr, overlong }
 }
 
-/// Text as an event shows it: only if it is printable ASCII, lower case, at most `limit` bytes.
+/// Text, if it is not empty and every byte of it is a visible ASCII character.
+pub(crate) fn graphic(text: &[u8]) -> Option<&str> {
+    let visible = !text.is_empty() && text.iter().all(u8::is_ascii_graphic);
+    if visible { std::str::from_utf8(text).ok() } else { None }
+}
+
+/// A name as events show it: visible ASCII, lower case, at most `limit` bytes.
 pub(crate) fn name(text: &[u8], limit: usize) -> Option<Box<str>> {
-    let fits = !text.is_empty() && text.len() <= limit;
-    if !fits || !text.iter().all(u8::is_ascii_graphic) {
-        return None;
-    }
-    let text = std::str::from_utf8(text).ok()?;
+    let text = graphic(text).filter(|text| text.len() <= limit)?;
     Some(text.to_ascii_lowercase().into())
 }
 

@@ -125,9 +125,13 @@ impl FlowInspector {
             Outcome::Found(inspector, earlier) => (inspector, earlier),
         };
         let mut sink = Sink { config: &self.config, events, app: &mut self.app };
-        inspector.feed(side, &earlier.first, &mut sink);
-        inspector.feed(side, chunk.get(earlier.taken..).unwrap_or_default(), &mut sink);
-        inspector.feed(side.other(), &earlier.second, &mut sink);
+        let rest = chunk.get(earlier.taken..).unwrap_or_default();
+        let second = &earlier.second;
+        for (side, bytes) in [(side, &*earlier.first), (side, rest), (side.other(), &**second)] {
+            if !bytes.is_empty() {
+                inspector.feed(side, bytes, &mut sink);
+            }
+        }
         for (ended, side) in [(self.client_ended, Side::Client), (self.server_ended, Side::Server)]
         {
             if ended {

@@ -226,8 +226,13 @@ fn informs(status: u16) -> bool {
     (100..200).contains(&status) && status != 101
 }
 
+/// A host as events show it, from a value that may have a port.
+pub(crate) fn normal_host(value: &[u8]) -> Option<Box<str>> {
+    host::normal(host::without_port(value))
+}
+
 /// The server software that a `Server` header names.
-fn software(value: &[u8]) -> Option<AppId> {
+pub(crate) fn software(value: &[u8]) -> Option<AppId> {
     let known: [(&[u8], AppId); 3] =
         [(b"nginx", AppId::NGINX), (b"apache", AppId::APACHE), (b"jetty", AppId::JETTY)];
     known

@@ -9,7 +9,7 @@ use crate::{DpiConfig, Event, Finding, MAX_MESSAGE, Need};
 /// One protocol's reader, from the moment the protocol is recognised. It is given the flow's bytes
 /// from the first one on, and must say [`Sink::application`] at most once.
 pub(crate) trait Inspector: Debug + Send {
-    /// Consumes one chunk; the cut points between chunks never change the events.
+    /// Consumes one chunk, which is not empty; the cut points between chunks never change the events.
     fn feed(&mut self, side: Side, chunk: &[u8], sink: &mut Sink<'_>);
 
     /// `bytes` of a side went by unseen, within what its last `Need::Skip` allowed.

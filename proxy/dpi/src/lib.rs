@@ -8,14 +8,22 @@
 
 mod bytes;
 mod config;
+mod dns;
 mod event;
 mod flow;
 mod http;
+mod http2;
 mod inspector;
+mod mysql;
+mod postgres;
 mod recognise;
 mod redis;
 #[cfg(any(test, feature = "test-util"))]
 pub mod replay;
+mod ssh;
+#[cfg(test)]
+mod testing;
+mod tls;
 
 pub use config::DpiConfig;
 pub use event::{Event, Finding, Interest, MAX_MESSAGE, MAX_NAME, Need};

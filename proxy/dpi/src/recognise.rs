@@ -8,7 +8,7 @@
 
 use outrider_model::Side;
 
-use crate::{http, inspector::Inspector, redis};
+use crate::{dns, http, http2, inspector::Inspector, mysql, postgres, redis, ssh, tls};
 
 /// Longest beginning that is looked at; each recogniser is satisfied or gives up within it.
 pub(crate) const MAX_PREFIX: usize = crate::bytes::MAX_LINE;
@@ -27,21 +27,50 @@ pub(crate) enum Guess {
     Yes,
 }
 
+/// The first bytes of a side.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Prefix<'a> {
+    /// From the first one on.
+    pub(crate) bytes: &'a [u8],
+    /// So many of them were already there when the recogniser last said [`Guess::More`].
+    pub(crate) seen: usize,
+    /// It helps where the bytes alone are not convincing enough.
+    pub(crate) port: u16,
+}
+
+/// How a recogniser is asked.
+type Ask = fn(Prefix<'_>) -> Guess;
+
 /// One entrant of the race.
 struct Recogniser {
     /// Whose bytes it looks at, if that side speaks first.
     side: Side,
-    /// The port helps where the bytes alone are not convincing enough.
-    guess: fn(&[u8], u16) -> Guess,
+    guess: Ask,
     start: fn() -> Box<dyn Inspector>,
 }
 
 /// The entrants. At most 16: [`Race`] has a bit for each.
-const RECOGNISERS: [Recogniser; 3] = [
-    Recogniser { side: Side::Client, guess: http::guess_request, start: http::start },
-    Recogniser { side: Side::Client, guess: redis::guess, start: redis::start },
-    Recogniser { side: Side::Server, guess: http::guess_response, start: http::start },
+const RECOGNISERS: [Recogniser; 11] = [
+    client(http::guess_request, http::start),
+    client(http2::guess, http2::start),
+    client(tls::guess, tls::start),
+    client(tls::guess_v2, tls::start_v2),
+    client(redis::guess, redis::start),
+    client(postgres::guess, postgres::start),
+    client(ssh::guess, ssh::start),
+    client(dns::guess, dns::start),
+    server(ssh::guess, ssh::start),
+    server(mysql::guess, mysql::start),
+    server(http::guess_response, http::start),
 ];
+
+const fn client(guess: Ask, start: fn() -> Box<dyn Inspector>) -> Recogniser {
+    Recogniser { side: Side::Client, guess, start }
+}
+
+const fn server(guess: Ask, start: fn() -> Box<dyn Inspector>) -> Recogniser {
+    Recogniser { side: Side::Server, guess, start }
+}
 
 /// How a race stands after a chunk.
 #[derive(Debug)]
@@ -85,7 +114,7 @@ impl Race {
             return Outcome::Open;
         }
         if self.seen.first.is_empty() {
-            let outcome = self.judge(side, chunk, port);
+            let outcome = self.judge(side, Prefix { bytes: chunk, seen: 0, port });
             if matches!(outcome, Outcome::Open) {
                 self.seen.first.extend_from_slice(chunk);
             }
@@ -93,10 +122,11 @@ impl Race {
         }
         let room = MAX_PREFIX.saturating_sub(self.seen.first.len());
         let taken = chunk.get(..room).unwrap_or(chunk);
+        let seen = self.seen.first.len();
         self.seen.first.extend_from_slice(taken);
         self.seen.taken = taken.len();
         let prefix = std::mem::take(&mut self.seen.first);
-        match self.judge(side, &prefix, port) {
+        match self.judge(side, Prefix { bytes: &prefix, seen, port }) {
             Outcome::Found(inspector, earlier) => {
                 Outcome::Found(inspector, Earlier { first: prefix, ..earlier })
             }
@@ -116,15 +146,15 @@ impl Race {
         self.seen.first.len().saturating_add(self.seen.second.len())
     }
 
-    fn judge(&mut self, side: Side, prefix: &[u8], port: u16) -> Outcome {
-        let prefix = prefix.get(..MAX_PREFIX).unwrap_or(prefix);
+    fn judge(&mut self, side: Side, mut prefix: Prefix<'_>) -> Outcome {
+        prefix.bytes = prefix.bytes.get(..MAX_PREFIX).unwrap_or(prefix.bytes);
         let mut waiting = false;
         for (bit, recogniser) in (0..u16::BITS).zip(&RECOGNISERS) {
             let bit = 1_u16.rotate_left(bit);
             if recogniser.side != side || self.out & bit != 0 {
                 continue;
             }
-            match (recogniser.guess)(prefix, port) {
+            match (recogniser.guess)(prefix) {
                 Guess::Yes => {
                     let earlier = std::mem::take(&mut self.seen);
                     return Outcome::Found((recogniser.start)(), earlier);
@@ -133,7 +163,7 @@ impl Race {
                 Guess::More => waiting = true,
             }
         }
-        if waiting && prefix.len() < MAX_PREFIX { Outcome::Open } else { Outcome::Nobody }
+        if waiting && prefix.bytes.len() < MAX_PREFIX { Outcome::Open } else { Outcome::Nobody }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     Need,
     bytes::pass,
     inspector::{Inspector, Sink},
-    recognise::{Guess, begins},
+    recognise::{Guess, Prefix, begins},
 };
 
 /// Most arguments of a command: Redis's own limit.
@@ -26,7 +26,8 @@ const MAX_INLINE: u32 = 64 * 1024;
 
 /// Whether a client's first bytes are Redis: the head of an array and of its first string, or an
 /// inline PING.
-pub(crate) fn guess(prefix: &[u8], _port: u16) -> Guess {
+pub(crate) fn guess(prefix: Prefix<'_>) -> Guess {
+    let prefix = prefix.bytes;
     if prefix.first() != Some(&b'*') {
         return guess_inline(prefix);
     }

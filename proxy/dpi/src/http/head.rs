@@ -23,6 +23,9 @@ pub(super) enum FieldName {
     Upgrade,
 }
 
+/// Such a header and its value.
+pub(super) type Field<'a> = (FieldName, Cow<'a, [u8]>);
+
 /// How a message's body ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Framing {
@@ -80,7 +83,7 @@ impl Head {
         &mut self,
         side: Side,
         line: Line<'a>,
-    ) -> Result<Option<(FieldName, Cow<'a, [u8]>)>, Fault> {
+    ) -> Result<Option<Field<'a>>, Fault> {
         self.note_end(&line);
         let initial = line.text.first().map_or(0, u8::to_ascii_lowercase);
         let wanted = match (initial, side) {
@@ -119,11 +122,7 @@ impl Head {
     }
 
     /// A line that may be of interest by its first byte.
-    fn candidate<'a>(
-        &mut self,
-        side: Side,
-        line: Line<'a>,
-    ) -> Result<Option<(FieldName, Cow<'a, [u8]>)>, Fault> {
+    fn candidate<'a>(&mut self, side: Side, line: Line<'a>) -> Result<Option<Field<'a>>, Fault> {
         let text: &[u8] = &line.text;
         if let Some(b' ' | b'\t') = text.first() {
             self.folded(text)?;

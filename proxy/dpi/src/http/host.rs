@@ -22,7 +22,7 @@ pub(super) fn of_target(target: &[u8], kind: Kind) -> Option<&[u8]> {
 }
 
 /// Cuts off a port, and the brackets of an IPv6 address.
-pub(crate) fn without_port(value: &[u8]) -> &[u8] {
+pub(super) fn without_port(value: &[u8]) -> &[u8] {
     if let Some(inner) = value.strip_prefix(b"[") {
         return memchr(b']', inner)
             .and_then(|end| inner.get(..end))
@@ -34,7 +34,7 @@ pub(crate) fn without_port(value: &[u8]) -> &[u8] {
 }
 
 /// The form for events: lower case; nothing for what can't be a host.
-pub(crate) fn normal(host: &[u8]) -> Option<Box<str>> {
+pub(super) fn normal(host: &[u8]) -> Option<Box<str>> {
     let strange = |byte: &u8| b"/\\@?#<>\"'`{}|^,;".contains(byte);
     if host.iter().any(strange) { None } else { name(host, MAX_NAME) }
 }

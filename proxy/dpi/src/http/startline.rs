@@ -6,7 +6,7 @@ use outrider_model::AppId;
 use super::pending::Kind;
 use crate::{
     bytes::Line,
-    recognise::{Guess, MAX_PREFIX},
+    recognise::{Guess, MAX_PREFIX, Prefix},
 };
 
 /// Longest method.
@@ -26,7 +26,7 @@ pub(super) struct RequestLine<'a> {
 /// The last part of a request line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Version {
-    /// HTTP/1.x.
+    /// HTTP/1.x, or what is read like it.
     Http {
         /// The x.
         minor: u8,
@@ -57,7 +57,8 @@ pub(super) fn request<'a>(line: &'a Line<'_>) -> Option<RequestLine<'a>> {
     {
         return Some(RequestLine { kind, target: target.trim_ascii_end(), version });
     }
-    let simple = method == b"GET" && rest.first() == Some(&b'/');
+    let spaces = rest.iter().any(|byte| matches!(byte, b' ' | b'\t'));
+    let simple = method == b"GET" && rest.first() == Some(&b'/') && !spaces;
     simple.then_some(RequestLine { kind, target: rest, version: Version::Simple })
 }
 
@@ -83,13 +84,22 @@ pub(super) fn resembles_request(line: &Line<'_>) -> bool {
 
 /// Whether a client's first bytes are HTTP/1: a complete request line, or one that is too long and
 /// has a usual method.
-pub(crate) fn guess_request(prefix: &[u8], _port: u16) -> Guess {
-    let Some(text) = after_empty_lines(prefix) else { return Guess::No };
-    if !text.first().is_none_or(u8::is_ascii_alphabetic) {
+pub(crate) fn guess_request(prefix: Prefix<'_>) -> Guess {
+    let Some(text) = after_empty_lines(prefix.bytes) else { return Guess::No };
+    let other = [&b"SSH-"[..], b"PRI "]
+        .into_iter()
+        .any(|start| text.starts_with(start));
+    if other || !text.first().is_none_or(u8::is_ascii_alphabetic) {
         return Guess::No;
     }
-    let Some(end) = memchr(b'\n', text) else { return guess_cut(text, prefix.len()) };
-    let text = text.get(..end).unwrap_or_default();
+    let empty_lines = prefix.bytes.len().saturating_sub(text.len());
+    // A carriage return that ended the bytes before may not be at the end any more.
+    let checked = prefix.seen.saturating_sub(empty_lines).saturating_sub(1);
+    let fresh = text.get(checked..).unwrap_or_default();
+    let Some(end) = memchr(b'\n', fresh) else {
+        return guess_cut(text, fresh, prefix.bytes.len() >= MAX_PREFIX);
+    };
+    let text = text.get(..checked.saturating_add(end)).unwrap_or_default();
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     if !printable(text) {
         return Guess::No;
@@ -98,19 +108,20 @@ pub(crate) fn guess_request(prefix: &[u8], _port: u16) -> Guess {
     if request(&line).is_some() { Guess::Yes } else { Guess::No }
 }
 
-/// A request line whose end is not here yet.
-fn guess_cut(text: &[u8], seen: usize) -> Guess {
-    let inner = text.strip_suffix(b"\r").unwrap_or(text);
-    let end = inner
+/// A request line whose end is not here yet; `fresh` is what was not looked at before.
+fn guess_cut(text: &[u8], fresh: &[u8], too_long: bool) -> Guess {
+    let fresh = fresh.strip_suffix(b"\r").unwrap_or(fresh);
+    let start = text.get(..MAX_METHOD.saturating_add(1)).unwrap_or(text);
+    let start = start.strip_suffix(b"\r").unwrap_or(start);
+    let end = start
         .iter()
         .position(|byte| *byte == b' ' || *byte == b'\t');
-    let method = inner.get(..end.unwrap_or(inner.len())).unwrap_or_default();
-    if (!method.is_empty() && method_kind(method).is_none()) || !printable(inner) {
+    let method = start.get(..end.unwrap_or(start.len())).unwrap_or_default();
+    if (!method.is_empty() && method_kind(method).is_none()) || !printable(fresh) {
         return Guess::No;
     }
     let usual: [&[u8]; 7] =
         [b"GET /", b"POST /", b"HEAD /", b"PUT /", b"DELETE /", b"PATCH /", b"OPTIONS /"];
-    let too_long = seen >= MAX_PREFIX;
     match too_long {
         true if usual.iter().any(|start| text.starts_with(start)) => Guess::Yes,
         true => Guess::No,
@@ -119,15 +130,15 @@ fn guess_cut(text: &[u8], seen: usize) -> Guess {
 }
 
 /// Whether a server that speaks first speaks HTTP, as it does when it will not wait any longer.
-pub(crate) fn guess_response(prefix: &[u8], _port: u16) -> Guess {
+pub(crate) fn guess_response(prefix: Prefix<'_>) -> Guess {
     const PATTERN: &[u8; 12] = b"HTTP/1.d ddd";
     let fits = |(byte, wanted): (&u8, &u8)| {
         if *wanted == b'd' { byte.is_ascii_digit() } else { byte == wanted }
     };
-    if !prefix.iter().zip(PATTERN).all(fits) {
+    if !prefix.bytes.iter().zip(PATTERN).all(fits) {
         return Guess::No;
     }
-    if prefix.len() < PATTERN.len() { Guess::More } else { Guess::Yes }
+    if prefix.bytes.len() < PATTERN.len() { Guess::More } else { Guess::Yes }
 }
 
 /// What follows the empty lines that are overlooked; `None` if there are too many.
@@ -167,8 +178,10 @@ fn method_kind(method: &[u8]) -> Option<Kind> {
 
 fn version_of(text: &[u8]) -> Option<Version> {
     match text {
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor] => {
-            digit(*minor).map(|minor| Version::Http { minor })
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] => {
+            let (major, minor) = (digit(*major)?, digit(*minor)?);
+            // A server that does not refuse a later version reads it as 1.1.
+            Some(Version::Http { minor: if major > 1 { 1 } else { major.min(minor) } })
         }
         b"RTSP/1.0" | b"RTSP/2.0" => Some(Version::Other(AppId::RTSP)),
         b"SIP/2.0" => Some(Version::Other(AppId::SIP)),
