@@ -77,6 +77,8 @@ pub trait Chunked: Sized {
 }
 
 /// Splits a request into datagrams as the agent does. `request` makes a request of each chunk.
+/// Chunks carry no numbers: if one can't be sent, those after it must not be sent either, or the
+/// peer would take a request with a hole for the whole.
 ///
 /// # Errors
 /// [`WireError::TooLong`] if a single entry does not fit a datagram: nothing should be sent then.
@@ -154,6 +156,15 @@ impl<C: Chunked> Assembler<C> {
             self.discard(oldest.is_some());
         }
         Ok(None)
+    }
+
+    /// Forgets every unfinished sequence: what is left of them will find no start. To be called when
+    /// a chunk was lost or refused before it came here, so that a request with a hole never takes
+    /// effect.
+    pub fn abandon(&mut self) {
+        let lost = u64::try_from(self.pending.len()).unwrap_or(u64::MAX);
+        self.discarded = self.discarded.saturating_add(lost);
+        self.pending.clear();
     }
 
     /// How many sequences were begun and never finished.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use outrider_model::{PolicyAction, Severity, ThreatAction};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A set of bits, unknown ones kept.
 macro_rules! flags {
@@ -36,7 +36,9 @@ macro_rules! flags {
 macro_rules! numbers {
     ($(#[$doc:meta])* $name:ident($int:ty) { $($(#[$item_doc:meta])* $item:ident = $value:expr,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+        #[derive(
+            Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+        )]
         pub struct $name(pub $int);
 
         impl $name {

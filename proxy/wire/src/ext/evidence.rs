@@ -27,18 +27,14 @@ pub struct SampleFlow {
     /// Where it was meant to go.
     pub server: SocketAddr,
     /// IP protocol.
-    #[serde(with = "json::proto")]
     pub proto: IpProto,
     /// Whether the workload is the server.
     pub inbound: bool,
     /// What it speaks.
-    #[serde(with = "json::app")]
     pub app: AppId,
     /// The deciding rule.
-    #[serde(with = "json::rule")]
     pub rule: RuleId,
     /// What policy says.
-    #[serde(with = "json::action")]
     pub action: ActionCode,
     /// HTTP's host.
     #[serde(default, skip_serializing_if = "String::is_empty")]

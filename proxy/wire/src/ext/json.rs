@@ -1,7 +1,7 @@
 //! Bodies that are JSON text.
 
-use outrider_model::{AppId, MacAddr, RuleId};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use outrider_model::MacAddr;
+use serde::{Deserialize, Serialize};
 
 use crate::{Reader, WireError, Writer, error::within, limits::MAX_TEXT, request::fields};
 
@@ -27,39 +27,11 @@ pub(super) fn short(text: &str) -> Result<(), WireError> {
     within("text bytes", text.len(), MAX_TEXT)
 }
 
-/// Declares how a number of the vocabulary reads in JSON.
-macro_rules! number {
-    ($name:ident: $type:ident($int:ty)) => {
-        pub(super) mod $name {
-            use super::{Deserialize, Deserializer, Serialize, Serializer, $type};
-
-            pub(in crate::ext) fn serialize<S: Serializer>(
-                value: &$type,
-                serializer: S,
-            ) -> Result<S::Ok, S::Error> {
-                value.0.serialize(serializer)
-            }
-
-            pub(in crate::ext) fn deserialize<'de, D: Deserializer<'de>>(
-                deserializer: D,
-            ) -> Result<$type, D::Error> {
-                <$int>::deserialize(deserializer).map($type)
-            }
-        }
-    };
-}
-
-number!(app: AppId(u32));
-number!(rule: RuleId(u32));
-number!(proto: IpProto(u8));
-number!(action: ActionCode(u8));
-
-use crate::ActionCode;
-use outrider_model::IpProto;
-
 /// MAC addresses as text.
 pub(super) mod macs {
-    use super::{Deserialize, Deserializer, Error, MacAddr, Serializer};
+    use serde::{Deserializer, Serializer, de::Error};
+
+    use super::{Deserialize, MacAddr};
 
     pub(in crate::ext) fn serialize<S: Serializer>(
         macs: &[MacAddr],

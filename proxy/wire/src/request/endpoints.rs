@@ -85,15 +85,12 @@ pub struct CfgMac {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub struct ListeningPort {
     /// TCP or UDP.
-    #[serde(serialize_with = "go::proto")]
     pub ip_proto: IpProto,
     /// The port.
     pub port: u16,
     /// Application.
-    #[serde(serialize_with = "go::app")]
     pub app: AppId,
     /// Server software.
-    #[serde(serialize_with = "go::app")]
     pub server: AppId,
 }
 

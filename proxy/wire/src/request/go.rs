@@ -2,7 +2,7 @@
 
 use std::io;
 
-use outrider_model::{AppId, IpProto, MacAddr, RuleId};
+use outrider_model::MacAddr;
 use serde::{Serialize, Serializer};
 use serde_json::ser::{Formatter, Serializer as JsonSerializer};
 
@@ -71,16 +71,4 @@ pub(super) fn macs<S: Serializer>(macs: &List<MacAddr>, serializer: S) -> Result
     } else {
         serializer.collect_seq(macs.iter().copied().map(MacText))
     }
-}
-
-pub(super) fn app<S: Serializer>(app: &AppId, serializer: S) -> Result<S::Ok, S::Error> {
-    app.0.serialize(serializer)
-}
-
-pub(super) fn rule<S: Serializer>(rule: &RuleId, serializer: S) -> Result<S::Ok, S::Error> {
-    rule.0.serialize(serializer)
-}
-
-pub(super) fn proto<S: Serializer>(proto: &IpProto, serializer: S) -> Result<S::Ok, S::Error> {
-    proto.0.serialize(serializer)
 }

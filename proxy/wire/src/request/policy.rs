@@ -42,7 +42,6 @@ pub struct Policy {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Rule {
     /// Reported with what it decides.
-    #[serde(serialize_with = "go::rule")]
     pub id: RuleId,
     /// Low end of the client's range; all zero without a high end: any external client.
     #[serde(rename = "sip")]
@@ -62,7 +61,6 @@ pub struct Rule {
     #[serde(rename = "portr")]
     pub port_end: u16,
     /// 0 for TCP and UDP (and ICMP where that is subject to policy).
-    #[serde(serialize_with = "go::proto")]
     pub proto: IpProto,
     /// What it says.
     pub action: ActionCode,
@@ -83,12 +81,11 @@ pub struct Rule {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct RuleApp {
     /// Any, unidentified, or one.
-    #[serde(serialize_with = "go::app")]
     pub app: AppId,
     /// What it says.
     pub action: ActionCode,
     /// Reported with what it decides.
-    #[serde(rename = "rid", serialize_with = "go::rule")]
+    #[serde(rename = "rid")]
     pub rule: RuleId,
 }
 
