@@ -11,6 +11,8 @@ use outrider_model::MacAddr;
 use outrider_policy::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::gone::Gone;
+
 /// Workloads that one node may have.
 pub const MAX_WORKLOADS: usize = 4_096;
 
@@ -138,12 +140,22 @@ pub struct Directory {
     by_address: HashMap<IpAddr, Arc<str>>,
     hosts: BTreeSet<IpAddr>,
     internal: Vec<IpNet>,
+    gone: Gone,
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
-    workload: Workload,
-    group: Group,
+pub(crate) struct Entry {
+    pub(crate) workload: Workload,
+    pub(crate) group: Group,
+}
+
+impl Entry {
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
+        self.workload
+            .addresses
+            .iter()
+            .any(|own| own.to_canonical() == address)
+    }
 }
 
 impl Directory {
@@ -157,17 +169,20 @@ impl Directory {
             return Err(LearnError::TooManyWorkloads);
         }
         let group = workload.group();
+        self.gone.remove(&workload.uid);
         self.workloads
             .insert(Arc::clone(&workload.uid), Entry { workload, group });
         self.index();
         Ok(())
     }
 
-    /// Removes a workload; says whether it was there.
-    pub fn remove(&mut self, uid: &str) -> bool {
-        let was_there = self.workloads.remove(uid).is_some();
+    /// Removes a workload; says whether it was there. For some minutes, reports by and about it are
+    /// still understood.
+    pub fn remove(&mut self, uid: &str, now: u64) -> bool {
+        let Some(entry) = self.workloads.remove(uid) else { return false };
+        self.gone.add(entry, now);
         self.index();
-        was_there
+        true
     }
 
     /// Says which addresses are the nodes'.
@@ -197,12 +212,20 @@ impl Directory {
         self.workloads.values().map(|entry| &entry.workload)
     }
 
-    /// What an address stands for.
+    /// What an address stands for now.
     #[must_use]
     pub fn endpoint(&self, address: IpAddr) -> Endpoint {
+        self.endpoint_at(address, u64::MAX)
+    }
+
+    /// What an address stood for when a flow began.
+    #[must_use]
+    pub fn endpoint_at(&self, address: IpAddr, began: u64) -> Endpoint {
         let address = address.to_canonical();
         if let Some(uid) = self.by_address.get(&address) {
             Endpoint::Workload(Arc::clone(uid))
+        } else if let Some(entry) = self.gone.at(address, began) {
+            Endpoint::Workload(Arc::clone(&entry.workload.uid))
         } else if self.hosts.contains(&address) {
             Endpoint::Host(address)
         } else if self.is_internal(address) {
@@ -216,7 +239,7 @@ impl Directory {
     #[must_use]
     pub fn group(&self, endpoint: &Endpoint) -> Option<Group> {
         Some(match endpoint {
-            Endpoint::Workload(uid) => self.workloads.get(uid)?.group.clone(),
+            Endpoint::Workload(uid) => self.entry(uid)?.group.clone(),
             Endpoint::Host(_) => Group::named(Group::NODES),
             Endpoint::Unmanaged(address) => {
                 Group(format!("{}{address}", Endpoint::UNMANAGED_PREFIX).into())
@@ -230,8 +253,8 @@ impl Directory {
     pub fn name(&self, endpoint: &Endpoint) -> String {
         match endpoint {
             Endpoint::Workload(uid) => self
-                .get(uid)
-                .map_or_else(|| uid.to_string(), |workload| workload.name.clone()),
+                .entry(uid)
+                .map_or_else(|| uid.to_string(), |entry| entry.workload.name.clone()),
             Endpoint::Host(address) => format!("Host:{address}"),
             Endpoint::Unmanaged(address) => address.to_string(),
             Endpoint::External => Group::EXTERNAL.into(),
@@ -242,9 +265,14 @@ impl Directory {
     #[must_use]
     pub fn is_managed(&self, endpoint: &Endpoint) -> bool {
         match endpoint {
-            Endpoint::Workload(uid) => self.get(uid).is_some_and(|workload| workload.managed),
+            Endpoint::Workload(uid) => self.entry(uid).is_some_and(|entry| entry.workload.managed),
             _ => false,
         }
+    }
+
+    /// A workload that is here, or left a moment ago.
+    pub(crate) fn entry(&self, uid: &str) -> Option<&Entry> {
+        self.workloads.get(uid).or_else(|| self.gone.get(uid))
     }
 
     pub(crate) fn hosts(&self) -> impl Iterator<Item = IpAddr> {
@@ -272,6 +300,7 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MAX_GONE;
 
     fn workload(uid: &str, addresses: Vec<IpAddr>) -> Workload {
         Workload {
@@ -321,8 +350,40 @@ mod tests {
         directory
             .enter(workload("b", vec![ip("10.0.0.2")]))
             .unwrap();
-        assert!(directory.remove("a") && !directory.remove("a"));
+        assert!(directory.remove("a", 5) && !directory.remove("a", 5));
         assert_eq!(directory.endpoint(ip("10.0.0.2")), Endpoint::Workload("b".into()));
+    }
+
+    #[test]
+    fn who_left_is_still_understood_for_flows_that_began_before() {
+        let mut directory = Directory::default();
+        directory
+            .enter(workload("a", vec![ip("10.0.0.2")]))
+            .unwrap();
+        directory.remove("a", 100);
+        assert!(directory.get("a").is_none());
+        let a = Endpoint::Workload("a".into());
+        assert_eq!(directory.endpoint_at(ip("10.0.0.2"), 100), a);
+        assert_eq!(directory.endpoint_at(ip("10.0.0.2"), 101), directory.endpoint(ip("10.0.0.2")));
+        assert_eq!(directory.group(&a).unwrap().name(), "nv.a.default");
+        directory
+            .enter(workload("b", vec![ip("10.0.0.2")]))
+            .unwrap();
+        assert_eq!(directory.endpoint_at(ip("10.0.0.2"), 1), Endpoint::Workload("b".into()));
+        directory.remove("b", 1_000);
+        assert_eq!(directory.group(&a), None, "it is forgotten in time");
+    }
+
+    #[test]
+    fn who_left_is_bounded() {
+        let mut directory = Directory::default();
+        for at in 0..=MAX_GONE {
+            directory
+                .enter(workload(&at.to_string(), Vec::new()))
+                .unwrap();
+            directory.remove(&at.to_string(), u64::try_from(at).unwrap() / 10);
+        }
+        assert!(directory.entry("0").is_none() && directory.entry("1").is_some());
     }
 
     #[test]

@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn the_oldest_make_room() {
         let (mut kept, mut gone) = (Kept::new(32), Vec::new());
-        for at in 0..33 {
+        for at in 0..33u32 {
             kept.change_or_make(&at, || 100 - u64::from(at % 32), |value| gone.push(value));
         }
         gone.sort_unstable();

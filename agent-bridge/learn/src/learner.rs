@@ -1,10 +1,6 @@
 //! All of it together: rows in, conversations, violations, rules and policy out.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use outrider_model::{AppId, Mode, PolicyAction, RuleId};
 use serde::{Deserialize, Serialize};
@@ -14,6 +10,7 @@ use crate::{
     FlowSample, Group, LearnKey, Row, Rule, Sample, Settings, Totals, Violation,
     compile::Compiler,
     conversations::{Conversations, Weight},
+    directory::Entry,
     rules::Rules,
     violations::Violations,
 };
@@ -93,15 +90,16 @@ impl Learner {
     pub fn observe(&mut self, row: &Row) -> bool {
         let totals = &mut self.totals;
         totals.rows = totals.rows.saturating_add(1);
-        let ends = ends(&self.directory, &row.reporter, row.inbound, (row.client, row.server));
-        let (Some((client, server)), Some(reporter)) = (ends, self.directory.get(&row.reporter))
-        else {
+        let peer = if row.inbound { row.client } else { row.server };
+        let peer = self.directory.endpoint_at(peer, row.first_seen);
+        let Some(reporter) = self.directory.entry(&row.reporter) else {
             totals.unknown_reporters = totals.unknown_reporters.saturating_add(1);
             totals.unknown_sessions = totals.unknown_sessions.saturating_add(row.sessions);
             totals.unknown_bytes = totals.unknown_bytes.saturating_add(row.bytes);
             return false;
         };
-        let mode = self.mode(&reporter.group());
+        let mode = self.mode(&reporter.group);
+        let (client, server) = ends(reporter, row.inbound, peer);
         let is_mirror = !row.inbound && self.directory.is_managed(&server);
         let weight = if is_mirror { Weight::Mirror } else { Weight::Full };
         let key =
@@ -115,9 +113,10 @@ impl Learner {
 
     /// Takes in one flow as an example; it is not counted.
     pub fn sample(&mut self, sample: &Sample) {
-        let addresses = (sample.client.ip(), sample.server.ip());
-        let ends = ends(&self.directory, &sample.reporter, sample.inbound, addresses);
-        let Some((client, server)) = ends else { return };
+        let Some(reporter) = self.directory.entry(&sample.reporter) else { return };
+        let peer = if sample.inbound { sample.client.ip() } else { sample.server.ip() };
+        let peer = self.directory.endpoint_at(peer, sample.at);
+        let (client, server) = ends(reporter, sample.inbound, peer);
         let (proto, port) = (sample.proto, sample.server.port());
         let key = ConversationKey { client, server, proto, port, app: sample.app };
         self.conversations.name(&key, sample);
@@ -264,19 +263,10 @@ impl Learner {
     }
 }
 
-/// Who talks to whom; `None` if the reporter is unknown. Its own end is itself, whatever the
-/// address.
-fn ends(
-    directory: &Directory,
-    reporter: &str,
-    inbound: bool,
-    (client, server): (IpAddr, IpAddr),
-) -> Option<(Endpoint, Endpoint)> {
-    let own = Endpoint::Workload(Arc::clone(&directory.get(reporter)?.uid));
-    Some(match inbound {
-        true => (directory.endpoint(client), own),
-        false => (own, directory.endpoint(server)),
-    })
+/// Who talks to whom. The reporter's own end is itself, whatever the address.
+fn ends(reporter: &Entry, inbound: bool, peer: Endpoint) -> (Endpoint, Endpoint) {
+    let own = Endpoint::Workload(Arc::clone(&reporter.workload.uid));
+    if inbound { (peer, own) } else { (own, peer) }
 }
 
 /// Joins the parts of a record's key by what none of them holds.

@@ -10,6 +10,7 @@ mod conversations;
 mod directory;
 mod evidence;
 mod explain;
+mod gone;
 mod kept;
 mod learner;
 mod row;
@@ -17,6 +18,8 @@ mod rules;
 mod settings;
 mod tally;
 mod violations;
+#[cfg(test)]
+mod world;
 
 pub use compile::CompiledPolicy;
 pub use conversations::{Conversation, ConversationKey, MAX_CONVERSATIONS, MAX_NAMES, Totals};
@@ -25,6 +28,7 @@ pub use directory::{
 };
 pub use evidence::{Evidence, FlowSample, MAX_CLIENTS, MAX_SAMPLES};
 pub use explain::{Explanation, Judgement, Place, Question};
+pub use gone::MAX_GONE;
 pub use learner::{Change, Learner, Record};
 pub use row::{Row, Sample};
 pub use rules::{Candidate, FIRST_RULE, LAST_RULE, LearnKey, MAX_CANDIDATES, Rule};

@@ -59,6 +59,8 @@ pub struct Sample {
     pub proto: IpProto,
     /// The application.
     pub app: AppId,
+    /// When, Unix seconds.
+    pub at: u64,
     /// Names that the client asked for.
     pub names: Vec<Box<str>>,
 }
