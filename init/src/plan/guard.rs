@@ -8,16 +8,12 @@ use crate::settings::{Guard, Mode, Ports, Settings};
 
 /// Guard on the way out.
 const OUT_CHAIN: &str = "OUTRIDER_GUARD_OUT";
-/// What the workload's own sockets send past the proxy.
-const APP_CHAIN: &str = "OUTRIDER_GUARD_APP";
 /// Guard on the way in.
 const IN_CHAIN: &str = "OUTRIDER_GUARD_IN";
 
 /// The guard's chains; none if the guard is off and invalid segments may pass.
 pub(super) fn chains(settings: &Settings) -> Vec<Chain> {
-    let app = if settings.guard == Guard::Off { Vec::new() } else { app_rules(settings) };
     vec![
-        Chain { table: Table::Mangle, name: APP_CHAIN, hook: None, rules: app },
         Chain {
             table: Table::Mangle,
             name: OUT_CHAIN,
@@ -62,11 +58,7 @@ fn out_rules(settings: &Settings) -> Vec<Rule> {
     for owner in proxy_owners(settings) {
         rules.push(Rule::new("the proxy's own packets", owner, Target::Return));
     }
-    rules.push(Rule::new(
-        "a process other than the proxy",
-        all_of(vec![Match::HasSocket], &scope),
-        Target::Jump(APP_CHAIN),
-    ));
+    rules.extend(app_rules(settings, &scope));
     rules.push(Rule::new(
         "packets without an owner: the kernel's part in a known flow",
         all_of(vec![Match::State(State::Known)], &scope),
@@ -78,17 +70,19 @@ fn out_rules(settings: &Settings) -> Vec<Rule> {
 }
 
 /// What a process of the workload sends directly: only what the settings exclude from capture.
-fn app_rules(settings: &Settings) -> Vec<Rule> {
-    let reply = [Match::Reply];
-    let mut rules = super::inbound::selection(settings, Match::SourcePorts, &reply, &Target::Drop);
-    let when = vec![TCP, Match::Reply];
+fn app_rules(settings: &Settings, scope: &[Match]) -> Vec<Rule> {
+    let app = [Match::HasSocket];
+    let answer = [Match::HasSocket, Match::Reply];
+    let drop = Target::Drop;
+    let mut rules = super::inbound::selection(settings, Match::SourcePorts, &answer, &drop);
+    let when = all_of(vec![TCP], &answer);
     rules.push(Rule::new("answers on ports that are not captured", when, Target::Return));
-    rules.extend(super::outbound::selection(settings, &Target::Drop));
-    if settings.guard == Guard::All {
-        rules.push(Rule::new("connections that are not captured", vec![TCP], Target::Return));
-        rules.extend(discovery(settings));
-        rules.push(Rule::new("nothing but TCP is captured", Vec::new(), Target::Drop));
-    }
+    rules.extend(super::outbound::selection(settings, &app, &drop));
+    let when = all_of(vec![TCP], &app);
+    rules.push(Rule::new("connections that are not captured", when, Target::Return));
+    rules.extend(discovery(settings));
+    let when = all_of(app.to_vec(), scope);
+    rules.push(Rule::new("the workload's packets that nothing captures", when, drop));
     rules
 }
 

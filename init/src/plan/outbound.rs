@@ -25,7 +25,7 @@ pub(super) fn chains(settings: &Settings) -> Vec<Chain> {
         rules.extend(questions);
         rules.push(loopback);
     }
-    rules.extend(selection(settings, &Target::Redirect(settings.outbound_port)));
+    rules.extend(selection(settings, &[], &Target::Redirect(settings.outbound_port)));
     vec![Chain { table: Table::Nat, name: CHAIN, hook: Some(Hook::Output), rules }]
 }
 
@@ -76,24 +76,25 @@ fn transparent_delivery(settings: &Settings) -> Vec<Rule> {
 }
 
 /// Which outbound connections are left alone, and which get `then`.
-pub(super) fn selection(settings: &Settings, then: &Target) -> Vec<Rule> {
-    let mut rules = groups(settings);
-    rules.extend(destinations(settings, &[], then));
+pub(super) fn selection(settings: &Settings, given: &[Match], then: &Target) -> Vec<Rule> {
+    let mut rules = groups(settings, given);
+    rules.extend(destinations(settings, given, then));
     rules
 }
 
-fn groups(settings: &Settings) -> Vec<Rule> {
+fn groups(settings: &Settings, given: &[Match]) -> Vec<Rule> {
     let mut rules: Vec<Rule> = settings
         .exclude_groups
         .iter()
         .map(|gid| {
-            Rule::new("group excluded by the settings", vec![Match::Gid(*gid)], Target::Return)
+            let when = all_of(vec![Match::Gid(*gid)], given);
+            Rule::new("group excluded by the settings", when, Target::Return)
         })
         .collect();
     if let Groups::Only(gids) = &settings.groups {
         rules.push(Rule::new(
             "only the groups that were asked for",
-            vec![Match::NotGids(gids.clone())],
+            all_of(vec![Match::NotGids(gids.clone())], given),
             Target::Return,
         ));
     }

@@ -4,7 +4,7 @@
 pub(crate) mod probe;
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +21,11 @@ pub(crate) mod addr {
     pub(crate) const PEER: [&str; 2] = ["10.77.0.1", "fd77::1"];
     /// A host behind the peer.
     pub(crate) const REMOTE: [&str; 2] = ["192.0.2.10", "2001:db8::10"];
+    /// A host behind the peer, in networks that some settings exclude.
+    pub(crate) const REMOTE_EXCLUDED: [&str; 2] = ["198.51.100.10", "2001:db8:8::10"];
+    /// The second network, `net1`: pod and peer.
+    pub(crate) const OTHER_NET: [[&str; 2]; 2] =
+        [["10.78.0.2", "fd78::2"], ["10.78.0.1", "fd78::1"]];
 }
 
 /// Who opens a connection.
@@ -34,6 +39,7 @@ pub(crate) struct Sender {
 
 pub(crate) const ROOT: Sender = Sender { name: "root", uid: 0, gid: 0 };
 pub(crate) const APP: Sender = Sender { name: "app", uid: 1000, gid: 1000 };
+pub(crate) const BATCH: Sender = Sender { name: "batch", uid: 1001, gid: 2000 };
 pub(crate) const PROXY: Sender = Sender { name: "proxy", uid: 1771, gid: 1771 };
 
 /// Connections to try before a world is given up.
@@ -58,20 +64,24 @@ impl Namespace {
     /// Does `work` on a thread of its own in this namespace, with sockets owned by `sender`.
     pub(crate) fn run<T: Send>(&self, sender: Sender, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
+            let enter = self.entrance(sender);
             let thread = scope.spawn(|| {
-                self.enter(sender);
+                enter();
                 work()
             });
             thread.join().expect("a probe does not panic")
         })
     }
 
-    /// Moves the calling thread here; its sockets are owned by `sender`.
-    pub(crate) fn enter(&self, sender: Sender) {
-        let file = File::open(PathBuf::from("/run/netns").join(&self.name)).expect("namespace");
-        setns(file, CloneFlags::CLONE_NEWNET).expect("setns");
-        setfsgid(Gid::from_raw(sender.gid));
-        setfsuid(Uid::from_raw(sender.uid));
+    /// What moves a thread here, with sockets owned by `sender`.
+    pub(crate) fn entrance(&self, sender: Sender) -> impl FnOnce() + Send + use<> {
+        let path = PathBuf::from("/run/netns").join(&self.name);
+        move || {
+            let file = File::open(path).expect("namespace");
+            setns(file, CloneFlags::CLONE_NEWNET).expect("setns");
+            setfsgid(Gid::from_raw(sender.gid));
+            setfsuid(Uid::from_raw(sender.uid));
+        }
     }
 
     /// Runs a program here.
@@ -136,16 +146,24 @@ impl World {
 
     fn connect(&self) {
         let (pod, peer) = (&self.pod.name, &self.peer.name);
-        ip(&format!("link add eth0 netns {pod} type veth peer name eth0 netns {peer}"));
-        for (name, addrs) in [(pod, addr::POD), (peer, addr::PEER)] {
-            // Addresses come at once and without duplicate detection, which would change the picture later.
-            ip(&format!("-n {name} link set eth0 addrgenmode none"));
-            ip(&format!("-n {name} address add {}/24 dev eth0", addrs[0]));
-            ip(&format!("-n {name} address add {}/64 dev eth0 nodad", addrs[1]));
-            ip(&format!("-n {name} link set eth0 up"));
+        let [pod_other, peer_other] = addr::OTHER_NET;
+        for (link, pod_addrs, peer_addrs) in
+            [("eth0", addr::POD, addr::PEER), ("net1", pod_other, peer_other)]
+        {
+            ip(&format!("link add {link} netns {pod} type veth peer name {link} netns {peer}"));
+            for (name, addrs, number) in [(pod, pod_addrs, 2), (peer, peer_addrs, 1)] {
+                // Addresses come at once, without duplicate detection, which would change the picture later.
+                ip(&format!("-n {name} link set {link} addrgenmode none"));
+                ip(&format!("-n {name} address add {}/24 dev {link}", addrs[0]));
+                ip(&format!("-n {name} address add {}/64 dev {link} nodad", addrs[1]));
+                ip(&format!("-n {name} address add fe80::{number}/64 dev {link} nodad"));
+                ip(&format!("-n {name} link set {link} up"));
+            }
         }
-        ip(&format!("-n {peer} address add {}/32 dev lo", addr::REMOTE[0]));
-        ip(&format!("-n {peer} address add {}/128 dev lo nodad", addr::REMOTE[1]));
+        for remote in [addr::REMOTE, addr::REMOTE_EXCLUDED] {
+            ip(&format!("-n {peer} address add {}/32 dev lo", remote[0]));
+            ip(&format!("-n {peer} address add {}/128 dev lo nodad", remote[1]));
+        }
         ip(&format!("-n {pod} route add default via {}", addr::PEER[0]));
         ip(&format!("-n {pod} -6 route add default via {}", addr::PEER[1]));
     }
@@ -155,22 +173,40 @@ impl World {
             probe::serve(&self.pod, PROXY, "proxy", port);
         }
         probe::serve(&self.pod, PROXY, "health", 15120);
+        probe::serve_udp(&self.pod, PROXY, "dns", "127.0.0.1:15153");
+        probe::serve_udp(&self.pod, PROXY, "dns", "[::1]:15153");
+        probe::serve(&self.pod, PROXY, "dns", 15153);
         for port in [8080, 8081] {
             probe::serve(&self.pod, APP, "app", port);
         }
-        for port in [8080, 9000, 9001] {
+        for addr in ["127.0.0.1:53", "[::1]:53", "10.77.0.2:8080", "[fd77::2]:8080"] {
+            probe::serve_udp(&self.pod, APP, "app", addr);
+        }
+        for port in [53, 8080, 9000, 9001] {
             probe::serve(&self.peer, ROOT, "remote", port);
+        }
+        for port in [53, 9000] {
+            for ip in addr::REMOTE {
+                let ip: IpAddr = ip.parse().expect("address");
+                let addr = SocketAddr::new(ip, port).to_string();
+                probe::serve_udp(&self.peer, ROOT, "remote", &addr);
+            }
         }
     }
 
     /// Waits until both know each other's link addresses: neighbour discovery must not be part of an outcome.
     fn warm_up(&self) {
         for family in 0..2 {
-            let remote = SocketAddr::new(addr::REMOTE[family].parse().expect("address"), 9000);
-            let pod = SocketAddr::new(addr::POD[family].parse().expect("address"), 8080);
-            for (from, to) in [(&self.pod, remote), (&self.peer, pod)] {
+            let [own_other, peer_other] = addr::OTHER_NET.map(|addrs| addrs[family]);
+            for (from, to, port) in [
+                (&self.pod, addr::REMOTE[family], 9000),
+                (&self.pod, peer_other, 9000),
+                (&self.peer, addr::POD[family], 8080),
+                (&self.peer, own_other, 8080),
+            ] {
+                let to = SocketAddr::new(to.parse().expect("address"), port);
                 let reached = |_| {
-                    from.run(ROOT, || probe::connect(to, None))
+                    from.run(ROOT, || probe::connect(to, probe::Options::default()))
                         .contains(" from ")
                 };
                 assert!((0..ATTEMPTS).any(reached), "{to} is not reachable");
@@ -187,6 +223,14 @@ impl World {
     /// The rules in force, of both families and both builds of the tools, without times and counters.
     pub(crate) fn rules(&self) -> String {
         let mut text = String::new();
+        text.push_str(&self.pod.output("nft", &["list", "tables"]));
+        if text.contains("inet outrider") {
+            text.push_str(
+                &self
+                    .pod
+                    .output("nft", &["list", "table", "inet", "outrider"]),
+            );
+        }
         for tool in ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"] {
             let saved = self.pod.output(&format!("{tool}-save"), &[]);
             let lines = saved.lines().filter(|line| !line.starts_with('#'));

@@ -1,121 +1,30 @@
-//! Real rules in real namespaces: who answers whom, and what they saw.
+//! Apply, apply again, replace, remove: nothing is lost on the way and nothing stays.
 
-mod world;
-
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use world::addr::{PEER, POD, REMOTE};
-use world::{APP, Namespace, PROXY, ROOT, Sender, World, probe};
-
-/// One flow of an outcome map.
-struct Probe<'a> {
-    from: &'a Namespace,
-    sender: Sender,
-    to: &'a str,
-    port: u16,
-    source: Option<&'a str>,
-}
-
-impl Probe<'_> {
-    fn run(&self) -> String {
-        let to = SocketAddr::new(self.to.parse().expect("address"), self.port);
-        let source = self
-            .source
-            .map(|text| text.parse::<IpAddr>().expect("address"));
-        self.from
-            .run(self.sender, move || probe::connect(to, source))
-    }
-
-    fn line(&self, names: &str) -> String {
-        let to = SocketAddr::new(self.to.parse().expect("address"), self.port);
-        let source = self
-            .source
-            .map(|text| format!(" by {text}"))
-            .unwrap_or_default();
-        format!("{names} > {to}{source}: {}\n", self.run())
-    }
-}
-
-/// The outcome map of one family (0 is IPv4).
-fn outcomes(world: &World, family: usize) -> String {
-    let (loopback, delivery) = [("127.0.0.1", "127.0.0.6"), ("::1", "::6")][family];
-    let (pod, remote) = (POD[family], REMOTE[family]);
-    let inside = |sender, to, port, source| {
-        let probe = Probe { from: &world.pod, sender, to, port, source };
-        probe.line(sender.name)
-    };
-    let outside = |port| {
-        let probe = Probe { from: &world.peer, sender: ROOT, to: pod, port, source: None };
-        probe.line("peer")
-    };
-    let mut map = String::new();
-    for sender in [APP, ROOT, PROXY] {
-        for (to, port) in [(remote, 9000), (remote, 9), (PEER[family], 9000)] {
-            map += &inside(sender, to, port, None);
-        }
-        for (to, port) in [(pod, 8080), (loopback, 8080), (loopback, 9), (pod, 15106), (pod, 15101)]
-        {
-            map += &inside(sender, to, port, None);
-        }
-        map += &inside(sender, pod, 8080, Some(delivery));
-        map += &inside(sender, loopback, 15106, None);
-    }
-    for port in [8080, 9, 15106, 15101, 15100, 15120, 22] {
-        map += &outside(port);
-    }
-    map
-}
-
-fn whole_map(world: &World) -> String {
-    format!("# IPv4\n{}# IPv6\n{}", outcomes(world, 0), outcomes(world, 1))
-}
-
-/// Compares with a reviewed file; `OUTRIDER_BLESS=1` writes it instead.
-fn compare(file: &str, text: &str) {
-    let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
-    if std::env::var_os("OUTRIDER_BLESS").is_some() {
-        std::fs::write(&path, text).expect("write the golden file");
-    }
-    same(&std::fs::read_to_string(&path).expect("a golden file"), text);
-}
-
-/// Two texts are equal; says which lines are not.
-fn same(expected: &str, found: &str) {
-    let only = |one: &str, other: &str| -> Vec<String> {
-        let absent = |line: &&str| !other.lines().any(|known| known == *line);
-        one.lines().filter(absent).map(str::to_owned).collect()
-    };
-    let (missing, surplus) = (only(expected, found), only(found, expected));
-    assert!(expected == found, "missing: {missing:#?}\nsurplus: {surplus:#?}");
-}
-
-#[test]
-fn redirect_outcomes_are_the_reviewed_map_with_both_builds() {
-    for variant in ["nft", "legacy"] {
-        let Some(world) = World::new() else { return };
-        world.init_ok(&["apply", "--iptables-variant", variant]);
-        compare("outcomes-redirect.txt", &whole_map(&world));
-    }
-}
+use crate::outcomes::{BACKENDS, whole_map};
+use crate::same;
+use crate::world::addr::{POD, REMOTE};
+use crate::world::probe::{self, Options};
+use crate::world::{APP, ROOT, World};
 
 #[test]
 fn cleanup_leaves_the_namespace_as_it_was() {
-    for variant in ["nft", "legacy"] {
+    for (backend, chosen) in BACKENDS {
         let Some(world) = World::new() else { return };
         // Rules of someone else stay, in their places.
-        let tool = format!("iptables-{variant}");
         world
             .pod
-            .output(&tool, &["-t", "nat", "-A", "OUTPUT", "-p", "253", "-j", "RETURN"]);
+            .output("iptables", &["-t", "nat", "-A", "OUTPUT", "-p", "253", "-j", "RETURN"]);
         let before = [significant(&world.rules()), addresses(&world), whole_map(&world)];
-        world.init_ok(&["apply", "--iptables-variant", variant, "--mode", "tproxy"]);
-        world.init_ok(&["apply", "--iptables-variant", variant]);
+        world.init_ok(&[&["apply", "--mode", "tproxy", "--dns", "all"], chosen].concat());
+        world.init_ok(&[&["apply"], chosen].concat());
         world.init_ok(&["cleanup"]);
         let after = [significant(&world.rules()), addresses(&world), whole_map(&world)];
         for (before, after) in before.iter().zip(&after) {
-            same(before, after);
+            same(backend, before, after);
         }
         assert!(world.init_ok(&["cleanup"]).contains("nothing to remove"));
     }
@@ -142,14 +51,14 @@ fn addresses(world: &World) -> String {
 
 #[test]
 fn applying_again_changes_nothing() {
-    for variant in ["nft", "legacy"] {
+    for (backend, chosen) in BACKENDS {
         let Some(world) = World::new() else { return };
-        world.init_ok(&["apply", "--iptables-variant", variant]);
+        world.init_ok(&[&["apply"], chosen].concat());
         let first = [world.rules(), addresses(&world)];
-        let report = world.init_ok(&["apply"]);
+        let report = world.init_ok(&[&["apply"], chosen].concat());
         assert!(report.contains("unchanged"), "{report}");
-        same(&first[0], &world.rules());
-        same(&first[1], &addresses(&world));
+        same(backend, &first[0], &world.rules());
+        same(backend, &first[1], &addresses(&world));
     }
 }
 
@@ -167,9 +76,9 @@ fn moves_to_the_other_build_without_leaving_rules_in_both() {
 
 #[test]
 fn replacing_leaves_no_uncaptured_instant() {
-    for variant in ["nft", "legacy"] {
+    for (_, chosen) in BACKENDS {
         let Some(world) = World::new() else { return };
-        world.init_ok(&["apply", "--iptables-variant", variant]);
+        world.init_ok(&[&["apply"], chosen].concat());
         let over = AtomicBool::new(false);
         let (outbound, inbound) = thread::scope(|scope| {
             let outbound = scope.spawn(|| {
@@ -182,7 +91,9 @@ fn replacing_leaves_no_uncaptured_instant() {
             });
             for round in 0..20 {
                 let excluded = if round % 2 == 0 { "1" } else { "2" };
-                world.init_ok(&["apply", "--exclude-outbound-ports", excluded]);
+                let mode = if round % 3 == 0 { "tproxy" } else { "redirect" };
+                let settings = ["apply", "--exclude-outbound-ports", excluded, "--mode", mode];
+                world.init_ok(&[&settings, chosen].concat());
             }
             over.store(true, Ordering::Relaxed);
             (outbound.join().expect("prober"), inbound.join().expect("prober"))
@@ -202,7 +113,7 @@ fn replacing_leaves_no_uncaptured_instant() {
 fn collect(to: SocketAddr, over: &AtomicBool) -> Vec<String> {
     let mut outcomes = Vec::new();
     while !over.load(Ordering::Relaxed) {
-        outcomes.push(probe::connect(to, None));
+        outcomes.push(probe::connect(to, Options::default()));
     }
     outcomes
 }
