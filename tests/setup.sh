@@ -10,6 +10,7 @@ need() {
 }
 
 need cc build-essential
+need c++ build-essential
 need curl curl
 need ip iproute2
 need iptables-restore iptables

@@ -14,8 +14,11 @@ const AT_ONCE: Duration = Duration::from_secs(3);
 fn both_framings_are_reported_once_with_their_evidence() -> Result<()> {
     require_netns!();
     Scene::play(|scene| {
-        let curl = smuggle(scene)?;
-        ensure!(curl.code == 0, "Discover blocked it: {curl:?}");
+        scene.reported_by_both(&scene.web, || {
+            let curl = smuggle(scene)?;
+            ensure!(curl.code == 0, "Discover blocked it: {curl:?}");
+            Ok(())
+        })?;
         ensure!(nginx_saw(&scene.web, "POST")? == 1, "nginx never saw it");
         let threat = only(scene, 2014)?;
         ensure!(
@@ -40,8 +43,11 @@ fn a_threat_is_stopped_in_protect_and_the_server_never_sees_it() -> Result<()> {
         scene.learn(&scene.web, 80, || scene.shop.fetch(&url).map(drop))?;
         scene.node.set_mode("web", "protect")?;
         scene.shop.fetch(&url)?;
-        let curl = smuggle(scene)?;
-        ensure!(curl.code != 0 || curl.out.contains("403"), "it went through: {curl:?}");
+        scene.reported_by_both(&scene.web, || {
+            let curl = smuggle(scene)?;
+            ensure!(curl.code != 0 || curl.out.contains("403"), "it went through: {curl:?}");
+            Ok(())
+        })?;
         let threat = only(scene, 2014)?;
         ensure!(threat.action == "block", "{threat:?}");
         ensure!(nginx_saw(&scene.web, "POST")? == 0, "nginx saw the request");
@@ -80,12 +86,17 @@ fn an_sslv3_hello_and_an_ssh_1_client_are_reported() -> Result<()> {
     Scene::play(|scene| {
         // No shipped client speaks these any more: the bytes are what such a client would send.
         let hello = ssl3_hello();
-        exchange(&scene.shop.netns, scene.web.at(true, 443), &hello, AT_ONCE)?;
+        let web = scene.web.at(true, 443);
+        let client = &scene.shop.netns;
+        scene.reported_by_both(&scene.web, || exchange(client, web, &hello, AT_ONCE).map(drop))?;
         let threat = only(scene, 2011)?;
         ensure!(threat.client_ip == scene.shop.ip(true).to_string(), "{threat:?}");
         let evidence = decode_base64(&threat.evidence)?;
         ensure!(contains(&evidence, &hello[..5]), "evidence: {evidence:?}");
-        exchange(&scene.shop.netns, scene.cache.at(false, 6379), b"SSH-1.5-old\r\n", AT_ONCE)?;
+        let (cache, banner) = (scene.cache.at(false, 6379), b"SSH-1.5-old\r\n");
+        scene.reported_by_both(&scene.cache, || {
+            exchange(client, cache, banner, AT_ONCE).map(drop)
+        })?;
         let threat = only(scene, 2008)?;
         ensure!(threat.workload == "default/cache" && threat.severity == "low", "{threat:?}");
         Ok(())

@@ -112,6 +112,27 @@ impl Scene {
         })
     }
 
+    /// Batches of reports that the bridge has taken from a pod's proxy.
+    pub fn batches(&self, pod: &Pod) -> Result<f64> {
+        Ok(pod
+            .metrics()?
+            .sum("outrider_ctrl_batches_acknowledged_total", &[]))
+    }
+
+    /// Does something that shop's and a server's proxies both report, and waits until the bridge has
+    /// taken a report from both: what is not there then will not come.
+    pub fn reported_by_both(&self, server: &Pod, act: impl FnOnce() -> Result<()>) -> Result<()> {
+        let ends = [&self.shop, server];
+        let before = [self.batches(ends[0])?, self.batches(ends[1])?];
+        act()?;
+        until("both ends' reports", REPORTED, || {
+            for (pod, before) in ends.into_iter().zip(before) {
+                ensure!(self.batches(pod)? > before, "nothing yet from {}", pod.name);
+            }
+            Ok(())
+        })
+    }
+
     /// The conversations of a client with a server on a port.
     pub fn between(&self, client: &Pod, server: &Pod, port: u16) -> Result<Vec<Conversation>> {
         let ends = (client.workload(), server.workload());

@@ -164,24 +164,20 @@ fn intrude(story: &mut Story, scene: &Scene) -> Result<()> {
 fn threat(story: &mut Story, scene: &Scene, sent: &mut Sent) -> Result<()> {
     story.section("A threat: one request framed in two ways, sent by curl to web in Discover");
     let url = format!("http://{}/", scene.web.at(false, 80));
-    let curl = scene.shop.curl(&[
-        "--data-binary",
-        "0\r\n\r\n",
-        "--header",
-        "Transfer-Encoding: chunked",
-        "--header",
-        "Content-Length: 5",
-        &url,
-    ])?;
+    let header = |value| ["--header", value];
+    let framings = [header("Transfer-Encoding: chunked"), header("Content-Length: 5")].concat();
+    let command = [&["--data-binary", "0\r\n\r\n", &url][..], &framings].concat();
+    let mut code = -1;
+    scene.reported_by_both(&scene.web, || {
+        code = scene.shop.curl(&command)?.code;
+        Ok(())
+    })?;
     sent.http += 1;
-    story.say(format_args!("curl ended with {}: Discover reports and blocks nothing", curl.code));
+    story.say(format_args!("curl ended with {code}: Discover reports and blocks nothing"));
     let found = until("the threat", REPORTED, || {
         let threats = scene.node.threats()?;
-        let mine: Vec<_> = threats
-            .iter()
-            .filter(|row| row.workload == "default/web")
-            .collect();
-        let [threat] = mine[..] else { anyhow::bail!("{} threats for web", mine.len()) };
+        let [threat] = &threats[..] else { anyhow::bail!("{} threats", threats.len()) };
+        ensure!(threat.workload == "default/web" && threat.count == 1, "{threat:?}");
         ensure!(threat.id == 2014 && threat.action == "alert", "{threat:?}");
         ensure!(!threat.evidence.is_empty(), "no evidence: {threat:?}");
         Ok(format!("{} ({}), {}", threat.name, threat.severity, threat.message))
