@@ -10,6 +10,10 @@ use crate::{
     recognise::{Outcome, Race},
 };
 
+/// Most bytes of the peers that an inspector holds between two calls, whatever they send: two messages
+/// that are cut at their limits, and a little state.
+pub const MAX_HELD: usize = 2 * 16 * 1024 + 1024;
+
 /// Reads one TCP flow: feed it what passes, do with the events what policy says.
 ///
 /// It holds less than a kilobyte while it waits; bytes of the peers are copied only where a message
@@ -117,7 +121,7 @@ impl FlowInspector {
         events.push(Event::Unidentified);
     }
 
-    /// Acts on the race's outcome; the winner gets all bytes so far, those of who spoke first first.
+    /// Acts on the race's outcome; the winner gets all bytes so far.
     fn settle(&mut self, outcome: Outcome, side: Side, chunk: &[u8], events: &mut Vec<Event>) {
         let (mut inspector, earlier) = match outcome {
             Outcome::Open => return,
@@ -127,7 +131,7 @@ impl FlowInspector {
         let mut sink = Sink { config: &self.config, events, app: &mut self.app };
         let rest = chunk.get(earlier.taken..).unwrap_or_default();
         let second = &earlier.second;
-        for (side, bytes) in [(side, &*earlier.first), (side, rest), (side.other(), &**second)] {
+        for (side, bytes) in [(side, &*earlier.first), (side.other(), &**second), (side, rest)] {
             if !bytes.is_empty() {
                 inspector.feed(side, bytes, &mut sink);
             }

@@ -23,8 +23,10 @@ pub mod replay;
 mod ssh;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use config::DpiConfig;
 pub use event::{Event, Finding, Interest, MAX_MESSAGE, MAX_NAME, Need};
-pub use flow::FlowInspector;
+pub use flow::{FlowInspector, MAX_HELD};

@@ -50,6 +50,14 @@ pub(crate) fn guess(prefix: Prefix<'_>) -> Guess {
     if !prefix.starts_with(zeroes.get(..prefix.len().min(2)).unwrap_or_default()) {
         return Guess::No;
     }
+    // Too long for a start-up, or a code that is none.
+    let implausible = [(2, 0x28..=0xff), (4, 1..=3), (4, 5..=0xff)];
+    if implausible
+        .iter()
+        .any(|(at, bytes)| prefix.get(*at).is_some_and(|b| bytes.contains(b)))
+    {
+        return Guess::No;
+    }
     let Some((head, parameters)) = prefix.split_at_checked(STARTUP_HEAD) else {
         return Guess::More;
     };

@@ -113,16 +113,35 @@ impl Race {
             self.seen.second.extend_from_slice(chunk);
             return Outcome::Open;
         }
+        if self.seen.second.is_empty() {
+            return self.extend(side, chunk, port);
+        }
+        // What the second side sent belongs behind the very byte that decides.
+        for (before, byte) in chunk.iter().enumerate() {
+            match self.extend(side, &[*byte], port) {
+                Outcome::Open => {}
+                Outcome::Nobody => return Outcome::Nobody,
+                Outcome::Found(inspector, mut earlier) => {
+                    earlier.taken = before.saturating_add(1);
+                    return Outcome::Found(inspector, earlier);
+                }
+            }
+        }
+        Outcome::Open
+    }
+
+    /// Takes the next bytes of who spoke first.
+    fn extend(&mut self, side: Side, bytes: &[u8], port: u16) -> Outcome {
         if self.seen.first.is_empty() {
-            let outcome = self.judge(side, Prefix { bytes: chunk, seen: 0, port });
+            let outcome = self.judge(side, Prefix { bytes, seen: 0, port });
             if matches!(outcome, Outcome::Open) {
-                self.seen.first.extend_from_slice(chunk);
+                self.seen.first.extend_from_slice(bytes);
             }
             return outcome;
         }
-        let room = MAX_PREFIX.saturating_sub(self.seen.first.len());
-        let taken = chunk.get(..room).unwrap_or(chunk);
         let seen = self.seen.first.len();
+        let room = MAX_PREFIX.saturating_sub(seen);
+        let taken = bytes.get(..room).unwrap_or(bytes);
         self.seen.first.extend_from_slice(taken);
         self.seen.taken = taken.len();
         let prefix = std::mem::take(&mut self.seen.first);

@@ -194,3 +194,93 @@ impl Redis {
         if self.digits > MAX_DIGITS || self.value > limit { State::Stopped } else { state }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use outrider_model::Side::{Client, Server};
+
+    use super::*;
+    use crate::{
+        Event, FlowInspector,
+        testing::{all_on, events},
+    };
+
+    const REDIS: Event = Event::Application(AppId::REDIS);
+    const GET: &[u8] = b"*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n";
+
+    fn requests(stream: &[u8]) -> usize {
+        let seen = events(6379, &[(Client, stream), (Server, b"+OK\r\n")]);
+        assert_eq!(seen[0], REDIS, "{}", stream.escape_ascii());
+        seen.iter()
+            .filter(|event| **event == Event::Request)
+            .count()
+    }
+
+    #[test]
+    fn counts_commands() {
+        assert_eq!(requests(GET), 1);
+        assert_eq!(requests(&GET.repeat(5)), 5);
+        assert_eq!(requests(b"*1\r\n$0\r\n\r\n*0\r\nPING\r\n\r\nSET a b\n"), 3);
+        assert_eq!(requests(b"PiNg\r\nset a *1\r\n"), 2);
+        assert_eq!(requests(b"ping\n"), 1);
+    }
+
+    #[test]
+    fn is_decided_by_the_first_string_s_length() {
+        assert_eq!(events(1, &[(Client, &GET[..8])]), [REDIS]);
+        for cut in 1..8 {
+            assert_eq!(events(1, &[(Client, &GET[..cut])]), [Event::Unidentified], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_only_begins_like_redis() {
+        for text in [
+            "*\r\n$3\r\n",
+            "*1\n$3\r\n",
+            "*-1\r\n$3\r\n",
+            "*1234567890\r\n$3\r\n",
+            "*1\r\n:3\r\n",
+            "*1\r\n$\r\n",
+            "*1\r\n$3x",
+            "PING hello\r\n",
+            "PINGS\r\n",
+            "+PONG\r\n",
+        ] {
+            assert_eq!(events(6379, &[(Client, text.as_bytes())]), [Event::Unidentified], "{text}");
+        }
+        assert_eq!(events(6379, &[(Server, b"+OK\r\n")]), [Event::Unidentified]);
+    }
+
+    #[test]
+    fn stops_at_what_is_no_command_and_at_every_limit() {
+        for rest in [
+            "*2\r\n+OK\r\n",
+            "*1048577\r\n",
+            "*1\r\n$536870913\r\n",
+            "*1\r\n$0000000001\r\n",
+            "*1\r\n$-1\r\n",
+            "*1\rx",
+            "\x16\x03\x01\x02",
+        ] {
+            let stream = [GET, rest.as_bytes(), GET].concat();
+            assert_eq!(requests(&stream), 1, "{rest}");
+        }
+        let longest = "x".repeat(MAX_INLINE as usize);
+        assert_eq!(requests(&[GET, longest.as_bytes(), b"\n", GET].concat()), 3);
+        assert_eq!(requests(&[GET, longest.as_bytes(), b"x\n", GET].concat()), 1);
+    }
+
+    #[test]
+    fn long_arguments_are_opaque_but_for_their_end() {
+        let mut inspector = FlowInspector::new(all_on(), 6379);
+        let mut events = Vec::new();
+        let head = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000\r\nabcd";
+        let interest = inspector.feed(Client, head, &mut events);
+        assert_eq!((interest.client, interest.server), (Need::Skip(996), Need::Nothing));
+        assert_eq!(inspector.skip(Client, 996, &mut events).client, Need::Bytes);
+        assert_eq!(events, [REDIS]);
+        assert_eq!(inspector.feed(Client, b"\r\n", &mut events).client, Need::Bytes);
+        assert_eq!(events, [REDIS, Event::Request]);
+    }
+}

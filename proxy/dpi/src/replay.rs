@@ -9,6 +9,33 @@ use crate::{DpiConfig, Event, FlowInspector, Need};
 /// What one side sent before the other one sent again.
 pub type Segment = (Side, Vec<u8>);
 
+/// Reads a recorded flow: a line a segment, `C` or `S`, a space, hexadecimal digits. Whatever is no
+/// such line is left out.
+#[must_use]
+pub fn read(text: &str) -> Vec<Segment> {
+    let byte = |pair: &[u8]| {
+        let pair = std::str::from_utf8(pair).ok()?;
+        u8::from_str_radix(pair, 16).ok()
+    };
+    let segment = |line: &str| {
+        let (side, digits) = line.split_once(' ')?;
+        let side = match side {
+            "C" => Side::Client,
+            "S" => Side::Server,
+            _ => return None,
+        };
+        Some((
+            side,
+            digits
+                .as_bytes()
+                .chunks(2)
+                .map(byte)
+                .collect::<Option<_>>()?,
+        ))
+    };
+    text.lines().filter_map(segment).collect()
+}
+
 /// Where to cut: bytes of the next chunk, and whether opaque bytes are skipped rather than fed.
 pub trait Cuts {
     /// Size of the next chunk, at least 1.

@@ -1,0 +1,5 @@
+//! All protocols together: recorded flows, and properties that hold for any bytes.
+
+mod corpus;
+mod properties;
+mod race;
