@@ -10,7 +10,6 @@ mod report;
 mod roster;
 mod sessions;
 mod threats;
-mod violations;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -18,7 +17,9 @@ use std::{
 };
 
 use outrider_api::{ProxyState, Status, StoreStatus, Threat, Violation};
+use outrider_learn::{Group, Learner, Settings as LearnSettings};
 use outrider_model::Mode;
+use outrider_telemetry::unix_seconds;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::{
@@ -34,13 +35,12 @@ use crate::{
         link::{Command, LinkState},
         program::Desired,
         receive::BatchId,
-        watch::Change,
+        watch::{Change, Workload},
     },
     settings::Settings,
     store::{Store, StoreError, Table},
 };
 use kept::Kept;
-use learned::Learned;
 use roster::{Roster, Unnamed};
 
 /// Commands that may wait for one link; more are dropped, and the proxy repeats what it missed.
@@ -62,12 +62,10 @@ pub struct Node {
 #[derive(Debug)]
 struct State {
     roster: Roster,
-    learned: Learned,
-    violations: Kept<Violation>,
+    learner: Learner,
     threats: Kept<Threat>,
     samples: BTreeMap<String, VecDeque<outrider_api::Flow>>,
-    modes: BTreeMap<String, Mode>,
-    default_mode: Mode,
+    modes: BTreeMap<Group, Mode>,
     batches: BTreeMap<String, BatchId>,
     links: BTreeMap<String, LinkHandle>,
     refused: Vec<String>,
@@ -76,7 +74,7 @@ struct State {
     generation: u64,
     /// Counts changes, so that a waiter knows when its own is stored.
     version: u64,
-    unsaved_modes: BTreeSet<String>,
+    unsaved_modes: BTreeSet<Group>,
     unsaved_batches: BTreeSet<String>,
     /// To be acknowledged once what was taken with them is stored.
     unacked: Vec<(String, BatchId)>,
@@ -140,6 +138,9 @@ impl Node {
                 tracing::error!(?table, bad, "stored records cannot be read back");
             }
         }
+        let totals = state.learner.totals();
+        counts.sessions.inc_by(totals.sessions);
+        counts.bytes.inc_by(totals.bytes);
         let status = StoreStatus {
             path: store.path().display().to_string(),
             set_aside: store.set_aside().map(|path| path.display().to_string()),
@@ -162,7 +163,7 @@ impl Node {
         state.polled = true;
         for change in changes {
             match change {
-                Change::Present(workload) => state.roster.enter(workload.clone()),
+                Change::Present(workload) => state.remember(workload),
                 Change::Gone(uid) => state.forget(uid),
             }
         }
@@ -220,9 +221,9 @@ impl Node {
                 .values()
                 .filter(|link| link.is_connected())
                 .count() as u64,
-            rules: state.learned.rule_count() as u64,
-            conversations: state.learned.conversation_count() as u64,
-            violations: state.violations.len() as u64,
+            rules: state.learner.rules().count() as u64,
+            conversations: state.learner.conversations().count() as u64,
+            violations: state.learner.violations().count() as u64,
             threats: state.threats.len() as u64,
             received: self.counts.all_received(),
             dropped: self.counts.all_dropped(),
@@ -255,19 +256,36 @@ impl Node {
     #[must_use]
     pub fn conversations(&self) -> Vec<outrider_api::Conversation> {
         let state = self.state.lock();
-        state.learned.conversations()
+        state
+            .learner
+            .conversations()
+            .map(learned::conversation)
+            .collect()
     }
 
     /// Every rule.
     #[must_use]
     pub fn rules(&self) -> Vec<outrider_api::Rule> {
-        self.state.lock().learned.rules()
+        self.state
+            .lock()
+            .learner
+            .rules()
+            .map(learned::rule)
+            .collect()
     }
 
     /// Every violation, newest first.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
-        self.state.lock().violations.newest_first()
+        let mut violations: Vec<_> = self
+            .state
+            .lock()
+            .learner
+            .violations()
+            .map(learned::violation)
+            .collect();
+        violations.sort_by_key(|violation| std::cmp::Reverse(violation.last_seen));
+        violations
     }
 
     /// Every threat, newest first.
@@ -290,12 +308,13 @@ impl State {
     fn new(settings: &Settings) -> Self {
         Self {
             roster: Roster::new(settings.internal.clone()),
-            learned: Learned::default(),
-            violations: Kept::new(Table::Violations, violations::CAP),
+            learner: Learner::new(LearnSettings {
+                default_mode: settings.default_mode,
+                ..LearnSettings::default()
+            }),
             threats: Kept::new(Table::Threats, threats::CAP),
             samples: BTreeMap::new(),
             modes: BTreeMap::new(),
-            default_mode: settings.default_mode,
             batches: BTreeMap::new(),
             links: BTreeMap::new(),
             refused: Vec::new(),
@@ -310,8 +329,27 @@ impl State {
         }
     }
 
+    fn remember(&mut self, workload: &Workload) {
+        if let Err(error) = self
+            .learner
+            .directory_mut()
+            .enter(learned::workload(workload))
+        {
+            // The watcher's caps are lower than the learner's.
+            tracing::error!(%error, workload = workload.name, "the workload is not learned about");
+        }
+        self.roster.enter(workload.clone());
+        self.learner
+            .directory_mut()
+            .set_internal(self.roster.internal());
+    }
+
     fn forget(&mut self, uid: &str) {
         self.roster.remove(uid);
+        self.learner.directory_mut().remove(uid, unix_seconds());
+        self.learner
+            .directory_mut()
+            .set_internal(self.roster.internal());
         self.links.remove(uid);
         self.samples.remove(uid);
         self.broken.remove(uid);
@@ -320,21 +358,18 @@ impl State {
         }
     }
 
-    fn mode_of(&self, group: &str) -> Mode {
-        self.modes.get(group).copied().unwrap_or(self.default_mode)
-    }
-
-    fn describe(&self, workload: &crate::mailbox::watch::Workload) -> outrider_api::Workload {
+    fn describe(&self, workload: &Workload) -> outrider_api::Workload {
         let link = self.links.get(&workload.uid);
         let state = link
             .map(|link| link.state.borrow().clone())
             .unwrap_or_default();
-        let rules = link.map_or(0, |link| link.desired.borrow().policy.rules.len());
+        let rules = link.map_or(0, |link| link.desired.borrow().policy.spec.rules.len());
+        let group = workload.group();
         outrider_api::Workload {
             name: workload.name.clone(),
             uid: workload.uid.clone(),
-            group: workload.group.clone(),
-            mode: self.mode_of(&workload.group).name().into(),
+            mode: self.learner.mode(&group).name().into(),
+            group: group.to_string(),
             addresses: workload.addresses.iter().map(ToString::to_string).collect(),
             mac: workload.mac.to_string(),
             proxy: match (state.connected, state.connects) {

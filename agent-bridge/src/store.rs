@@ -24,12 +24,10 @@ const SCHEMA_KEY: &[u8] = b"schema";
 pub enum Table {
     /// The schema's version.
     Meta,
-    /// The learning engine's records.
+    /// What the learner remembers: conversations, violations, rules with evidence.
     Learned,
     /// Mode of each group that was given one.
     Modes,
-    /// Violations, summed.
-    Violations,
     /// Threats.
     Threats,
     /// Last batch of each proxy instance.
@@ -38,15 +36,13 @@ pub enum Table {
 
 impl Table {
     /// Every table but [`Table::Meta`].
-    pub const CONTENT: [Self; 5] =
-        [Self::Learned, Self::Modes, Self::Violations, Self::Threats, Self::Batches];
+    pub const CONTENT: [Self; 4] = [Self::Learned, Self::Modes, Self::Threats, Self::Batches];
 
     fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
         TableDefinition::new(match self {
             Self::Meta => "meta",
             Self::Learned => "learned",
             Self::Modes => "modes",
-            Self::Violations => "violations",
             Self::Threats => "threats",
             Self::Batches => "batches",
         })

@@ -1,14 +1,20 @@
 //! The bridge against proxies made up of the wire crate, over real unix sockets and a real store.
 
+#[cfg(test)]
 #[path = "bridge/api.rs"]
 mod api;
+#[cfg(test)]
 #[path = "bridge/hostile.rs"]
 mod hostile;
+#[cfg(test)]
 #[path = "bridge/link.rs"]
 mod link;
+#[cfg(test)]
 #[path = "bridge/proxy.rs"]
 mod proxy;
+#[cfg(test)]
 #[path = "bridge/reports.rs"]
 mod reports;
+#[cfg(test)]
 #[path = "bridge/world.rs"]
 mod world;

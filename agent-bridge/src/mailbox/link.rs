@@ -134,8 +134,8 @@ impl Link {
         let proxy = self.hello(channel).await?;
         self.keep_alive(channel).await?;
         tracing::info!(
-            rules = desired.policy.rules.len(),
-            mode = %desired.mode,
+            rules = desired.policy.spec.rules.len(),
+            mode = %desired.policy.mode,
             acks = proxy.is_some(),
             "the proxy is connected and has its policy"
         );
@@ -161,7 +161,7 @@ impl Link {
         }
         if !requests.is_empty() {
             self.keep_alive(channel).await?;
-            tracing::info!(rules = desired.policy.rules.len(), mode = %desired.mode, "policy pushed");
+            tracing::info!(rules = desired.policy.spec.rules.len(), mode = %desired.policy.mode, "policy pushed");
         }
         self.state.send_modify(|state| {
             state.applied = desired.generation;

@@ -3,8 +3,8 @@
 use std::{io, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
+use outrider_learn::CompiledPolicy;
 use outrider_model::Mode;
-use outrider_policy::PolicySpec;
 use outrider_wire::{
     ChunkFlags, Directions, PolicyCommand, WireError, chunk,
     ext::{Ack, Hello, Instance},
@@ -29,10 +29,8 @@ pub struct Desired {
     pub generation: u64,
     /// The pod.
     pub workload: Arc<Workload>,
-    /// How far policy may go.
-    pub mode: Mode,
-    /// Its rules.
-    pub policy: Arc<PolicySpec>,
+    /// Its rules, and how far they may go.
+    pub policy: Arc<CompiledPolicy>,
     /// What counts as internal.
     pub internal: Arc<[IpNet]>,
     /// Every workload that has been given a policy.
@@ -44,7 +42,6 @@ impl Desired {
     #[must_use]
     pub fn says_the_same(&self, other: &Self) -> bool {
         self.workload == other.workload
-            && self.mode == other.mode
             && self.policy == other.policy
             && self.internal == other.internal
             && self.policy_addrs == other.policy_addrs
@@ -91,10 +88,10 @@ pub fn difference(old: &Desired, new: &Desired) -> Datagrams {
     if old.internal != new.internal {
         out.extend(split(chunk::split(&internal(new), Request::CfgInternalNet)));
     }
-    if old.mode != new.mode {
+    if old.policy.mode != new.policy.mode {
         out.extend(attach(new).iter().map(Request::encode));
     }
-    if old.policy != new.policy {
+    if old.policy.spec != new.policy.spec {
         out.extend(split(chunk::split(&policy(new, PolicyCommand::MODIFY), Request::CfgPolicy)));
     }
     if old.policy_addrs != new.policy_addrs {
@@ -108,7 +105,7 @@ pub fn difference(old: &Desired, new: &Desired) -> Datagrams {
 /// # Errors
 /// When something does not fit a datagram.
 pub fn farewell(desired: &Desired) -> Datagrams {
-    let port = if desired.mode == Mode::Protect {
+    let port = if desired.policy.mode == Mode::Protect {
         Request::DelNfqPort(NfqPort { epmac: None, ..queue(desired) })
     } else {
         Request::DelTapPort(tap(None))
@@ -170,7 +167,7 @@ fn attach(desired: &Desired) -> Vec<Request> {
         pips: pips.into(),
         ..AddMac::default()
     });
-    let observed = desired.mode != Mode::Protect;
+    let observed = desired.policy.mode != Mode::Protect;
     let configured =
         Request::CfgMac(CfgMac { macs: vec![mac].into(), tap: Some(observed), apps: None });
     if observed {
@@ -205,19 +202,19 @@ fn queue(desired: &Desired) -> NfqPort {
 }
 
 fn policy(desired: &Desired, command: PolicyCommand) -> Policy {
-    let (rules, rules6) = rules::to_wire(&desired.policy.rules);
+    let (rules, rules6) = rules::to_wire(&desired.policy.spec.rules);
     let directions = Directions::default()
-        .with(Directions::EGRESS, desired.policy.outbound)
-        .with(Directions::INGRESS, desired.policy.inbound);
+        .with(Directions::EGRESS, desired.policy.spec.outbound)
+        .with(Directions::INGRESS, desired.policy.spec.inbound);
     Policy {
         command,
         chunk: ChunkFlags::WHOLE,
-        default_action: desired.policy.default_action.into(),
+        default_action: desired.policy.spec.default_action.into(),
         directions,
         macs: vec![desired.workload.mac].into(),
         rules: rules.into(),
         rules6,
-        grace: Some(desired.policy.grace),
+        grace: Some(desired.policy.spec.grace),
     }
 }
 

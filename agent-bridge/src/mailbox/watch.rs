@@ -15,6 +15,7 @@ use std::{
 };
 
 use nix::fcntl::OFlag;
+use outrider_learn::Group;
 use outrider_model::MacAddr;
 use serde::Deserialize;
 
@@ -38,12 +39,24 @@ pub struct Workload {
     pub uid: String,
     /// `<namespace>/<name>`.
     pub name: String,
-    /// `nv.<service>.<namespace>`.
-    pub group: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// What it is a replica of.
+    pub service: String,
     /// The pod's addresses, canonical.
     pub addresses: Vec<IpAddr>,
     /// Its MAC, its name on the ctrl wire.
     pub mac: MacAddr,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Workload {
+    /// The group of its replicas.
+    #[must_use]
+    pub fn group(&self) -> Group {
+        Group::of_service(&self.service, &self.namespace)
+    }
 }
 
 /// What a poll found to be different.
@@ -200,6 +213,8 @@ struct Described {
     service: String,
     addresses: Vec<IpAddr>,
     mac: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
 }
 
 fn parse(uid: &str, text: &str) -> Result<Workload, String> {
@@ -220,9 +235,11 @@ fn parse(uid: &str, text: &str) -> Result<Workload, String> {
     Ok(Workload {
         uid: found.uid,
         name: format!("{}/{}", found.namespace, found.name),
-        group: format!("nv.{}.{}", found.service, found.namespace),
+        namespace: found.namespace,
+        service: found.service,
         addresses: found.addresses.iter().map(IpAddr::to_canonical).collect(),
         mac: found.mac.parse().map_err(|error| format!("mac: {error}"))?,
+        labels: found.labels,
     })
 }
 

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use outrider_learn::{Group, Record};
 use tokio::{
     sync::mpsc,
     task::{JoinHandle, spawn_blocking},
@@ -209,15 +210,15 @@ async fn finished(in_flight: &mut Option<JoinHandle<Written>>) -> Written {
 impl State {
     /// What changed since the last call, as rows of the store.
     fn take_changes(&mut self) -> Vec<Change> {
-        let mut changes = self.learned.take_changes();
-        changes.append(&mut self.violations.take_changes());
+        let mut changes: Vec<Change> = self.learner.take_changes().into_iter().map(row).collect();
         changes.append(&mut self.threats.take_changes());
         for group in std::mem::take(&mut self.unsaved_modes) {
             let value = self
                 .modes
                 .get(&group)
                 .map(|mode| mode.name().as_bytes().to_vec());
-            changes.push(Change { table: Table::Modes, key: group.into_bytes(), value });
+            let key = group.name().as_bytes().to_vec();
+            changes.push(Change { table: Table::Modes, key, value });
         }
         for uid in std::mem::take(&mut self.unsaved_batches) {
             let value = self.batches.get(&uid).map(|batch| batch.to_bytes());
@@ -230,16 +231,17 @@ impl State {
     pub(super) fn take_back(&mut self, table: Table, key: &[u8], value: &[u8]) -> bool {
         match table {
             Table::Meta => true,
-            Table::Learned => self.learned.restore(key, value),
-            Table::Violations => self.violations.restore(key, value),
+            Table::Learned => serde_json::from_slice(value)
+                .is_ok_and(|record: Record| self.learner.restore(record)),
             Table::Threats => self.threats.restore(key, value),
             Table::Modes => {
                 let read = |bytes| std::str::from_utf8(bytes).ok();
                 let mode = read(value).and_then(|mode| mode.parse().ok());
-                let found = read(key).zip(mode);
-                found
-                    .map(|(group, mode)| self.modes.insert(group.to_owned(), mode))
-                    .is_some()
+                let Some((group, mode)) = read(key).zip(mode) else { return false };
+                let group = Group::named(group);
+                self.learner.set_mode(group.clone(), mode);
+                self.modes.insert(group, mode);
+                true
             }
             Table::Batches => {
                 let uid = std::str::from_utf8(key).ok();
@@ -250,4 +252,12 @@ impl State {
             }
         }
     }
+}
+
+/// A record of the learner as a row of the store.
+fn row(change: outrider_learn::Change) -> Change {
+    let value = change
+        .record
+        .and_then(|record| serde_json::to_vec(&record).ok());
+    Change { table: Table::Learned, key: change.key.into_bytes(), value }
 }

@@ -134,7 +134,7 @@ mod tests {
     }
 
     fn kept() -> Kept<Seen> {
-        Kept::new(Table::Violations, 2)
+        Kept::new(Table::Threats, 2)
     }
 
     fn enter(kept: &mut Kept<Seen>, uid: &str, key: &str, at: u64) {

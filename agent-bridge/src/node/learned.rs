@@ -1,107 +1,157 @@
-//! The learning engine, in the node's words.
+//! The learner's words and the API's, one into the other.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use outrider_api::{Conversation, Rule};
-use outrider_model::Mode;
-use outrider_policy::PolicySpec;
+use outrider_api::{Conversation, Evidence, Rule, Violation};
+use outrider_learn::{Row, Sample};
+use outrider_model::{IpProto, PolicyAction};
 use outrider_wire::{Connection, ConnectionFlags, ext::SampleFlow};
 
-use super::roster::Roster;
-use crate::{counts::Dropped, mailbox::watch::Workload, store::Change};
+use crate::mailbox::watch::Workload;
 
-#[derive(Debug, Default)]
-pub(super) struct Learned {
-    conversations: BTreeMap<String, Conversation>,
+/// A workload as the learner knows it.
+pub(super) fn workload(workload: &Workload) -> outrider_learn::Workload {
+    outrider_learn::Workload {
+        uid: Arc::from(workload.uid.as_str()),
+        name: workload.name.clone(),
+        namespace: workload.namespace.clone(),
+        service: workload.service.clone(),
+        addresses: workload.addresses.clone(),
+        mac: Some(workload.mac),
+        labels: workload.labels.clone(),
+        managed: true,
+    }
 }
 
-pub(super) struct Entered {
-    pub(super) sessions: u64,
-    pub(super) bytes: u64,
-    pub(super) rules_changed: bool,
+/// A connection row; `None` if its addresses or its action make no sense.
+pub(super) fn row(uid: &str, row: &Connection) -> Option<Row> {
+    Some(Row {
+        reporter: uid.into(),
+        inbound: row.flags.contains(ConnectionFlags::INGRESS),
+        client: row.client()?.to_canonical(),
+        client_port: (row.client_port != 0).then_some(row.client_port),
+        server: row.server()?.to_canonical(),
+        port: row.server_port,
+        proto: row.ip_proto,
+        app: row.application,
+        action: row.policy_action.known()?,
+        rule: row.policy_id,
+        bytes: row.bytes.into(),
+        sessions: row.sessions.into(),
+        violations: row.violates.into(),
+        first_seen: row.first_seen_at.into(),
+        last_seen: row.last_seen_at.into(),
+        threat: row.threat_id,
+        severity: row.severity.severity(),
+    })
 }
 
-impl Learned {
-    pub(super) fn row(
-        &mut self,
-        _workload: &Workload,
-        row: &Connection,
-        roster: &Roster,
-    ) -> Result<Entered, Dropped> {
-        let (Some(client), Some(server)) = (row.client(), row.server()) else {
-            return Err(Dropped::BadRow);
-        };
-        let inbound = row.flags.contains(ConnectionFlags::INGRESS);
-        if !inbound && roster.at(server).is_some() {
-            return Ok(Entered { sessions: 0, bytes: 0, rules_changed: false });
-        }
-        let (client, server) = (roster.call(client), roster.call(server));
-        let app = row.application.to_string();
-        let key = format!("{client} {server} {app} {}/{}", row.ip_proto, row.server_port);
-        let fresh = || Conversation {
-            client,
-            server,
-            app,
-            proto: row.ip_proto.to_string(),
-            port: row.server_port,
-            sessions: 0,
-            bytes: 0,
-            violations: 0,
-            threats: 0,
-            action: String::new(),
-            first_seen: row.first_seen_at.into(),
-            last_seen: 0,
-            names: vec![],
-        };
-        let known = self.conversations.entry(key).or_insert_with(fresh);
-        known.sessions += u64::from(row.sessions);
-        known.bytes += u64::from(row.bytes);
-        known.violations += u64::from(row.violates);
-        known.action = super::report::action(row.policy_action.known());
-        known.last_seen = row.last_seen_at.into();
-        Ok(Entered { sessions: row.sessions.into(), bytes: row.bytes.into(), rules_changed: false })
+/// A sample flow.
+pub(super) fn sample(uid: &str, flow: &SampleFlow) -> Sample {
+    let names = [&flow.host, &flow.sni];
+    Sample {
+        reporter: uid.into(),
+        inbound: flow.inbound,
+        client: flow.client,
+        server: flow.server,
+        proto: flow.proto,
+        app: flow.app,
+        at: flow.at,
+        names: names
+            .into_iter()
+            .filter(|name| is_name(name))
+            .map(|name| (**name).into())
+            .collect(),
+    }
+}
+
+/// Whether a text may be shown as a name: what a client wrote goes no further otherwise.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+pub(super) fn conversation(known: &outrider_learn::Conversation) -> Conversation {
+    Conversation {
+        client: known.client_name.clone(),
+        server: known.server_name.clone(),
+        app: known.key.app.to_string(),
+        proto: known.key.proto.to_string(),
+        port: known.key.port,
+        sessions: known.sessions,
+        bytes: known.bytes,
+        violations: known.violations.total(),
+        threats: known.threats,
+        action: known.action.label().into(),
+        first_seen: known.first_seen,
+        last_seen: known.last_seen,
+        names: known.names.iter().map(|name| name.to_string()).collect(),
+    }
+}
+
+pub(super) fn rule(rule: &outrider_learn::Rule) -> Rule {
+    let evidence = &rule.evidence;
+    Rule {
+        id: rule.id.0,
+        from: rule.key.from.to_string(),
+        to: rule.key.to.to_string(),
+        app: rule.key.app.to_string(),
+        ports: ports(rule.key.proto, rule.key.port),
+        action: PolicyAction::Allow.label().into(),
+        learned: true,
+        evidence: Evidence {
+            sessions: evidence.sessions,
+            bytes: evidence.bytes,
+            clients: evidence.clients() as u64,
+            first_seen: evidence.first_seen,
+            last_seen: evidence.last_seen,
+            samples: evidence.samples.iter().map(ToString::to_string).collect(),
+        },
+    }
+}
+
+fn ports(proto: IpProto, port: u16) -> String {
+    match proto {
+        IpProto::ICMP | IpProto::ICMPV6 => proto.to_string(),
+        _ => format!("{proto}/{port}"),
+    }
+}
+
+pub(super) fn violation(known: &outrider_learn::Violation) -> Violation {
+    Violation {
+        client: known.client_name.clone(),
+        server: known.server_name.clone(),
+        client_ip: known.key.client_ip.to_string(),
+        server_ip: known.key.server_ip.to_string(),
+        port: known.key.port,
+        proto: known.key.proto.to_string(),
+        app: known.key.app.to_string(),
+        action: known.action.label().into(),
+        rule: known.rule.0,
+        reason: known.reason.clone(),
+        count: known.count.total(),
+        first_seen: known.first_seen,
+        last_seen: known.last_seen,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrider_wire::{ActionCode, EtherType};
+
+    use super::*;
+
+    #[test]
+    fn a_row_without_meaning_is_none() {
+        assert!(row("pod", &Connection::default()).is_some());
+        let family = Connection { ether_type: EtherType(1), ..Connection::default() };
+        assert!(row("pod", &family).is_none());
+        let action = Connection { policy_action: ActionCode(99), ..Connection::default() };
+        assert!(row("pod", &action).is_none());
     }
 
-    pub(super) fn sample(&mut self, _: &Workload, _: &SampleFlow, _: &Roster) -> bool {
-        false
-    }
-
-    pub(super) fn conversations(&self) -> Vec<Conversation> {
-        self.conversations.values().cloned().collect()
-    }
-
-    pub(super) fn conversation_count(&self) -> usize {
-        self.conversations.len()
-    }
-
-    pub(super) fn rules(&self) -> Vec<Rule> {
-        Vec::new()
-    }
-
-    pub(super) fn rule_count(&self) -> usize {
-        0
-    }
-
-    pub(super) fn compile(
-        &self,
-        workload: &Workload,
-        _roster: &Roster,
-        mode_of: impl Fn(&str) -> Mode,
-    ) -> PolicySpec {
-        PolicySpec {
-            default_action: mode_of(&workload.group).default_action(),
-            inbound: true,
-            outbound: true,
-            rules: Vec::new(),
-            grace: false,
-        }
-    }
-
-    pub(super) fn take_changes(&mut self) -> Vec<Change> {
-        Vec::new()
-    }
-
-    pub(super) fn restore(&mut self, _key: &[u8], _value: &[u8]) -> bool {
-        true
+    #[test]
+    fn only_what_may_be_shown_is_a_name() {
+        assert!(is_name("shop.example") && is_name("[fd00::1]"));
+        assert!(!is_name("") && !is_name("a b") && !is_name("a\u{1b}[2J") && !is_name("ä"));
     }
 }

@@ -3,8 +3,12 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use outrider_api::ModeReply;
+use outrider_learn::Group;
 use outrider_model::Mode;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{LinkState, Node, Refusal, State};
 use crate::mailbox::program::Desired;
@@ -16,6 +20,14 @@ const STORE_TIME: Duration = Duration::from_secs(5);
 /// How long proxies may take to confirm a push while somebody waits for it.
 const PUSH_TIME: Duration = Duration::from_secs(5);
 
+/// A push under way.
+struct Push {
+    /// The connected links that are concerned, and what each is to have.
+    links: Vec<(watch::Receiver<LinkState>, u64)>,
+    /// Workloads of the group that are not connected.
+    absent: u64,
+}
+
 impl Node {
     /// Sets the mode of a workload's group; returns once it is stored and every proxy that is
     /// connected has what follows from it.
@@ -23,18 +35,7 @@ impl Node {
     /// # Errors
     /// When there is no such workload, or the mode cannot be stored.
     pub async fn set_mode(&self, name: &str, mode: Mode) -> Result<ModeReply, Refusal> {
-        let (workload, group, version) = {
-            let mut state = self.state.lock();
-            let workload = state
-                .roster
-                .named(name)
-                .map_err(|why| Refusal::from((name, why)))?;
-            let workload = Arc::clone(workload);
-            state.modes.insert(workload.group.clone(), mode);
-            state.unsaved_modes.insert(workload.group.clone());
-            state.version += 1;
-            (workload.name.clone(), workload.group.clone(), state.version)
-        };
+        let (workload, group, version) = self.state.lock().set_mode(name, mode)?;
         self.wake.notify_one();
         if !self.stored(version).await {
             let why = self
@@ -47,8 +48,11 @@ impl Node {
                 "the mode is not stored yet ({why}); it takes effect as soon as it is"
             )));
         }
-        let (pushed, pending, absent) = self.push(&group).await;
-        tracing::info!(workload, group, %mode, pushed, pending, absent, "mode set");
+        let push = self.state.lock().push(&group);
+        let absent = push.absent;
+        let (pushed, pending) = push.confirmed().await;
+        tracing::info!(workload, %group, %mode, pushed, pending, absent, "mode set");
+        let group = group.to_string();
         Ok(ModeReply { workload, group, mode: mode.name().into(), pushed, pending, absent })
     }
 
@@ -58,99 +62,110 @@ impl Node {
         let stored = committed.wait_for(|stored| *stored >= version);
         matches!(timeout(STORE_TIME, stored).await, Ok(Ok(_)))
     }
+}
 
-    /// Publishes and waits for whoever is concerned: how many have it, how many do not, and how
-    /// many of the group are not connected.
-    async fn push(&self, group: &str) -> (u64, u64, u64) {
-        let (generation, links, absent) = {
-            let mut state = self.state.lock();
-            let mut concerned = state.publish();
-            let of_group = state
-                .roster
-                .all()
-                .filter(|workload| workload.group == group);
-            concerned.extend(of_group.map(|workload| workload.uid.clone()));
-            let absent = |uid: &&String| {
-                let is_connected =
-                    |uid: &str| state.links.get(uid).is_some_and(|l| l.is_connected());
-                let in_group = state
-                    .roster
-                    .get(uid)
-                    .is_some_and(|found| found.group == group);
-                in_group && !is_connected(uid)
-            };
-            let absent = concerned.iter().filter(absent).count() as u64;
-            let links = concerned.iter().filter_map(|uid| state.links.get(uid));
-            let links: Vec<_> = links
-                .filter(|link| link.is_connected())
-                .map(|link| (link.state.clone(), link.desired.borrow().generation))
-                .collect();
-            (state.generation, links, absent)
-        };
-        let (mut pushed, mut pending) = (0, 0);
+impl Push {
+    /// How many have what they are to have, and how many did not say so in time.
+    async fn confirmed(self) -> (u64, u64) {
         let end = Instant::now() + PUSH_TIME;
-        for (mut link, wanted) in links {
-            debug_assert!(wanted <= generation, "generations only grow");
-            let there = |link: &LinkState| !link.connected || link.applied >= wanted;
-            let applied = match timeout_at(end, link.wait_for(there)).await {
-                Ok(Ok(link)) => link.connected,
-                _ => false,
-            };
-            if applied { pushed += 1 } else { pending += 1 }
+        let (mut pushed, mut pending) = (0, 0);
+        for (mut link, wanted) in self.links {
+            let settled = |link: &LinkState| !link.connected || link.applied >= wanted;
+            match timeout_at(end, link.wait_for(settled)).await {
+                Ok(Ok(link)) if link.connected => pushed += 1,
+                _ => pending += 1,
+            }
         }
-        (pushed, pending, absent)
+        (pushed, pending)
     }
 }
 
 impl State {
+    fn set_mode(&mut self, name: &str, mode: Mode) -> Result<(String, Group, u64), Refusal> {
+        let workload = self
+            .roster
+            .named(name)
+            .map_err(|why| Refusal::from((name, why)))?;
+        let (name, group) = (workload.name.clone(), workload.group());
+        self.modes.insert(group.clone(), mode);
+        self.unsaved_modes.insert(group.clone());
+        self.learner.set_mode(group.clone(), mode);
+        self.version += 1;
+        Ok((name, group, self.version))
+    }
+
+    /// Publishes, and says whose confirmation a change of a group's mode waits for.
+    fn push(&mut self, group: &Group) -> Push {
+        let changed = self.publish();
+        let (mut links, mut absent) = (Vec::new(), 0);
+        for workload in self.roster.all() {
+            let in_group = workload.group() == *group;
+            if !in_group && !changed.contains(&workload.uid) {
+                continue;
+            }
+            match self
+                .links
+                .get(&workload.uid)
+                .filter(|link| link.is_connected())
+            {
+                Some(link) => links.push((link.state.clone(), link.desired.borrow().generation)),
+                None => absent += u64::from(in_group),
+            }
+        }
+        Push { links, absent }
+    }
+
     /// Learned rules changed: they are compiled and pushed once things have calmed down a little.
     pub(super) fn policy_changed(&mut self) {
         self.policy_due
             .get_or_insert_with(|| Instant::now() + DEBOUNCE);
     }
 
-    /// Compiles every workload's policy and hands it to the links of those whose policy changed.
-    /// Says which those are.
+    /// Compiles every workload's policy and hands it to the links of those for whom anything
+    /// changed. Says which those are.
     pub(super) fn publish(&mut self) -> BTreeSet<String> {
         self.policy_due = None;
-        let uids: Vec<String> = self
-            .roster
-            .all()
-            .map(|workload| workload.uid.clone())
-            .collect();
+        self.learner.compile_changed();
         let mut changed = BTreeSet::new();
-        for uid in uids {
-            let Some(fresh) = self.desired(&uid) else { continue };
-            let Some(link) = self.links.get(&uid) else { continue };
-            if link.desired.borrow().says_the_same(&fresh) {
-                continue;
+        let (internal, addresses) = self.surroundings();
+        for workload in self.roster.all() {
+            let Some(link) = self.links.get(&workload.uid) else { continue };
+            let Some(policy) = self.learner.policy(&workload.uid) else { continue };
+            let fresh = Desired {
+                generation: self.generation + 1,
+                workload: Arc::clone(workload),
+                policy: Arc::clone(policy),
+                internal: Arc::clone(&internal),
+                policy_addrs: Arc::clone(&addresses),
+            };
+            if !link.desired.borrow().says_the_same(&fresh) {
+                link.desired.send_replace(Arc::new(fresh));
+                changed.insert(workload.uid.clone());
             }
-            self.generation += 1;
-            link.desired
-                .send_replace(Arc::new(Desired { generation: self.generation, ..fresh }));
-            changed.insert(uid);
         }
+        self.generation += u64::from(!changed.is_empty());
         changed
     }
 
-    /// What a workload's proxy is to have, as things are.
+    /// What a workload's proxy is to have, as it was compiled last.
     pub(super) fn desired(&self, uid: &str) -> Option<Desired> {
-        let workload = Arc::clone(self.roster.get(uid)?);
-        let policy = self
-            .learned
-            .compile(&workload, &self.roster, |group| self.mode_of(group));
-        let mode = self.mode_of(&workload.group);
+        let (internal, policy_addrs) = self.surroundings();
+        Some(Desired {
+            generation: self.generation,
+            workload: Arc::clone(self.roster.get(uid)?),
+            policy: Arc::clone(self.learner.policy(uid)?),
+            internal,
+            policy_addrs,
+        })
+    }
+
+    /// Internal networks, and the addresses of every workload.
+    fn surroundings(&self) -> (Arc<[ipnet::IpNet]>, Arc<[std::net::IpAddr]>) {
         let addresses = self
             .roster
             .all()
             .flat_map(|workload| workload.addresses.iter().copied());
-        Some(Desired {
-            generation: self.generation,
-            mode,
-            policy: Arc::new(policy),
-            internal: self.roster.internal().into(),
-            policy_addrs: addresses.collect::<BTreeSet<_>>().into_iter().collect(),
-            workload,
-        })
+        let addresses = addresses.collect::<BTreeSet<_>>().into_iter().collect();
+        (self.roster.internal().into(), addresses)
     }
 }

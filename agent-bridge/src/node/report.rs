@@ -1,9 +1,10 @@
 //! Reports in: what a mailbox told, entered where it belongs.
 
 use outrider_api::Flow;
+use outrider_learn::Totals;
 use outrider_wire::{Connection, Notification, ext::SampleFlow};
 
-use super::{Node, State, threats, violations};
+use super::{Node, State, learned, threats};
 use crate::{
     counts::{Counts, Dropped, Received},
     mailbox::{
@@ -34,10 +35,32 @@ impl Node {
             self.counts.received(Received::Batches, 1);
         }
         state.version += 1;
-        for note in &report.notes {
+        let before = state.learner.totals();
+        // Names and evidence add to what the rows begin.
+        let is_rows = |note: &&Notification| matches!(note, Notification::Connections(_));
+        let rows = report.notes.iter().filter(is_rows);
+        let others = report.notes.iter().filter(|note| !is_rows(note));
+        for note in rows.chain(others) {
             state.enter(&workload, note, &self.counts);
         }
+        count(&self.counts, &before, &state.learner.totals());
     }
+}
+
+/// Counts what a report did to the sums.
+fn count(counts: &Counts, before: &Totals, after: &Totals) {
+    counts
+        .sessions
+        .inc_by(after.sessions.saturating_sub(before.sessions));
+    counts
+        .bytes
+        .inc_by(after.bytes.saturating_sub(before.bytes));
+    let full = |totals: &Totals| {
+        [totals.evicted, totals.evicted_kinds, totals.evicted_candidates, totals.refused_rules]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    };
+    counts.dropped(Dropped::TableFull, full(after).saturating_sub(full(before)));
 }
 
 impl State {
@@ -87,26 +110,17 @@ impl State {
     }
 
     fn enter_row(&mut self, workload: &Workload, row: &Connection, counts: &Counts) {
-        if let Some((key, violation)) = violations::read(row, &self.roster) {
-            self.violations
-                .enter(&workload.uid, key, violation, violations::merge);
-        }
-        match self.learned.row(workload, row, &self.roster) {
-            Ok(entered) => {
-                counts.sessions.inc_by(entered.sessions);
-                counts.bytes.inc_by(entered.bytes);
-                if entered.rules_changed {
-                    self.policy_changed();
-                }
-            }
-            Err(reason) => counts.dropped(reason, 1),
+        let Some(row) = learned::row(&workload.uid, row) else {
+            counts.dropped(Dropped::BadRow, 1);
+            return;
+        };
+        if self.learner.observe(&row) {
+            self.policy_changed();
         }
     }
 
     fn enter_sample(&mut self, workload: &Workload, flow: &SampleFlow) {
-        if self.learned.sample(workload, flow, &self.roster) {
-            self.policy_changed();
-        }
+        self.learner.sample(&learned::sample(&workload.uid, flow));
         let samples = self.samples.entry(workload.uid.clone()).or_default();
         if samples.len() == MAX_SAMPLES {
             samples.pop_front();

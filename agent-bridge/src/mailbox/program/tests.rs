@@ -1,4 +1,5 @@
 use outrider_model::PolicyAction;
+use outrider_policy::PolicySpec;
 use outrider_wire::request::Command;
 
 use super::*;
@@ -9,21 +10,22 @@ fn desired(mode: Mode) -> Desired {
         workload: Arc::new(Workload {
             uid: "cache".into(),
             name: "default/cache".into(),
-            group: "nv.cache.default".into(),
+            namespace: "default".into(),
+            service: "cache".into(),
             addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
             mac: "0a:00:00:00:00:02".parse().unwrap(),
+            labels: Default::default(),
         }),
-        mode,
-        policy: Arc::new(PolicySpec {
-            default_action: mode.default_action(),
-            inbound: true,
-            outbound: true,
-            rules: Vec::new(),
-            grace: false,
-        }),
+        policy: compiled(mode, Vec::new()),
         internal: vec!["10.0.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()].into(),
         policy_addrs: vec!["10.0.0.2".parse().unwrap()].into(),
     }
+}
+
+fn compiled(mode: Mode, rules: Vec<outrider_policy::RuleSpec>) -> Arc<CompiledPolicy> {
+    let default_action = mode.default_action();
+    let spec = PolicySpec { default_action, inbound: true, outbound: true, rules, grace: false };
+    Arc::new(CompiledPolicy { mode, spec })
 }
 
 fn keys(datagrams: &[Vec<u8>]) -> Vec<String> {
@@ -77,8 +79,8 @@ fn only_what_changed_is_said_again() {
     let old = desired(Mode::Discover);
     assert!(difference(&old, &old).unwrap().is_empty());
     let mut new = old.clone();
-    new.policy =
-        Arc::new(PolicySpec { default_action: PolicyAction::Deny, ..(*old.policy).clone() });
+    let spec = PolicySpec { default_action: PolicyAction::Deny, ..old.policy.spec.clone() };
+    new.policy = Arc::new(CompiledPolicy { mode: Mode::Discover, spec });
     let said = difference(&old, &new).unwrap();
     assert_eq!(keys(&said), ["ctrl_cfg_policy"]);
     assert!(
@@ -86,7 +88,7 @@ fn only_what_changed_is_said_again() {
             .unwrap()
             .contains(r#""cmd":2"#)
     );
-    new.mode = Mode::Protect;
+    new.policy = compiled(Mode::Protect, Vec::new());
     assert_eq!(
         keys(&difference(&old, &new).unwrap()),
         [
@@ -123,7 +125,7 @@ fn a_large_policy_is_split_into_datagrams_that_fit() {
         vhost: false,
         apps: Vec::new(),
     };
-    large.policy = Arc::new(PolicySpec { rules: vec![rule; 1000], ..(*large.policy).clone() });
+    large.policy = compiled(Mode::Protect, vec![rule; 1000]);
     let datagrams = everything(&large).unwrap();
     assert!(datagrams.len() > 20);
     assert!(datagrams.iter().all(|datagram| datagram.len() <= 8191));

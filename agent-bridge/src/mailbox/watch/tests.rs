@@ -44,7 +44,7 @@ fn a_workload_appears_once_and_is_gone_with_its_file() {
     root.pod("web", "0a:00:00:00:00:01");
     let workload = only(&watcher.poll());
     assert_eq!(workload.name, "default/web-0");
-    assert_eq!(workload.group, "nv.web.default");
+    assert_eq!((workload.namespace.as_str(), workload.service.as_str()), ("default", "web"));
     assert_eq!(workload.addresses[1].to_string(), "10.0.0.3");
     assert_eq!(watcher.poll(), Poll::default());
     std::fs::remove_file(root.0.path().join("web.json")).unwrap();
