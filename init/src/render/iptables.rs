@@ -152,7 +152,9 @@ fn match_text(condition: &Match) -> String {
             .iter()
             .map(|gid| format!(" -m owner ! --gid-owner {gid}"))
             .collect(),
-        Match::HasSocket => " -m owner --socket-exists".to_owned(),
+        // Not `--socket-exists`, which also holds for the kernel's own socket that resets are sent by:
+        // a peer of a dead proxy would wait instead of being refused.
+        Match::HasSocket => " -m owner --uid-owner 0-4294967294".to_owned(),
         Match::Mark(mark) => format!(" -m mark --mark {mark:#x}"),
         Match::NotMark(mark) => format!(" -m mark ! --mark {mark:#x}"),
         Match::FlowMark(mark) => format!(" -m connmark --mark {mark:#x}"),
