@@ -78,25 +78,23 @@ impl Mailboxes {
             });
             let Ok((back, poll)) = looked.await else { break };
             watcher = back;
-            self.apply(&poll.changes, poll.refused);
+            self.apply(&poll.changes, poll.refused).await;
         }
         self.open.values().for_each(|open| open.stop.cancel());
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    fn apply(&mut self, changes: &[Change], refused: Vec<String>) {
-        let gone = changes.iter().filter_map(|change| match change {
-            Change::Gone(uid) => Some(uid),
-            Change::Present(_) => None,
-        });
-        gone.for_each(|uid| self.close(uid));
+    async fn apply(&mut self, changes: &[Change], refused: Vec<String>) {
+        for change in changes {
+            if let Change::Gone(uid) = change {
+                self.close(uid).await;
+            }
+        }
         self.node.update_roster(changes, refused);
         for change in changes {
             if let Change::Present(workload) = change {
-                if let Some(old) = self.open.remove(&workload.uid) {
-                    old.stop.cancel();
-                }
+                self.stop(&workload.uid).await;
                 tracing::info!(workload = workload.name, uid = workload.uid, "workload found");
                 self.open(workload.clone());
             }
@@ -131,10 +129,18 @@ impl Mailboxes {
             .insert(workload.uid.clone(), Open { workload, stop, task });
     }
 
-    fn close(&mut self, uid: &str) {
+    /// Ends a mailbox's task, and waits for it: names in the mailbox are used by one task only.
+    async fn stop(&mut self, uid: &str) {
         let Some(open) = self.open.remove(uid) else { return };
         open.stop.cancel();
-        tracing::info!(workload = open.workload.name, uid, "workload gone");
+        if let Err(error) = open.task.await {
+            tracing::error!(%error, uid, "the mailbox's task did not end well");
+        }
+    }
+
+    async fn close(&mut self, uid: &str) {
+        self.stop(uid).await;
+        tracing::info!(uid, "workload gone");
         let Some(desired) = self.node.desired(uid) else { return };
         let Ok(dir) = MailboxDir::open(&self.root, uid) else { return };
         let said = async move { link::farewell(Arc::new(dir), &desired).await };

@@ -6,28 +6,30 @@ mod explain;
 mod kept;
 mod learned;
 mod policy;
+mod refusal;
 mod report;
 mod roster;
 mod sessions;
 mod threats;
+mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
-use outrider_api::{ProxyState, Status, StoreStatus, Threat, Violation};
+use outrider_api::{StoreStatus, Threat};
 use outrider_learn::{Group, Learner, Settings as LearnSettings};
 use outrider_model::Mode;
 use outrider_telemetry::unix_seconds;
 use parking_lot::Mutex;
-use thiserror::Error;
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::Instant,
 };
 
 pub use commit::Committer;
+pub use refusal::Refusal;
 
 use crate::{
     counts::Counts,
@@ -41,7 +43,7 @@ use crate::{
     store::{Store, StoreError, Table},
 };
 use kept::Kept;
-use roster::{Roster, Unnamed};
+use roster::Roster;
 
 /// Commands that may wait for one link; more are dropped, and the proxy repeats what it missed.
 const MAX_COMMANDS: usize = 64;
@@ -101,26 +103,6 @@ pub struct LinkParts {
     pub state: watch::Sender<LinkState>,
 }
 
-/// Why the node does not do what it was asked.
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
-pub enum Refusal {
-    /// There is no such thing.
-    #[error("{0}")]
-    NotFound(String),
-    /// The question makes no sense.
-    #[error("{0}")]
-    Bad(String),
-    /// A bare name means several workloads.
-    #[error("{0}")]
-    Ambiguous(String),
-    /// Changes are taken over the unix socket, or from this machine.
-    #[error("changes are taken over the unix socket, or from this machine by its loopback address")]
-    Forbidden,
-    /// The store does not take it.
-    #[error("{0}")]
-    NotStored(String),
-}
-
 impl Node {
     /// Rebuilds the state from the store.
     ///
@@ -178,7 +160,11 @@ impl Node {
         let desired = Arc::new(state.desired(uid)?);
         let (desired, wanted) = watch::channel(desired);
         let (commands, asked) = mpsc::channel(MAX_COMMANDS);
-        let (said, link) = watch::channel(LinkState::default());
+        let connects = state
+            .links
+            .get(uid)
+            .map_or(0, |link| link.state.borrow().connects);
+        let (said, link) = watch::channel(LinkState { connects, ..LinkState::default() });
         state
             .links
             .insert(uid.to_owned(), LinkHandle { desired, commands, state: link });
@@ -202,105 +188,6 @@ impl Node {
             Some(reason) => drop(state.broken.insert(uid.to_owned(), reason)),
             None => drop(state.broken.remove(uid)),
         }
-    }
-
-    /// How the bridge is.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let state = self.state.lock();
-        let broken = state
-            .broken
-            .iter()
-            .map(|(uid, reason)| format!("{uid}: {reason}"));
-        Status {
-            version: env!("CARGO_PKG_VERSION").into(),
-            uptime: self.started.elapsed().as_secs(),
-            workloads: state.roster.len() as u64,
-            proxies_connected: state
-                .links
-                .values()
-                .filter(|link| link.is_connected())
-                .count() as u64,
-            rules: state.learner.rules().count() as u64,
-            conversations: state.learner.conversations().count() as u64,
-            violations: state.learner.violations().count() as u64,
-            threats: state.threats.len() as u64,
-            received: self.counts.all_received(),
-            dropped: self.counts.all_dropped(),
-            store: self.store.lock().clone(),
-            refused: state.refused.iter().cloned().chain(broken).collect(),
-        }
-    }
-
-    /// Why the bridge cannot be relied on yet, if so.
-    #[must_use]
-    pub fn not_ready(&self) -> Option<&'static str> {
-        if self.store.lock().failing.is_some() {
-            return Some("the store cannot be written");
-        }
-        (!self.state.lock().polled).then_some("the mailbox root was not read yet")
-    }
-
-    /// Every workload.
-    #[must_use]
-    pub fn workloads(&self) -> Vec<outrider_api::Workload> {
-        let state = self.state.lock();
-        state
-            .roster
-            .all()
-            .map(|workload| state.describe(workload))
-            .collect()
-    }
-
-    /// Every conversation.
-    #[must_use]
-    pub fn conversations(&self) -> Vec<outrider_api::Conversation> {
-        let state = self.state.lock();
-        state
-            .learner
-            .conversations()
-            .map(learned::conversation)
-            .collect()
-    }
-
-    /// Every rule.
-    #[must_use]
-    pub fn rules(&self) -> Vec<outrider_api::Rule> {
-        self.state
-            .lock()
-            .learner
-            .rules()
-            .map(learned::rule)
-            .collect()
-    }
-
-    /// Every violation, newest first.
-    #[must_use]
-    pub fn violations(&self) -> Vec<Violation> {
-        let mut violations: Vec<_> = self
-            .state
-            .lock()
-            .learner
-            .violations()
-            .map(learned::violation)
-            .collect();
-        violations.sort_by_key(|violation| std::cmp::Reverse(violation.last_seen));
-        violations
-    }
-
-    /// Every threat, newest first.
-    #[must_use]
-    pub fn threats(&self) -> Vec<Threat> {
-        self.state.lock().threats.newest_first()
-    }
-
-    /// Samples of recent flows, newest first.
-    #[must_use]
-    pub fn flows(&self) -> Vec<outrider_api::Flow> {
-        let state = self.state.lock();
-        let mut flows: Vec<_> = state.samples.values().flatten().cloned().collect();
-        flows.sort_by_key(|flow| std::cmp::Reverse(flow.at));
-        flows
     }
 }
 
@@ -357,50 +244,10 @@ impl State {
             self.unsaved_batches.insert(uid.to_owned());
         }
     }
-
-    fn describe(&self, workload: &Workload) -> outrider_api::Workload {
-        let link = self.links.get(&workload.uid);
-        let state = link
-            .map(|link| link.state.borrow().clone())
-            .unwrap_or_default();
-        let rules = link.map_or(0, |link| link.desired.borrow().policy.spec.rules.len());
-        let group = workload.group();
-        outrider_api::Workload {
-            name: workload.name.clone(),
-            uid: workload.uid.clone(),
-            mode: self.learner.mode(&group).name().into(),
-            group: group.to_string(),
-            addresses: workload.addresses.iter().map(ToString::to_string).collect(),
-            mac: workload.mac.to_string(),
-            proxy: match (state.connected, state.connects) {
-                (true, _) => ProxyState::Connected,
-                (false, 0) => ProxyState::Never,
-                (false, _) => ProxyState::Down,
-            },
-            policy_version: if state.connected { state.pushes } else { 0 },
-            rules: rules as u64,
-            connects: state.connects,
-            proxy_version: state.proxy.as_ref().map(|proxy| proxy.version.clone()),
-        }
-    }
 }
 
 impl LinkHandle {
     fn is_connected(&self) -> bool {
         self.state.borrow().connected
-    }
-}
-
-impl From<(&str, Unnamed)> for Refusal {
-    fn from((name, why): (&str, Unnamed)) -> Self {
-        match why {
-            Unnamed::Unknown => Self::NotFound(format!(
-                "no workload {name:?} on this node; `outrider workloads` lists them"
-            )),
-            Unnamed::Ambiguous(names) => Self::Ambiguous(format!(
-                "{name:?} may be {}: give the namespace too",
-                names.join(" or ")
-            )),
-        }
     }
 }

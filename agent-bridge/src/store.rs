@@ -5,7 +5,9 @@
 //! is moved aside, kept for whoever wants to look, and a new one is begun.
 
 use std::{
+    fs::OpenOptions,
     io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -113,6 +115,7 @@ impl Store {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(failed)?;
         }
+        claim(path).map_err(failed)?;
         let mut store = Self { path: path.to_owned(), database: None, set_aside: None };
         match store.reopen() {
             Err(StoreError::Engine { source, .. }) if is_unreadable(&source) => {
@@ -123,6 +126,7 @@ impl Store {
                     "the store cannot be read: it was set aside and a new one begun"
                 );
                 store.set_aside = Some(aside);
+                claim(path).map_err(failed)?;
                 store.reopen()?;
             }
             other => other?,
@@ -196,6 +200,17 @@ impl Store {
     fn engine(&self, source: redb::Error) -> StoreError {
         StoreError::Engine { path: self.path.clone(), source: Box::new(source) }
     }
+}
+
+/// Makes the file, if need be, readable by its owner only: it holds what workloads sent.
+fn claim(path: &Path) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
 }
 
 /// Makes the tables and says which schema the file has.

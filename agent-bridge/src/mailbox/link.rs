@@ -27,8 +27,9 @@ use super::{
 pub const TICK: Duration = Duration::from_secs(2);
 /// How long a proxy may take to answer a keep-alive.
 pub const KEEP_ALIVE_TIME: Duration = Duration::from_secs(3);
-/// How long it may take to answer the hello; an older one never does.
-const HELLO_TIME: Duration = Duration::from_secs(2);
+/// How long it may take to answer the hello, which it does once what it was told is in force; one
+/// that does not know our extensions never does.
+const HELLO_TIME: Duration = Duration::from_secs(3);
 /// How long it may take for each datagram of a list.
 const LIST_TIME: Duration = Duration::from_secs(5);
 /// How long it may take for a whole list.
@@ -151,8 +152,9 @@ impl Link {
         Ok(desired)
     }
 
-    /// Says what is different, and makes sure it was heard: requests are taken in order, so the
-    /// answer to a keep-alive behind them says that they were.
+    /// Says what is different, and makes sure that it is in force: a proxy of ours answers a hello
+    /// only then. Of another one it is only known that it was heard: requests are taken in order,
+    /// so the answer to a keep-alive behind them says so.
     async fn push(&mut self, channel: &Channel, applied: &mut Arc<Desired>) -> io::Result<()> {
         let desired = Arc::clone(&self.desired.borrow_and_update());
         let requests = program::difference(applied, &desired)?;
@@ -160,6 +162,10 @@ impl Link {
             self.send(channel, request).await?;
         }
         if !requests.is_empty() {
+            let is_ours = self.state.borrow().proxy.is_some();
+            if is_ours && self.hello(channel).await?.is_none() {
+                return Err(io::Error::other("the policy did not come into force in time"));
+            }
             self.keep_alive(channel).await?;
             tracing::info!(rules = desired.policy.spec.rules.len(), mode = %desired.policy.mode, "policy pushed");
         }

@@ -36,10 +36,11 @@ impl Node {
             client: answer.client,
             server: answer.server,
             port: query.port,
-            app: query
-                .app
-                .clone()
-                .unwrap_or_else(|| "not yet identified".into()),
+            app: match app {
+                AppKnowledge::Pending => "not yet identified".into(),
+                AppKnowledge::Unidentified => AppId::UNIDENTIFIED.to_string(),
+                AppKnowledge::Known(app) => app.to_string(),
+            },
             verdict: answer.verdict.label().into(),
             judged: answer.judged.into_iter().map(judgement).collect(),
             to_allow: answer.to_allow,

@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 fn row(key: &str, value: Option<&str>) -> Change {
@@ -32,6 +34,8 @@ fn what_was_committed_is_there_after_opening_again() {
     let store = Store::open(&path, 2).unwrap();
     assert_eq!(rows(&store, Table::Modes), [("b".into(), "3".into())]);
     assert!(rows(&store, Table::Learned).is_empty());
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
     assert_eq!(store.set_aside(), None);
 }
 

@@ -1,0 +1,39 @@
+//! Why the node does not do what it was asked.
+
+use thiserror::Error;
+
+use super::roster::Unnamed;
+
+/// Why the node does not do what it was asked.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum Refusal {
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// The question makes no sense.
+    #[error("{0}")]
+    Bad(String),
+    /// A bare name means several workloads.
+    #[error("{0}")]
+    Ambiguous(String),
+    /// Changes are taken over the unix socket, or from this machine.
+    #[error("changes are taken over the unix socket, or from this machine by its loopback address")]
+    Forbidden,
+    /// The store does not take it.
+    #[error("{0}")]
+    NotStored(String),
+}
+
+impl From<(&str, Unnamed)> for Refusal {
+    fn from((name, why): (&str, Unnamed)) -> Self {
+        match why {
+            Unnamed::Unknown => Self::NotFound(format!(
+                "no workload {name:?} on this node; `outrider workloads` lists them"
+            )),
+            Unnamed::Ambiguous(names) => Self::Ambiguous(format!(
+                "{name:?} may be {}: give the namespace too",
+                names.join(" or ")
+            )),
+        }
+    }
+}

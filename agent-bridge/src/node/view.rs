@@ -1,0 +1,137 @@
+//! What may be asked of the node.
+
+use std::cmp::Reverse;
+
+use outrider_api::{ProxyState, Status, Threat, Violation};
+
+use super::{Node, State, learned};
+use crate::mailbox::watch::Workload;
+
+impl Node {
+    /// How the bridge is.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let state = self.state.lock();
+        let broken = state
+            .broken
+            .iter()
+            .map(|(uid, reason)| format!("{uid}: {reason}"));
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime: self.started.elapsed().as_secs(),
+            workloads: state.roster.len() as u64,
+            proxies_connected: state
+                .links
+                .values()
+                .filter(|link| link.is_connected())
+                .count() as u64,
+            rules: state.learner.rules().count() as u64,
+            conversations: state.learner.conversations().count() as u64,
+            violations: state.learner.violations().count() as u64,
+            threats: state.threats.len() as u64,
+            received: self.counts.all_received(),
+            dropped: self.counts.all_dropped(),
+            store: self.store.lock().clone(),
+            refused: state.refused.iter().cloned().chain(broken).collect(),
+        }
+    }
+
+    /// Why the bridge cannot be relied on yet, if so.
+    #[must_use]
+    pub fn not_ready(&self) -> Option<&'static str> {
+        if self.store.lock().failing.is_some() {
+            return Some("the store cannot be written");
+        }
+        (!self.state.lock().polled).then_some("the mailbox root was not read yet")
+    }
+
+    /// Every workload.
+    #[must_use]
+    pub fn workloads(&self) -> Vec<outrider_api::Workload> {
+        let state = self.state.lock();
+        state
+            .roster
+            .all()
+            .map(|workload| state.describe(workload))
+            .collect()
+    }
+
+    /// Every conversation.
+    #[must_use]
+    pub fn conversations(&self) -> Vec<outrider_api::Conversation> {
+        let state = self.state.lock();
+        state
+            .learner
+            .conversations()
+            .map(learned::conversation)
+            .collect()
+    }
+
+    /// Every rule.
+    #[must_use]
+    pub fn rules(&self) -> Vec<outrider_api::Rule> {
+        self.state
+            .lock()
+            .learner
+            .rules()
+            .map(learned::rule)
+            .collect()
+    }
+
+    /// Every violation, newest first.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Violation> {
+        let mut violations: Vec<_> = self
+            .state
+            .lock()
+            .learner
+            .violations()
+            .map(learned::violation)
+            .collect();
+        violations.sort_by_key(|violation| Reverse(violation.last_seen));
+        violations
+    }
+
+    /// Every threat, newest first.
+    #[must_use]
+    pub fn threats(&self) -> Vec<Threat> {
+        self.state.lock().threats.newest_first()
+    }
+
+    /// Samples of recent flows, newest first.
+    #[must_use]
+    pub fn flows(&self) -> Vec<outrider_api::Flow> {
+        let state = self.state.lock();
+        let mut flows: Vec<_> = state.samples.values().flatten().cloned().collect();
+        flows.sort_by_key(|flow| Reverse(flow.at));
+        flows
+    }
+}
+
+impl State {
+    fn describe(&self, workload: &Workload) -> outrider_api::Workload {
+        let link = self.links.get(&workload.uid);
+        let state = link
+            .map(|link| link.state.borrow().clone())
+            .unwrap_or_default();
+        let rules = link.map_or(0, |link| link.desired.borrow().policy.spec.rules.len());
+        let group = workload.group();
+        outrider_api::Workload {
+            name: workload.name.clone(),
+            uid: workload.uid.clone(),
+            mode: self.learner.mode(&group).name().into(),
+            group: group.to_string(),
+            addresses: workload.addresses.iter().map(ToString::to_string).collect(),
+            mac: workload.mac.to_string(),
+            proxy: match (state.connected, state.connects) {
+                (true, _) => ProxyState::Connected,
+                (false, 0) => ProxyState::Never,
+                (false, _) => ProxyState::Down,
+            },
+            policy_version: if state.connected { state.pushes } else { 0 },
+            rules: rules as u64,
+            connects: state.connects,
+            proxy_version: state.proxy.as_ref().map(|proxy| proxy.version.clone()),
+        }
+    }
+}
