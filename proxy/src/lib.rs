@@ -13,3 +13,5 @@ mod readiness;
 mod rights;
 pub mod settings;
 mod status;
+#[cfg(test)]
+mod testing;

@@ -13,6 +13,9 @@ use tracing::{debug, info, warn};
 use super::route::{Arrival, Refusal, guarded_ports, route};
 use crate::context::SharedContext;
 
+#[cfg(test)]
+mod tests;
+
 /// Turns accepted connections into flows, each a task of its own.
 #[derive(Clone, Debug)]
 pub(crate) struct Intake {

@@ -2,7 +2,10 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net,
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,6 +18,9 @@ use tracing::{info, warn};
 pub(crate) struct Inbox {
     path: PathBuf,
     socket: Option<UnixDatagram>,
+    /// The same socket for replies. One client's full queue says nothing about another's, so that
+    /// the runtime's idea of "writable" must not stand in between.
+    replies: Option<net::UnixDatagram>,
     warned: bool,
 }
 
@@ -22,16 +28,16 @@ impl Inbox {
     /// An inbox that is not bound yet.
     #[must_use]
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, socket: None, warned: false }
+        Self { path, socket: None, replies: None, warned: false }
     }
 
     /// Binds, removing what an earlier life has left. Without a directory there is no bridge
     /// either: traffic flows all the same, and [`Self::keep`] tries again.
     pub(crate) fn bind(&mut self) {
         match bind(&self.path) {
-            Ok(socket) => {
+            Ok((socket, replies)) => {
                 info!(path = %self.path.display(), "listening for requests");
-                self.socket = Some(socket);
+                (self.socket, self.replies) = (Some(socket), Some(replies));
                 self.warned = false;
             }
             Err(error) if !self.warned => {
@@ -49,10 +55,10 @@ impl Inbox {
         }
     }
 
-    /// The socket, if it is bound.
+    /// Where replies go out, if it is bound; sending never waits.
     #[must_use]
-    pub(crate) fn socket(&self) -> Option<&UnixDatagram> {
-        self.socket.as_ref()
+    pub(crate) fn replies(&self) -> Option<&net::UnixDatagram> {
+        self.replies.as_ref()
     }
 
     /// Takes one datagram and the path it came from; for ever while not bound. Cancel safe.
@@ -67,6 +73,7 @@ impl Inbox {
 
     /// Closes and removes the file.
     pub(crate) fn close(&mut self) {
+        self.replies = None;
         if self.socket.take().is_some()
             && let Err(error) = fs::remove_file(&self.path)
         {
@@ -75,13 +82,15 @@ impl Inbox {
     }
 }
 
-fn bind(path: &Path) -> io::Result<UnixDatagram> {
+fn bind(path: &Path) -> io::Result<(UnixDatagram, net::UnixDatagram)> {
     match fs::symlink_metadata(path) {
         Ok(file) if file.file_type().is_socket() => fs::remove_file(path)?,
         Ok(_) => return Err(io::Error::other("a file that is no socket is in the way")),
         Err(_absent) => {}
     }
-    let socket = UnixDatagram::bind(path)?;
+    let socket = net::UnixDatagram::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(socket)
+    socket.set_nonblocking(true)?;
+    let replies = socket.try_clone()?;
+    Ok((UnixDatagram::from_std(socket)?, replies))
 }

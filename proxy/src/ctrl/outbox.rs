@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use outrider_wire::ext;
 use tokio::time::Instant;
 
 #[cfg(test)]
@@ -130,6 +131,8 @@ impl Outbox {
             (Some(_), true) => wave.restart(),
             (Some(_), false) => {
                 wave.batch = None;
+                wave.datagrams
+                    .retain(|datagram| datagram.first() != Some(&ext::EVIDENCE.0));
                 wave.restart();
             }
             // What a receiver without acknowledgements already has is not sent twice.

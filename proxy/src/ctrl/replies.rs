@@ -1,8 +1,10 @@
 //! Replies on their way: sent at once if the client reads, kept for a while if it does not.
 
-use std::{collections::VecDeque, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque, os::unix::net::UnixDatagram, path::Path, sync::Arc, time::Duration,
+};
 
-use tokio::{net::UnixDatagram, time::Instant};
+use tokio::time::Instant;
 
 use super::{CtrlMetrics, link::is_full, metrics::Loss, outbox::Datagram};
 
@@ -74,7 +76,7 @@ impl Replies {
 impl Client {
     fn flush(&mut self, socket: &UnixDatagram, now: Instant, metrics: &CtrlMetrics) {
         while let Some(reply) = self.waiting.front() {
-            match socket.try_send_to(reply, &self.path) {
+            match socket.send_to(reply, &self.path) {
                 Ok(_) => {
                     metrics.replied();
                     self.waiting.pop_front();

@@ -55,6 +55,7 @@ pub(crate) struct Server {
     first_policy: Option<NotReady>,
     warned: HashSet<&'static str>,
     ticks: u64,
+    read_identity: fn() -> io::Result<Identity>,
 }
 
 /// What the thread wakes up for.
@@ -103,6 +104,7 @@ impl Server {
             first_policy,
             warned: HashSet::new(),
             ticks: 0,
+            read_identity: Identity::read,
         }
     }
 
@@ -164,7 +166,7 @@ impl Server {
         if overdue && self.compiling.is_idle() {
             self.compile();
         }
-        if let Some(socket) = self.inbox.socket() {
+        if let Some(socket) = self.inbox.replies() {
             self.replies.flush(socket, now, &self.context.ctrl);
         }
         self.notifier.pump(now);
@@ -182,7 +184,7 @@ impl Server {
 
     /// Interfaces may come after the proxy.
     fn read_identity(&mut self) {
-        match Identity::read() {
+        match (self.read_identity)() {
             Ok(identity) if identity != **self.context.identity.load() => {
                 info!(macs = ?identity.macs(), "interfaces changed");
                 self.state.set_own(identity.macs());

@@ -311,6 +311,6 @@ fn is_loopback_leg(mac: MacAddr) -> bool {
 }
 
 /// Workloads that may be registered: a node's worth.
-pub(crate) const MAX_ENDPOINTS: usize = 1024;
+pub(crate) const MAX_ENDPOINTS: usize = 512;
 /// Ports that may be registered.
-pub(crate) const MAX_PORTS: usize = 4096;
+pub(crate) const MAX_PORTS: usize = 1024;

@@ -1,0 +1,172 @@
+//! Policy over the socket: whole or not at all, and never at the price of an answer.
+
+use outrider_model::{Mode, RuleId};
+use outrider_wire::{
+    ActionCode, ChunkFlags, Directions, PolicyCommand,
+    chunk::split,
+    request::{Policy, Rule, TextIp},
+};
+
+use super::*;
+use crate::testing::POD_MAC;
+
+fn policy(rules: u32, default_action: u8) -> Policy {
+    let rule = |n: u32| Rule {
+        id: RuleId(10_000 + n),
+        client: TextIp::from(std::net::Ipv4Addr::from(0x0a00_0000 + n)),
+        server: TextIp::from(std::net::Ipv4Addr::new(10, 77, 1, 5)),
+        port: 80,
+        port_end: 80,
+        proto: outrider_model::IpProto::TCP,
+        action: ActionCode(2),
+        ingress: true,
+        ..Rule::default()
+    };
+    Policy {
+        command: PolicyCommand::ADD,
+        chunk: ChunkFlags::WHOLE,
+        default_action: ActionCode(default_action),
+        directions: Directions::BOTH,
+        macs: [POD_MAC].into_iter().collect(),
+        rules: (1..=rules).map(rule).collect(),
+        rules6: Vec::new(),
+        grace: Some(false),
+    }
+}
+
+async fn push(client: &Client, policy: &Policy) {
+    for datagram in split(policy, Request::CfgPolicy).unwrap() {
+        client.0.send(&datagram).await.unwrap();
+    }
+}
+
+async fn enforce(client: &Client) {
+    client.add_mac().await;
+    client
+        .send(r#"{"ctrl_cfg_mac":{"macs":["0a:58:0a:4d:01:05"],"tap":false}}"#)
+        .await;
+}
+
+#[tokio::test]
+async fn answers_keep_alives_while_ten_thousand_rules_are_loaded() {
+    let rig = Rig::start(&[]).await;
+    let client = rig.client("client");
+    enforce(&client).await;
+    let mut slowest = Duration::ZERO;
+    let mut seq = 0;
+    for datagram in split(&policy(10_000, 7), Request::CfgPolicy).unwrap() {
+        client.0.send(&datagram).await.unwrap();
+        seq += 1;
+        let asked = Instant::now();
+        client.is_alive(seq).await;
+        slowest = slowest.max(asked.elapsed());
+    }
+    while rig.context.policy.load().snapshot.rule_counts().0 < 10_000 {
+        seq += 1;
+        let asked = Instant::now();
+        client.is_alive(seq).await;
+        slowest = slowest.max(asked.elapsed());
+    }
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hello_after_a_policy_is_answered_when_it_is_in_force() {
+    let rig = Rig::start(&[]).await;
+    let client = rig.client("client");
+    let before = client.hello().await;
+    assert_eq!((before.mode.as_str(), before.managed), ("discover", false));
+    enforce(&client).await;
+    push(&client, &policy(2_000, 7)).await;
+    let after = client.hello().await;
+    assert_eq!((after.mode.as_str(), after.managed), ("protect", true));
+    assert!(after.policy_version > before.policy_version);
+    assert_eq!(rig.context.policy.load().snapshot.rule_counts().0, 2_000);
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_malformed_policy_changes_nothing() {
+    let rig = Rig::start(&[]).await;
+    let client = rig.client("client");
+    enforce(&client).await;
+    push(&client, &policy(3, 7)).await;
+    let good = client.hello().await;
+    let mut swapped_ports = policy(4, 1);
+    swapped_ports.rules = swapped_ports
+        .rules
+        .iter()
+        .map(|rule| Rule { port_end: 1, ..rule.clone() })
+        .collect();
+    push(&client, &swapped_ports).await;
+    client
+        .send(r#"{"ctrl_cfg_policy":{"cmd":1,"flag":3,"defact":1,"mac":["0a:58:0a:4d:01:05"],"rules":[{"id":1}]}}"#)
+        .await;
+    client.send("{\"ctrl_cfg_policy\":").await;
+    let after = client.hello().await;
+    assert_eq!(rig.context.policy.load().snapshot.rule_counts().0, 3);
+    assert_eq!(after.mode, good.mode);
+    let text = rig.context.registry.expose().unwrap();
+    assert!(text.contains(r#"outrider_policy_refused_total{reason="port-range"} 1"#), "{text}");
+    assert!(text.contains(r#"outrider_ctrl_invalid_requests_total{reason="missing"} 1"#), "{text}");
+    assert!(text.contains(r#"outrider_ctrl_invalid_requests_total{reason="json"} 1"#), "{text}");
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_policy_is_in_force_again_after_a_restart() {
+    let rig = Rig::start(&[("OUTRIDER_PROXY_FIRST_POLICY", "wait")]).await;
+    assert_eq!(rig.context.readiness.waits_for(), ["policy"]);
+    let client = rig.client("client");
+    enforce(&client).await;
+    push(&client, &policy(50, 7)).await;
+    client.hello().await;
+    while !rig.path("policy.json").exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(rig.context.readiness.waits_for().is_empty());
+    drop(client);
+    let dir = rig.stop().await;
+    std::fs::remove_file(dir.path().join("client")).unwrap();
+    let rig = Rig::start_in(dir, &[("OUTRIDER_PROXY_FIRST_POLICY", "wait")]).await;
+    let view = rig.context.policy.load_full();
+    assert_eq!((view.mode, view.managed), (Mode::Protect, true));
+    assert_eq!(view.snapshot.rule_counts().0, 50);
+    rig.client("client").is_alive(1).await;
+    assert!(rig.context.readiness.waits_for().is_empty(), "a kept policy is a policy");
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_cannot_be_kept_is_in_force_all_the_same() {
+    let rig = Rig::start(&[("OUTRIDER_STATE_DIR", "/nonexistent")]).await;
+    let client = rig.client("client");
+    enforce(&client).await;
+    push(&client, &policy(5, 7)).await;
+    assert_eq!(client.hello().await.mode, "protect");
+    loop {
+        let text = rig.context.registry.expose().unwrap();
+        if !text.contains("outrider_policy_save_failures_total 0") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_flow_that_a_new_policy_denies_is_cut() {
+    let rig = Rig::start(&[]).await;
+    let client = rig.client("client");
+    let key = crate::testing::inbound("10.0.0.1:4000", 80);
+    let allowed = crate::testing::flow(rig.telemetry(), key, AppId::HTTP, 1);
+    let key = crate::testing::inbound("10.0.0.9:4000", 80);
+    let denied = crate::testing::flow(rig.telemetry(), key, AppId::HTTP, 1);
+    enforce(&client).await;
+    push(&client, &policy(1, 7)).await;
+    client.hello().await;
+    assert!(denied.cut_reason().is_some());
+    assert!(allowed.cut_reason().is_none());
+    rig.stop().await;
+}
