@@ -2,7 +2,8 @@
 //! kernel's tools, and the text is applied in one transaction per table.
 //!
 //! Reading order: [`settings`] (what was asked), [`plan`] (rules as data, with the reason of each),
-//! [`render`] (the same rules as text), [`apply`] (tools and netlink), [`error`] (what can go wrong and what to do).
+//! [`render`] (the same rules as text), [`apply`] (tools and netlink),
+//! [`verify`] (live probes), [`error`] (what can go wrong and what to do).
 #![forbid(unsafe_code)]
 
 pub mod apply;
@@ -11,5 +12,6 @@ pub mod error;
 pub mod plan;
 pub mod render;
 pub mod settings;
+pub mod verify;
 
 pub use error::InitError;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use outrider_init::cli::{self, Task};
 use outrider_init::plan::Plan;
 use outrider_init::settings::RawSettings;
-use outrider_init::{InitError, apply, render};
+use outrider_init::{InitError, apply, render, verify};
 
 fn main() -> ExitCode {
     let matches = cli::command().get_matches();
@@ -30,6 +30,6 @@ fn run(task: Task, raw: &RawSettings) -> Result<String, InitError> {
         Task::Plan => Ok(render::text(&plan, settings.backend)),
         Task::Apply => apply::apply(&plan, &settings).map(|report| report.to_string()),
         Task::Cleanup => apply::cleanup(&plan).map(|report| report.to_string()),
-        Task::Verify => Err(InitError::Verify("not in this version".to_owned())),
+        Task::Verify => verify::verify(&settings),
     }
 }

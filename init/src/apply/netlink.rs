@@ -1,5 +1,6 @@
 //! The few things that need no tool: an address on `lo`, a policy route, the flush of conntrack.
 
+pub mod link;
 mod message;
 
 use std::fs;

@@ -12,6 +12,8 @@ pub(super) struct Observed {
     pub(super) lines: Vec<String>,
     /// Whether someone else has rules here.
     pub(super) others: bool,
+    /// The kernel's chains in which someone else's rule has come so far.
+    taken: Vec<(Table, String)>,
 }
 
 impl Observed {
@@ -46,10 +48,16 @@ impl Observed {
         } else if let Some(rule) = line.strip_prefix("-A ") {
             if rule.starts_with(PREFIX) {
                 self.lines.push(line.to_owned());
-            } else if enters_ours(rule) {
+                return;
+            }
+            let chain = (table, rule.split(' ').next().unwrap_or_default().to_owned());
+            if enters_ours(rule) {
+                // Behind someone else's rule we may not be asked: going to the front again is a change.
+                let place = if self.taken.contains(&chain) { "behind others" } else { "first" };
+                self.lines.push(format!("{place}: {line}"));
                 self.ours.jumps.push((table, rule.to_owned()));
-                self.lines.push(line.to_owned());
             } else {
+                self.taken.push(chain);
                 self.others = true;
             }
         }
@@ -88,6 +96,17 @@ COMMIT
         assert_eq!(observed.ours.jumps, [(Table::Nat, "PREROUTING -j OUTRIDER_IN".to_owned())]);
         assert_eq!(observed.lines.len(), 3);
         assert!(observed.others);
+    }
+
+    #[test]
+    fn notices_that_someone_went_in_front() {
+        let behind = SAVED.replace(
+            "-A PREROUTING -j OUTRIDER_IN\n-A PREROUTING -p tcp -j ACCEPT\n",
+            "-A PREROUTING -p tcp -j ACCEPT\n-A PREROUTING -j OUTRIDER_IN\n",
+        );
+        let (before, after) = (Observed::parse(&behind), Observed::parse(SAVED));
+        assert_eq!(before.ours, after.ours);
+        assert_ne!(before.lines, after.lines);
     }
 
     #[test]

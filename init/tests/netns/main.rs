@@ -1,8 +1,10 @@
 //! Real rules in real network namespaces. Needs root; says SKIPPED without, fails if
 //! `OUTRIDER_REQUIRE_NETNS=1`.
 
+mod crash;
 mod lifecycle;
 mod outcomes;
+mod verify;
 mod world;
 
 /// Compares with a reviewed file; `OUTRIDER_BLESS=1` writes it instead.

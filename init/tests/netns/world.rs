@@ -121,8 +121,16 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Builds the world, or says loudly that it can't.
+    /// Builds the world with its listeners, or says loudly that it can't.
     pub(crate) fn new() -> Option<Self> {
+        let world = Self::without_listeners()?;
+        world.listen();
+        world.warm_up();
+        Some(world)
+    }
+
+    /// Builds the world without any listener, or says loudly that it can't.
+    pub(crate) fn without_listeners() -> Option<Self> {
         let able = Uid::effective().is_root()
             && Command::new("ip")
                 .arg("-V")
@@ -139,8 +147,6 @@ impl World {
         }
         let world = Self { pod: Namespace::new("pod"), peer: Namespace::new("peer") };
         world.connect();
-        world.listen();
-        world.warm_up();
         Some(world)
     }
 
@@ -212,6 +218,12 @@ impl World {
                 assert!((0..ATTEMPTS).any(reached), "{to} is not reachable");
             }
         }
+    }
+
+    /// Runs outrider-init in the pod.
+    pub(crate) fn init(&self, arguments: &[&str]) -> Output {
+        self.pod
+            .exec(env!("CARGO_BIN_EXE_outrider-init"), arguments)
     }
 
     /// Runs outrider-init in the pod; it must succeed. Returns what it printed.

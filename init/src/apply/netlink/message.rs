@@ -98,7 +98,7 @@ pub(super) struct Message {
 }
 
 /// Flags of a request that makes something new.
-const NEW: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+pub(super) const NEW: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
 
 impl Message {
     pub(super) fn add_address(addr: Ipv6Addr) -> Self {
@@ -184,6 +184,11 @@ impl Message {
         Self { kind, flags: request(flags), body }
     }
 
+    /// A request with a body of its own.
+    pub(super) fn new(kind: u16, flags: i32, body: Vec<u8>) -> Self {
+        Self { kind, flags: request(flags), body }
+    }
+
     /// The request with its header.
     fn bytes(&self) -> Vec<u8> {
         let length = u32::try_from(HEADER + self.body.len()).unwrap_or(u32::MAX);
@@ -214,7 +219,7 @@ fn family_number(family: Family) -> u8 {
 }
 
 /// Appends an attribute, padded to a multiple of four.
-fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(super) fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     const PREFIX: usize = 4;
     let length = u16::try_from(PREFIX + value.len()).unwrap_or(u16::MAX);
     body.extend(length.to_ne_bytes());
