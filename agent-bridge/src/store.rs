@@ -197,6 +197,12 @@ impl Store {
         Ok(())
     }
 
+    /// Lets go of the file, as after an I/O error.
+    #[cfg(test)]
+    pub(crate) fn let_go(&mut self) {
+        self.database = None;
+    }
+
     fn engine(&self, source: redb::Error) -> StoreError {
         StoreError::Engine { path: self.path.clone(), source: Box::new(source) }
     }

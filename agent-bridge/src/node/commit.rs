@@ -261,3 +261,6 @@ fn row(change: outrider_learn::Change) -> Change {
         .and_then(|record| serde_json::to_vec(&record).ok());
     Change { table: Table::Learned, key: change.key.into_bytes(), value }
 }
+
+#[cfg(test)]
+mod tests;

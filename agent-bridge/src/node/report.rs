@@ -65,7 +65,7 @@ fn count(counts: &Counts, before: &Totals, after: &Totals) {
 
 impl State {
     /// Notes a batch; `false` if it, or a later one of the same proxy's life, was here before.
-    fn begin_batch(&mut self, uid: &str, batch: BatchId) -> bool {
+    pub(super) fn begin_batch(&mut self, uid: &str, batch: BatchId) -> bool {
         let known = self.batches.get(uid);
         if known.is_some_and(|known| known.instance == batch.instance && known.seq >= batch.seq) {
             return false;

@@ -116,7 +116,7 @@ fn a_newer_schema_is_refused_and_left_alone() {
 fn a_failed_commit_is_followed_by_one_that_works() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(&dir.path().join("bridge.redb"), 1).unwrap();
-    store.database = None;
+    store.let_go();
     store.commit(&[row("a", Some("1"))]).unwrap();
     assert_eq!(rows(&store, Table::Modes).len(), 1);
 }

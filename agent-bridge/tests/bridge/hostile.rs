@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use outrider_model::PolicyAction;
-use outrider_wire::{Connection, Connections};
+use outrider_wire::{Connection, Connections, request::Request};
 use tokio::net::UnixDatagram;
 
 use crate::{
@@ -66,13 +66,17 @@ async fn a_link_to_another_pods_socket_leads_nowhere() {
     .unwrap();
     let bridge = world.start().await;
     bridge.proxy_is("victim", "connected").await;
-    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    // The thief's link has ticked several times while the victim's fell idle and was asked.
+    victim.forget_heard();
+    victim
+        .hears(|request| matches!(request, Request::KeepAlive(_)).then_some(()))
+        .await;
     bridge.proxy_is("thief", "never").await;
     let policies = victim
         .heard()
         .into_iter()
         .filter_map(|request| match request {
-            outrider_wire::request::Request::CfgPolicy(policy) => Some(policy),
+            Request::CfgPolicy(policy) => Some(policy),
             _ => None,
         });
     assert!(

@@ -1,0 +1,128 @@
+//! The binary against a bridge made of canned answers.
+
+#[cfg(test)]
+mod cases {
+    use std::{
+        io::{Read, Write},
+        os::unix::net::UnixListener,
+        path::PathBuf,
+        process::{Command, Output},
+        thread,
+    };
+
+    /// Answers every request by the first entry whose text the request line holds.
+    struct Canned {
+        _dir: tempfile::TempDir,
+        socket: PathBuf,
+    }
+
+    impl Canned {
+        fn new(answers: &'static [(&'static str, u16, &'static str)]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let socket = dir.path().join("api.sock");
+            let listener = UnixListener::bind(&socket).unwrap();
+            thread::spawn(move || {
+                for stream in listener.incoming() {
+                    answer(stream.unwrap(), answers);
+                }
+            });
+            Self { _dir: dir, socket }
+        }
+
+        fn run(&self, arguments: &[&str]) -> Output {
+            let bridge = format!("unix:{}", self.socket.display());
+            let mut command = Command::new(env!("CARGO_BIN_EXE_outrider"));
+            command
+                .args(["--bridge", &bridge])
+                .args(arguments)
+                .output()
+                .unwrap()
+        }
+    }
+
+    fn answer(mut stream: std::os::unix::net::UnixStream, answers: &[(&str, u16, &str)]) {
+        let mut request = Vec::new();
+        let mut byte = [0];
+        while !request.ends_with(b"\r\n") && stream.read(&mut byte).unwrap() == 1 {
+            request.extend(byte);
+        }
+        let line = String::from_utf8(request).unwrap();
+        let found = answers.iter().find(|(text, ..)| line.contains(text));
+        let (_, status, body) = found.unwrap_or(&("", 404, r#"{"error":"no such path"}"#));
+        write!(stream, "HTTP/1.1 {status} -\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+            .unwrap();
+    }
+
+    fn text(bytes: &[u8]) -> &str {
+        std::str::from_utf8(bytes).unwrap()
+    }
+
+    const VIOLATIONS: &str = r#"[
+        {"client":"default/intruder","server":"default/cache","client_ip":"10.0.0.9","server_ip":"10.0.0.2",
+         "port":6379,"proto":"tcp","app":"not-checked","action":"deny","rule":0,"reason":"no \u001b[31mrule",
+         "count":3,"first_seen":1,"last_seen":2,"from_a_newer_bridge":true},
+        {"client":"external","server":"default/web","client_ip":"192.0.2.1","server_ip":"10.0.0.3","port":80,
+         "proto":"tcp","app":"HTTP","action":"violate","rule":0,"reason":"r","count":1,"first_seen":1,"last_seen":2}]"#;
+
+    #[test]
+    fn json_is_one_object_a_line_in_the_documented_order() {
+        let bridge = Canned::new(&[("/v1/violations", 200, VIOLATIONS)]);
+        let output = bridge.run(&["violations", "--json"]);
+        assert!(output.status.success());
+        let lines: Vec<_> = text(&output.stdout).lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].starts_with(r#"{"client":"default/intruder","server":"default/cache""#));
+        assert!(lines[0].contains(r#""count":3"#));
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_harmless_to_terminals() {
+        let bridge = Canned::new(&[("/v1/violations", 200, VIOLATIONS)]);
+        let output = bridge.run(&["violations"]);
+        let table = text(&output.stdout);
+        let lines: Vec<_> = table.lines().collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[0].find("SERVER"), lines[1].find("default/cache"));
+        assert_eq!(lines[0].find("SERVER"), lines[2].find("default/web"));
+        assert!(!table.contains('\u{1b}') && table.contains("\\u{1b}"), "{table}");
+    }
+
+    #[test]
+    fn an_empty_list_says_what_that_means() {
+        let bridge = Canned::new(&[("/v1/rules", 200, "[]")]);
+        assert!(text(&bridge.run(&["rules"]).stdout).starts_with("no rules yet"));
+        assert_eq!(text(&bridge.run(&["rules", "--json"]).stdout), "");
+    }
+
+    #[test]
+    fn a_mode_that_a_proxy_did_not_confirm_is_a_failure() {
+        const PENDING: &str = r#"{"workload":"default/cache","group":"nv.cache.default","mode":"protect","pushed":1,"pending":1,"absent":0}"#;
+        const DONE: &str = r#"{"workload":"default/web","group":"nv.web.default","mode":"protect","pushed":2,"pending":0,"absent":1}"#;
+        let bridge =
+            Canned::new(&[("cache/mode", 200, PENDING), ("default%2Fweb/mode", 200, DONE)]);
+        let output = bridge.run(&["mode", "set", "cache", "protect"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("did not confirm"));
+        let output = bridge.run(&["mode", "set", "default/web", "protect"]);
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(
+            text(&output.stdout),
+            "default/web (nv.web.default) is in protect: pushed to 2 connected proxies, 1 not connected\n"
+        );
+    }
+
+    #[test]
+    fn exit_codes_tell_refusal_usage_and_absence_apart() {
+        let bridge = Canned::new(&[("/v1/sessions", 404, r#"{"error":"no workload \"ghost\""}"#)]);
+        let refused = bridge.run(&["sessions", "ghost"]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert_eq!(text(&refused.stderr), "outrider: no workload \"ghost\"\n");
+        assert_eq!(bridge.run(&["mode", "set", "cache", "block"]).status.code(), Some(2));
+        let absent = Command::new(env!("CARGO_BIN_EXE_outrider"))
+            .args(["--bridge", "unix:/nonexistent/api.sock", "status"])
+            .output()
+            .unwrap();
+        assert_eq!(absent.status.code(), Some(3));
+        assert!(text(&absent.stderr).contains("is `outrider-agent-bridge bridge` running"));
+    }
+}
