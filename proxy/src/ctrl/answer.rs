@@ -27,13 +27,17 @@ pub(crate) struct Scope<'a> {
     pub mode: Mode,
 }
 
-/// All live sessions, and how many more there were than a list may have.
+/// The live sessions, `most` at most, and how many more there are.
 #[must_use]
-pub(crate) fn sessions(telemetry: &Telemetry, scope: Scope<'_>) -> (Vec<Session>, u64) {
+pub(crate) fn sessions(
+    telemetry: &Telemetry,
+    scope: Scope<'_>,
+    most: usize,
+) -> (Vec<Session>, u64) {
     let now = unix_seconds();
     let (mut sessions, mut left_out) = (Vec::new(), 0_u64);
     telemetry.flows().for_each(|flow| {
-        if sessions.len() < MAX_LISTED {
+        if sessions.len() < most {
             sessions.push(session(flow, scope, now));
         } else {
             left_out = left_out.saturating_add(1);

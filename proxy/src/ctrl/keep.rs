@@ -10,6 +10,8 @@ use outrider_wire::request::Request;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::state::Journal;
+
 #[cfg(test)]
 mod tests;
 
@@ -26,9 +28,15 @@ pub(crate) fn path(state_dir: &Path) -> PathBuf {
     state_dir.join("policy.json")
 }
 
+/// Writes what is to be kept; nothing to keep is kept too, in place of what was.
+pub(crate) fn save_journal(path: &Path, journal: Option<&Journal>) -> io::Result<()> {
+    let datagrams = journal.map_or(Ok(Vec::new()), Journal::datagrams);
+    save(path, datagrams.map_err(io::Error::other)?)
+}
+
 /// Writes the requests beside the old file and puts them in its place: whoever reads finds the old
 /// ones or the new ones, whatever happens meanwhile.
-pub(crate) fn save(path: &Path, datagrams: Vec<Vec<u8>>) -> io::Result<()> {
+fn save(path: &Path, datagrams: Vec<Vec<u8>>) -> io::Result<()> {
     let requests = datagrams.into_iter().map(raw).collect::<io::Result<_>>()?;
     let text = serde_json::to_vec(&File { format: FORMAT, requests })?;
     let beside = path.with_extension("json.new");

@@ -7,7 +7,7 @@ use outrider_wire::{
 };
 
 use super::{
-    answer::{self, Scope},
+    answer::{self, MAX_LISTED, Scope},
     metrics::Loss,
     state::{Query, State},
 };
@@ -47,7 +47,7 @@ fn sessions(context: &Context, state: &State) -> Vec<Reply> {
     context.telemetry.settle();
     let mode = context.policy.load().mode;
     let scope = Scope { epmac: state.epmac(), network: state.network(), mode };
-    let (sessions, left_out) = answer::sessions(&context.telemetry, scope);
+    let (sessions, left_out) = answer::sessions(&context.telemetry, scope, MAX_LISTED);
     context.ctrl.lost(Loss::ListOverflow, left_out);
     SessionList::split(&sessions).map(Reply::from).collect()
 }

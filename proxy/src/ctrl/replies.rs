@@ -108,3 +108,41 @@ pub(crate) const MAX_CLIENTS: usize = 16;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// Time between two tries.
 pub(crate) const RETRY: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests {
+    use outrider_telemetry::{Registry, Totals};
+
+    use super::*;
+
+    fn metrics() -> CtrlMetrics {
+        CtrlMetrics::register(&Registry::default()).unwrap()
+    }
+
+    fn client(n: usize) -> Arc<Path> {
+        Path::new(&format!("/nonexistent/{n}")).into()
+    }
+
+    #[test]
+    fn clients_and_their_replies_are_bounded() {
+        let (metrics, mut replies) = (metrics(), Replies::default());
+        replies.push(Some(&client(0)), vec![vec![0]; MAX_WAITING + 3], &metrics);
+        replies.push(Some(&client(0)), vec![vec![0]; 4], &metrics);
+        for n in 1..MAX_CLIENTS {
+            replies.push(Some(&client(n)), vec![vec![0]], &metrics);
+        }
+        replies.push(Some(&client(MAX_CLIENTS)), vec![vec![0]; 5], &metrics);
+        assert_eq!(replies.0.len(), MAX_CLIENTS);
+        assert_eq!(metrics.dropped(&Totals::default()), [("reply-overflow", 12)].into());
+    }
+
+    #[test]
+    fn a_client_that_cannot_be_reached_is_forgotten() {
+        let (metrics, mut replies) = (metrics(), Replies::default());
+        let socket = UnixDatagram::unbound().unwrap();
+        replies.push(Some(&client(0)), vec![vec![0]; 2], &metrics);
+        replies.flush(&socket, Instant::now(), &metrics);
+        assert!(replies.is_empty());
+        assert_eq!(metrics.dropped(&Totals::default()), [("reply-gone", 2)].into());
+    }
+}

@@ -22,6 +22,7 @@ use super::{
     background::Background,
     debug::filter,
     inbox::Inbox,
+    metrics::Loss,
     notify::Notifier,
     queries,
     replies::{RETRY, Replies},
@@ -215,6 +216,8 @@ impl Server {
     fn command(&mut self, command: Command, from: Option<&Arc<Path>>, now: Instant) {
         let request = match command.request {
             Ok(request) => request,
+            // A newer agent may ask for more than we know.
+            Err(error) if error.is_unknown() => return self.context.ctrl.invalid(error.reason()),
             Err(error) => return self.ignored(error.reason(), &error),
         };
         let key = request.key();
@@ -273,6 +276,8 @@ impl Server {
         if self.wanted_since.is_some() || !self.compiling.is_idle() {
             if self.greeted.len() < MAX_GREETED {
                 self.greeted.push(from);
+            } else {
+                self.context.ctrl.lost(Loss::ReplyOverflow, 1);
             }
             return;
         }

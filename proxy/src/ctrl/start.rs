@@ -21,7 +21,12 @@ pub(crate) fn begin(settings: &Settings, identity: &Identity) -> Result<Beginnin
     let fresh = || State::new(identity.macs(), settings.default_mode);
     let beginning = restored(fresh(), settings).map_or_else(|| in_force(fresh()), Ok)?;
     let Beginning { state, view } = &beginning;
-    info!(mode = view.mode.name(), managed = view.managed, kept = state.has_policy(), "policy");
+    info!(
+        mode = view.mode.name(),
+        managed = view.managed,
+        kept = state.has_policy(),
+        "policy to begin with"
+    );
     Ok(beginning)
 }
 

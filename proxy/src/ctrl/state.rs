@@ -26,6 +26,7 @@ mod journal;
 mod tests;
 mod view;
 
+pub(crate) use journal::Journal;
 pub(crate) use view::{Desired, Law};
 
 /// What a request asks of others than the state.

@@ -17,7 +17,7 @@ fn a_live_flow_is_a_session() {
     let telemetry = telemetry();
     let _flow = flow(&telemetry, inbound("10.0.0.9:4000", 6379), AppId::REDIS, 30);
     let network = Network::default();
-    let (sessions, left_out) = sessions(&telemetry, scope(&network, Mode::Discover));
+    let (sessions, left_out) = sessions(&telemetry, scope(&network, Mode::Discover), MAX_LISTED);
     let [session] = sessions[..] else { panic!("{sessions:?}") };
     assert_eq!(left_out, 0);
     assert_eq!((session.client_port, session.server_port), (4000, 6379));
@@ -37,7 +37,7 @@ fn an_enforcing_workload_has_no_tap_flag() {
     let telemetry = telemetry();
     let _flow = flow(&telemetry, inbound("10.0.0.9:4000", 80), AppId::HTTP, 1);
     let network = Network::default();
-    let (sessions, _) = sessions(&telemetry, scope(&network, Mode::Protect));
+    let (sessions, _) = sessions(&telemetry, scope(&network, Mode::Protect), MAX_LISTED);
     assert!(!sessions[0].flags.contains(SessionFlags::TAP));
 }
 
@@ -48,7 +48,9 @@ fn a_list_of_many_sessions_is_full_datagrams_and_an_empty_one() {
         .map(|n| flow(&telemetry, inbound("10.0.0.9:4000", n + 1), AppId::HTTP, 1))
         .collect();
     let network = Network::default();
-    let (sessions, _) = sessions(&telemetry, scope(&network, Mode::Discover));
+    let (sessions, _) = sessions(&telemetry, scope(&network, Mode::Discover), MAX_LISTED);
+    let (some, left_out) = super::sessions(&telemetry, scope(&network, Mode::Discover), 100);
+    assert_eq!((some.len(), left_out), (100, 17));
     let lists: Vec<_> = SessionList::split(&sessions).collect();
     let sizes: Vec<_> = lists
         .iter()

@@ -3,7 +3,7 @@
 use std::io;
 
 use tokio::task::JoinError;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use super::Server;
 use crate::{
@@ -52,7 +52,15 @@ impl Server {
         let Swapped { version, rules, judged, cut } = swapped;
         self.context.ctrl.policy_swapped(version, rules, cut);
         let mode = self.context.policy.load().mode;
-        info!(version, mode = mode.name(), exact = rules.0, range = rules.1, judged, cut, "policy");
+        info!(
+            version,
+            mode = mode.name(),
+            exact = rules.0,
+            range = rules.1,
+            judged,
+            cut,
+            "policy in force"
+        );
         self.policy_known();
         self.unsaved = true;
         self.save();
@@ -71,16 +79,10 @@ impl Server {
             return;
         }
         self.unsaved = false;
-        match self.state.journal() {
-            Ok(datagrams) => {
-                let path = keep::path(&self.context.settings.state_dir);
-                self.saving.start(move || keep::save(&path, datagrams));
-            }
-            Err(error) => {
-                self.context.ctrl.save_failed();
-                warn!(%error, "the policy cannot be written down");
-            }
-        }
+        let path = keep::path(&self.context.settings.state_dir);
+        let journal = self.state.journal();
+        self.saving
+            .start(move || keep::save_journal(&path, journal.as_ref()));
     }
 
     pub(super) fn saved(&mut self, done: Result<io::Result<()>, JoinError>) {

@@ -252,3 +252,14 @@ async fn clears_one_session_or_all() {
     assert!(second.cut_reason().is_some());
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn hellos_that_wait_for_a_policy_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (context, relay, state) = assemble(settings(dir.path(), &[]));
+    let mut server = Server::new(Arc::clone(&context), relay, state, None);
+    server.want_policy();
+    (0..=MAX_GREETED).for_each(|_| server.greet(None));
+    assert_eq!(server.greeted.len(), MAX_GREETED);
+    assert_eq!(context.ctrl.dropped(&context.telemetry.totals()), [("reply-overflow", 1)].into());
+}

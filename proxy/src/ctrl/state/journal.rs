@@ -1,7 +1,9 @@
 //! The state as requests that would bring it about again: what is kept on disk.
 
+use std::sync::Arc;
+
 use outrider_model::MacAddr;
-use outrider_policy::{IpNet, SpecialKind};
+use outrider_policy::{IpNet, Network, SpecialKind};
 use outrider_wire::{
     ChunkFlags, PolicyCommand, WireError,
     chunk::split,
@@ -17,22 +19,26 @@ use super::{
     view::Law,
 };
 
+/// Everything that the requests are made of; cheap to take, so that they can be written elsewhere.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    small: Vec<Request>,
+    network: Arc<Network>,
+    mac: MacAddr,
+    law: Law,
+}
+
 impl State {
-    /// The requests, as datagrams; none if nobody governs the workload. Only what the last policy
-    /// that compiled needs is in them.
-    pub(crate) fn journal(&self) -> Result<Vec<Vec<u8>>, WireError> {
-        let Some((mac, endpoint)) = self.endpoints.governing() else { return Ok(Vec::new()) };
-        let mut datagrams = Vec::new();
-        for request in self.small_requests(mac, endpoint) {
-            datagrams.push(request.encode()?);
-        }
-        self.append_networks(&mut datagrams)?;
-        match &endpoint.good {
-            Law::Default => {}
-            Law::Open => datagrams.push(removal(mac).encode()?),
-            Law::Rules(policy) => datagrams.extend(split(&**policy, Request::CfgPolicy)?),
-        }
-        Ok(datagrams)
+    /// What to keep; `None` if nobody governs the workload. Of policies, the last that compiled.
+    #[must_use]
+    pub(crate) fn journal(&self) -> Option<Journal> {
+        let (mac, endpoint) = self.endpoints.governing()?;
+        Some(Journal {
+            small: self.small_requests(mac, endpoint),
+            network: Arc::clone(&self.network),
+            mac,
+            law: endpoint.good.clone(),
+        })
     }
 
     fn small_requests(&self, mac: MacAddr, endpoint: &Endpoint) -> Vec<Request> {
@@ -54,6 +60,22 @@ impl State {
         }
         requests
     }
+}
+
+impl Journal {
+    /// The requests as datagrams; takes a while for many rules.
+    pub(crate) fn datagrams(&self) -> Result<Vec<Vec<u8>>, WireError> {
+        let small = self.small.iter().map(Request::encode);
+        let mut datagrams = small.collect::<Result<Vec<_>, _>>()?;
+        self.append_networks(&mut datagrams)?;
+        self.append_names(&mut datagrams)?;
+        match &self.law {
+            Law::Default => {}
+            Law::Open => datagrams.push(removal(self.mac).encode()?),
+            Law::Rules(policy) => datagrams.extend(split(&**policy, Request::CfgPolicy)?),
+        }
+        Ok(datagrams)
+    }
 
     fn append_networks(&self, datagrams: &mut Vec<Vec<u8>>) -> Result<(), WireError> {
         let network = &self.network;
@@ -70,12 +92,16 @@ impl State {
         let addrs = network.policy_addrs.iter().map(|ip| IpNet::from(*ip));
         let addrs = families(addrs.map(|net| (net, Subnet::from(net))));
         datagrams.extend(split(&addrs, Request::CfgPolicyAddr)?);
-        for (name, addresses) in network.names.iter() {
+        Ok(())
+    }
+
+    fn append_names(&self, datagrams: &mut Vec<Vec<u8>>) -> Result<(), WireError> {
+        let names = &self.network.names;
+        for (name, addresses) in names.iter() {
             let addresses: Vec<_> = addresses.collect();
             for some in addresses.chunks(ADDRESSES_A_REQUEST) {
                 let addresses = some.iter().map(|ip| (*ip).into()).collect();
-                let vhost = network.names.vhost(name);
-                let name = name.as_str().to_owned();
+                let (vhost, name) = (names.vhost(name), name.as_str().to_owned());
                 let request = Request::CfgSetFqdn(SetFqdn { name, addresses, vhost });
                 datagrams.push(request.encode()?);
             }

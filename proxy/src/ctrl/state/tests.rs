@@ -390,7 +390,7 @@ fn the_journal_brings_the_same_state_about() {
     let law = state.desired().law;
     state.accepted(&law);
 
-    let journal = state.journal().unwrap();
+    let journal = state.journal().unwrap().datagrams().unwrap();
     let mut again = State::new(&[POD_MAC], None);
     for datagram in &journal {
         done(&mut again, std::str::from_utf8(datagram).unwrap());

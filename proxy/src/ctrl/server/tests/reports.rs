@@ -68,6 +68,17 @@ async fn an_unread_socket_blocks_nothing_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn more_rows_than_a_wave_takes_go_with_the_next() {
+    let rig = Rig::start(&[]).await;
+    let socket = rig.listen();
+    let flows = u16::try_from(crate::ctrl::notify::MAX_WAVE_ROWS + 100).unwrap();
+    traffic(&rig, flows, 3);
+    rig.client("client").add_mac().await;
+    assert_eq!(sums(&rows(&socket, flows.into()).await), (flows.into(), 3 * u64::from(flows)));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn rows_wait_for_a_receiver_that_is_not_there_yet() {
     let rig = Rig::start(&[]).await;
     rig.client("client").add_mac().await;
