@@ -153,6 +153,23 @@ impl Line<'_> {
 }
 
 impl Lines {
+    /// Passes lines of headers while nothing is unusual about them and `unwanted` says of their first
+    /// byte that they are of no use; how many bytes they had.
+    pub(crate) fn pass(&self, chunk: &mut &[u8], unwanted: impl Fn(u8) -> bool) -> usize {
+        let before = chunk.len();
+        if !self.partial.is_empty() {
+            return 0;
+        }
+        while chunk.first().is_some_and(|byte| unwanted(*byte))
+            && let Some(end) = memchr2(b'\r', b'\n', chunk)
+            && end < MAX_LINE
+            && let Some(rest) = chunk.get(end..).and_then(|rest| rest.strip_prefix(b"\r\n"))
+        {
+            *chunk = rest;
+        }
+        before.saturating_sub(chunk.len())
+    }
+
     /// The next line, if the chunk has its end; else keeps what there is of it.
     pub(crate) fn next<'a>(&mut self, chunk: &mut &'a [u8]) -> Option<Line<'a>> {
         if self.partial.is_empty()

@@ -107,12 +107,12 @@ impl Inspector for Redis {
             return;
         }
         sink.application(AppId::REDIS);
-        loop {
+        while let Some((byte, rest)) = chunk.split_first() {
             if let State::Bulk(left) = self.state {
                 self.bulk(pass(&mut chunk, left), sink);
-            }
-            let Some((byte, rest)) = chunk.split_first() else { return };
-            if !matches!(self.state, State::Bulk(_)) {
+            } else if let Some(rest) = self.whole_number(*byte, rest) {
+                chunk = rest;
+            } else {
                 self.state = self.step(*byte, sink);
                 chunk = rest;
             }
@@ -155,6 +155,41 @@ impl Redis {
         }
     }
 
+    /// Takes a number's line at once if all of it is here and nothing is wrong with it; what
+    /// follows it is returned.
+    fn whole_number<'a>(&mut self, sign: u8, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let (of_length, limit) = match (self.state, sign) {
+            (State::Start, b'*') => (false, MAX_ARGUMENTS),
+            (State::Sign, b'$') => (true, MAX_BULK),
+            _ => return None,
+        };
+        let mut rest = bytes;
+        let mut value = 0_u64;
+        while let Some((digit @ b'0'..=b'9', more)) = rest.split_first() {
+            value = value
+                .wrapping_mul(10)
+                .wrapping_add(digit.wrapping_sub(b'0').into());
+            rest = more;
+        }
+        let digits = bytes.len().saturating_sub(rest.len());
+        let rest = rest.strip_prefix(b"\r\n")?;
+        if !(1..=MAX_DIGITS.into()).contains(&digits) || value > limit {
+            return None;
+        }
+        self.value = value;
+        self.state = self.after_number(of_length);
+        Some(rest)
+    }
+
+    /// The state behind a number that was read.
+    fn after_number(&mut self, of_length: bool) -> State {
+        if of_length {
+            return State::Bulk(self.value.saturating_add(2));
+        }
+        self.arguments = self.value;
+        if self.value == 0 { State::Start } else { State::Sign }
+    }
+
     fn step(&mut self, byte: u8, sink: &mut Sink<'_>) -> State {
         match (self.state, byte) {
             (State::Start, b'*') => self.number(State::Count),
@@ -164,13 +199,7 @@ impl Redis {
             (state @ (State::Count | State::Length), b'0'..=b'9') => self.digit(state, byte),
             (State::Count, b'\r') if self.digits > 0 => State::LineFeed { of_length: false },
             (State::Length, b'\r') if self.digits > 0 => State::LineFeed { of_length: true },
-            (State::LineFeed { of_length: true }, b'\n') => {
-                State::Bulk(self.value.saturating_add(2))
-            }
-            (State::LineFeed { of_length: false }, b'\n') => {
-                self.arguments = self.value;
-                if self.value == 0 { State::Start } else { State::Sign }
-            }
+            (State::LineFeed { of_length }, b'\n') => self.after_number(of_length),
             (State::Inline(_), b'\n') => {
                 sink.request();
                 State::Start

@@ -85,16 +85,18 @@ impl Head {
         line: Line<'a>,
     ) -> Result<Option<Field<'a>>, Fault> {
         self.note_end(&line);
-        let initial = line.text.first().map_or(0, u8::to_ascii_lowercase);
-        let wanted = match (initial, side) {
-            (b'c' | b't', _) | (b'h' | b'u', Side::Client) | (b's', Side::Server) => true,
-            _ => !initial.is_ascii_lowercase(),
-        };
-        if !wanted && !line.bare_cr {
+        let initial = line.text.first().copied().unwrap_or_default();
+        if unwanted(side, initial) && !line.bare_cr {
             self.previous = Previous::Other;
             return Ok(None);
         }
         self.candidate(side, line)
+    }
+
+    /// Takes note of lines that [`unwanted`] passed over.
+    pub(super) fn passed(&mut self) {
+        self.lines_crlf = true;
+        self.previous = Previous::Other;
     }
 
     /// The end of the head: how the body is framed.
@@ -211,6 +213,14 @@ impl Head {
                 _ => Coding::Wrong,
             };
         }
+    }
+}
+
+/// Whether no header of use, however misspelt, begins with this byte.
+pub(super) fn unwanted(side: Side, initial: u8) -> bool {
+    match (initial | 0x20, side) {
+        (b'c' | b't', _) | (b'h' | b'u', Side::Client) | (b's', Side::Server) => false,
+        _ => initial.is_ascii_alphabetic(),
     }
 }
 

@@ -166,6 +166,17 @@ impl Wing {
     }
 
     fn headers<'a>(&mut self, chunk: &mut &'a [u8]) -> Option<Step<'a>> {
+        let side = self.side;
+        let passed = self
+            .lines
+            .pass(chunk, |initial| head::unwanted(side, initial));
+        if passed > 0 {
+            self.head.passed();
+            if self.is_long(passed) {
+                self.first_head = None;
+                return Some(Step::Long);
+            }
+        }
         let line = self.lines.next(chunk)?;
         if line.is_empty() {
             self.head.note_end(&line);
