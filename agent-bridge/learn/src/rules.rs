@@ -81,6 +81,8 @@ pub(crate) struct Rules {
     pub(crate) rules: Kept<LearnKey, Rule>,
     pub(crate) candidates: Kept<LearnKey, Candidate>,
     by_id: BTreeMap<RuleId, LearnKey>,
+    /// Every number below it is taken.
+    taken_below: u32,
 }
 
 impl Default for Rules {
@@ -89,6 +91,7 @@ impl Default for Rules {
             rules: Kept::new((LAST_RULE - FIRST_RULE + 1) as usize),
             candidates: Kept::new(MAX_CANDIDATES),
             by_id: BTreeMap::new(),
+            taken_below: FIRST_RULE,
         }
     }
 }
@@ -117,8 +120,9 @@ impl Rules {
 
     /// Forgets a rule; says whether it was there.
     pub(crate) fn remove(&mut self, id: RuleId) -> bool {
-        let key = self.by_id.remove(&id);
-        key.is_some_and(|key| self.rules.remove(&key).is_some())
+        let Some(key) = self.by_id.remove(&id) else { return false };
+        self.taken_below = self.taken_below.min(id.0);
+        self.rules.remove(&key).is_some()
     }
 
     /// Takes in what `note` adds to the evidence for a key; says whether a new rule came of it.
@@ -194,7 +198,7 @@ impl Rules {
     }
 
     /// The next above the highest, or the lowest that is free.
-    fn next_id(&self) -> Option<RuleId> {
+    fn next_id(&mut self) -> Option<RuleId> {
         let highest = self
             .by_id
             .last_key_value()
@@ -202,12 +206,10 @@ impl Rules {
         if highest < LAST_RULE {
             return Some(RuleId(highest + 1));
         }
-        let taken = self.by_id.keys().map(|id| id.0).zip(FIRST_RULE..);
-        let gap = taken
-            .skip_while(|(id, expected)| id == expected)
-            .map(|(_, free)| free)
-            .next();
-        gap.filter(|free| *free <= LAST_RULE).map(RuleId)
+        while self.by_id.contains_key(&RuleId(self.taken_below)) {
+            self.taken_below += 1;
+        }
+        (self.taken_below <= LAST_RULE).then_some(RuleId(self.taken_below))
     }
 }
 
@@ -273,7 +275,9 @@ mod tests {
             assert!(!rules.restore_rule(restored(id)));
         }
         assert_eq!(rules.next_id(), Some(RuleId(FIRST_RULE + 2)));
-        assert!(rules.remove(RuleId(LAST_RULE)) && !rules.remove(RuleId(LAST_RULE)));
+        assert!(rules.remove(RuleId(FIRST_RULE)) && !rules.remove(RuleId(FIRST_RULE)));
+        assert_eq!(rules.next_id(), Some(RuleId(FIRST_RULE)));
+        assert!(rules.remove(RuleId(LAST_RULE)));
         assert_eq!(rules.next_id(), Some(RuleId(FIRST_RULE + 4)));
     }
 
