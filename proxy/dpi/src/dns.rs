@@ -3,6 +3,8 @@
 //! Recognised by a client's first query: on port 53 one that is well formed, on other ports one that
 //! leaves no doubt. Messages are counted by their lengths, not read.
 
+pub mod message;
+
 use outrider_model::{AppId, Side};
 
 use crate::{

@@ -28,5 +28,6 @@ mod tests;
 mod tls;
 
 pub use config::DpiConfig;
+pub use dns::message as dns_message;
 pub use event::{Event, Finding, Interest, MAX_MESSAGE, MAX_NAME, Need};
 pub use flow::{FlowInspector, MAX_HELD};
