@@ -56,8 +56,10 @@ netns: ## the real world: namespaces, iptables, nginx, redis, curl, openssl (roo
 	env $(AS_ROOT) cargo test --locked \
 	    --package outrider-tests $(NETNS) -- --test-threads=1
 
-bench: setup build ## figures beside direct, a copy loop and other proxies (docs/performance.md)
-	cargo run --locked --release --package outrider-e2e --bin bench
+bench: build ## figures beside direct, a copy loop, HAProxy and Envoy (docs/performance.md)
+	@$(SUDO) e2e/setup.sh
+	cargo build --locked --release --package outrider-e2e
+	@$(SUDO) target/release/outrider-bench run --envoy target/bench-tools/bin/envoy $(BENCH)
 
 e2e: ## a real cluster: not there yet
 	@echo 'e2e: there is no cluster test yet; see "not there yet" in README.md'
