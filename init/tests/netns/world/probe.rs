@@ -34,6 +34,7 @@ pub(crate) struct Options {
     /// The source is someone else's address, and the socket carries the mark.
     pub(crate) transparent: bool,
     pub(crate) source_port: u16,
+    pub(crate) mark: Option<u32>,
 }
 
 impl Options {
@@ -49,7 +50,7 @@ impl Options {
 
     /// From a client's address, as a transparent proxy does.
     pub(crate) fn borrowing(source: &str) -> Self {
-        Self { transparent: true, ..Self::from_source(source) }
+        Self { transparent: true, mark: Some(MARK), ..Self::from_source(source) }
     }
 }
 
@@ -165,7 +166,9 @@ fn open(to: SocketAddr, options: Options) -> std::io::Result<Socket> {
     socket.set_read_timeout(Some(PATIENCE))?;
     if options.transparent {
         setsockopt(&socket, sockopt::IpTransparent, &true)?;
-        socket.set_mark(MARK)?;
+    }
+    if let Some(mark) = options.mark {
+        socket.set_mark(mark)?;
     }
     if let Some(source) = options.source {
         socket.set_reuse_address(true)?;
