@@ -146,6 +146,13 @@ pub(crate) struct Line<'a> {
 }
 
 impl Line<'_> {
+    /// Bytes of the line with its end, as far as they are kept.
+    pub(crate) fn size(&self) -> usize {
+        self.text
+            .len()
+            .saturating_add(if self.crlf { 2 } else { 1 })
+    }
+
     /// Whether this is an empty line.
     pub(crate) fn is_empty(&self) -> bool {
         self.text.is_empty()

@@ -139,6 +139,19 @@ fn does_not_wait_for_the_end_of_a_long_first_head() {
 }
 
 #[test]
+fn where_a_first_head_gets_too_long_does_not_depend_on_the_cuts() {
+    let filler = "X-Filler: abcdefghijklmnopqrstuvwxyz\r\n".repeat(MAX_FIRST_HEAD / 38);
+    let mut orders = [0; 2];
+    for more in 0..60 {
+        let more = "y".repeat(more);
+        let rest = format!("A: {more}\r\nB: c\r\nHost: a.example\r\n\r\n");
+        let seen = client(format!("GET / HTTP/1.1\r\n{filler}{rest}").as_bytes());
+        orders[usize::from(seen[0] == HTTP)] |= 1;
+    }
+    assert_eq!(orders, [1, 1], "both sides of the limit were tried");
+}
+
+#[test]
 fn names_the_server_software_once() {
     for (value, app) in [
         ("nginx/1.22.1", Some(AppId::NGINX)),

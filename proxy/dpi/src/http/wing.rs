@@ -185,7 +185,7 @@ impl Wing {
                 Err(fault) => Step::Fault(fault),
             });
         }
-        let long = self.is_long(line.text.len());
+        let long = self.is_long(line.size());
         match self.head.line(self.side, line) {
             Ok(Some((name, value))) => Some(Step::Field(name, value)),
             Ok(None) if long => {
