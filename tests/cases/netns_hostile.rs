@@ -30,13 +30,11 @@ fn a_malformed_push_changes_nothing_and_is_reported() -> Result<()> {
             r#"{"ctrl_cfg_policy":"#.to_owned(),
             r#"{"ctrl_cfg_policy":7}"#.to_owned(),
             r#"{"ctrl_cfg_policy":{}}"#.to_owned(),
-            // An open policy, but cut off, without an owner, for a text where an address belongs, with
-            // an action that does not exist, as a middle without a start.
+            // An open policy, but cut off, for nobody, for what is no text, with an action that does not
+            // exist, as a middle without a start.
             format!(r#"{{"ctrl_cfg_policy":{{"cmd":1,"flag":3,{open},"mac":["{mac}"]}}"#),
             format!(r#"{{"ctrl_cfg_policy":{{"cmd":1,"flag":3,{open},"mac":[]}}}}"#),
-            format!(
-                r#"{{"ctrl_cfg_policy":{{"cmd":1,"flag":3,"defact":0,"dir":3,"mac":["{mac}"],"rules":[{{"id":1,"sip":"x","dip":"y","port":0,"portr":65535,"proto":6,"action":2,"ingress":true}}]}}}}"#
-            ),
+            format!(r#"{{"ctrl_cfg_policy":{{"cmd":1,"flag":3,{open},"mac":[7]}}}}"#),
             format!(
                 r#"{{"ctrl_cfg_policy":{{"cmd":1,"flag":3,"defact":99,"dir":3,"mac":["{mac}"],"rules":null}}}}"#
             ),
