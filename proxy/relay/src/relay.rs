@@ -42,19 +42,49 @@ impl Relay {
     }
 
     /// Runs one flow to its end. Dropped before, it resets both sides and reports the flow as cut.
-    pub async fn run(self, downstream: TcpStream, key: FlowKey, delivery: Delivery) {
-        let downstream = Leg::new(downstream);
-        let Some(inspection) = Inspection::open(&self.0, key) else { return };
+    ///
+    /// A flow lives much longer than its dial and its farewell, so those have allocations of their
+    /// own: what stays is as small as can be.
+    pub fn run(
+        self,
+        downstream: TcpStream,
+        key: FlowKey,
+        delivery: Delivery,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let shared = Arc::clone(&self.0);
+        let opened = Box::pin(self.open(Leg::new(downstream), key, delivery));
+        async move {
+            let Some(mut pump) = opened.await else { return };
+            let outcome = poll_fn(|context| pump.poll(context, &shared.settings)).await;
+            if let Some((downstream, answer)) = pump.close(outcome) {
+                Box::pin(closing::say(downstream, &answer)).await;
+            }
+        }
+    }
+
+    /// Ends every live flow, as at the end of a drain; says how many.
+    pub fn cut_all(&self) -> usize {
+        let mut cut = 0;
+        self.0.telemetry.flows().for_each(|flow| {
+            flow.cut(CutReason::Drain);
+            cut += 1;
+        });
+        cut
+    }
+
+    /// Judges and dials; `None` if that was the end of it.
+    async fn open(self, downstream: Leg, key: FlowKey, delivery: Delivery) -> Option<Pump> {
+        let inspection = Inspection::open(&self.0, key)?;
         let flow = Arc::clone(inspection.flow().state());
-        let upstream = match self.dial(&flow, delivery).await {
-            Ok(upstream) => Leg::new(upstream),
-            Err(outcome) => return inspection.finish(outcome),
-        };
-        flow.establish();
-        let mut pump = Pump::new(downstream, upstream, inspection);
-        let outcome = poll_fn(|context| pump.poll(context, &self.0.settings)).await;
-        if let Some((downstream, answer)) = pump.close(outcome) {
-            closing::say(downstream, &answer).await;
+        match self.dial(&flow, delivery).await {
+            Ok(upstream) => {
+                flow.establish();
+                Some(Pump::new(downstream, Leg::new(upstream), inspection))
+            }
+            Err(outcome) => {
+                inspection.finish(outcome);
+                None
+            }
         }
     }
 

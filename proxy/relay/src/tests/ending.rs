@@ -194,6 +194,18 @@ async fn a_dropped_task_resets_both_sides_and_reports_the_flow_once() {
 }
 
 #[tokio::test]
+async fn a_drain_cuts_what_is_left() {
+    let rig = Rig::new(unjudged()).await;
+    let mut flow = rig.flow().await;
+    flow.ask(b"hello").await;
+    assert_eq!(rig.relay.cut_all(), 1);
+    assert_reset(&mut flow.client).await;
+    assert_reset(&mut flow.server).await;
+    rig.settle().await;
+    assert_eq!(rig.ended(Outcome::Cut), 1);
+}
+
+#[tokio::test]
 async fn many_flows_are_each_reported_once() {
     const FLOWS: u32 = 200;
     let rig = Rig::new(unjudged()).await;

@@ -47,7 +47,7 @@ pub enum Outcome {
     Threat,
     /// It was cleared by request.
     Cleared,
-    /// Its task was dropped: drain, or a bug of ours.
+    /// The proxy drained, or its task was dropped.
     Cut,
 }
 
@@ -90,6 +90,8 @@ pub enum CutReason {
     Policy = 1,
     /// A request cleared it.
     Clear = 2,
+    /// The proxy's grace period is over.
+    Drain = 3,
 }
 
 impl CutReason {
@@ -97,6 +99,7 @@ impl CutReason {
         match code {
             1 => Some(Self::Policy),
             2 => Some(Self::Clear),
+            3 => Some(Self::Drain),
             _ => None,
         }
     }
@@ -107,6 +110,7 @@ impl CutReason {
         match self {
             Self::Policy => Outcome::Denied,
             Self::Clear => Outcome::Cleared,
+            Self::Drain => Outcome::Cut,
         }
     }
 }
