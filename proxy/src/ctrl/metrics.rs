@@ -84,7 +84,7 @@ impl CtrlMetrics {
                 &["key"],
             )?,
             invalid: registry.counters(
-                "outrider_ctrl_invalid_requests_total",
+                "outrider_ctrl_errors_total",
                 "Requests that changed nothing, by what was wrong with them",
                 &["reason"],
             )?,
@@ -178,6 +178,7 @@ impl CtrlMetrics {
 
     /// A policy was refused whole.
     pub(crate) fn policy_refused(&self, reason: &'static str) {
+        self.invalid(reason);
         self.policy_refused.with(&[reason]).inc();
     }
 

@@ -69,8 +69,8 @@ pub(crate) fn default_spec(mode: Mode) -> PolicySpec {
     }
 }
 
-/// One rule; `None` if it matches nothing: the data path reads what is no address as one that
-/// nobody has, and no flow has ends of two families.
+/// One rule; `None` if it matches nothing: the data path reads an empty address as one that nobody
+/// has, and no flow has ends of two families.
 fn rule_spec(rule: &Rule) -> Result<Option<RuleSpec>, Refused> {
     let client = address(rule.client, rule.client_end);
     let server = address(rule.server, rule.server_end);

@@ -187,12 +187,13 @@ impl<'a> Fields<'a> {
 
     /// An address that the command cannot do without.
     pub(crate) fn ip(self, name: &'static str) -> Result<TextIp, WireError> {
-        self.text(name).map(TextIp::parse)
+        TextIp::parse(self.text(name)?).ok_or(WireError::BadValue(name))
     }
 
     /// An address that may be absent, but not anything else than text.
     pub(crate) fn ip_if_any(self, name: &'static str) -> Result<Option<TextIp>, WireError> {
-        Ok(self.text_if_any(name)?.map(TextIp::parse))
+        let address = |text| TextIp::parse(text).ok_or(WireError::BadValue(name));
+        self.text_if_any(name)?.map(address).transpose()
     }
 
     /// A list; nil if it is none.

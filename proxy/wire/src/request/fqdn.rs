@@ -37,7 +37,9 @@ impl List<String> {
         if self.is_nil() {
             List::nil()
         } else {
-            self.iter().map(|text| TextIp::parse(text)).collect()
+            self.iter()
+                .map(|text| TextIp::parse(text).unwrap_or_default())
+                .collect()
         }
     }
 }

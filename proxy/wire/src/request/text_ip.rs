@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Serialize, Serializer};
 
-/// An address as requests carry it. `None` stands for the empty text, and for any text that is no
-/// address: it matches nothing.
+/// An address as requests carry it. `None` stands for the empty text, which the agent writes for an
+/// address it does not have: it matches nothing.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct TextIp(pub Option<IpAddr>);
 
@@ -13,8 +13,14 @@ impl TextIp {
     /// "Any peer outside the internal subnets", in a rule.
     pub const EXTERNAL: Self = Self(Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
 
-    pub(crate) fn parse(text: &str) -> Self {
-        Self(text.parse().ok().map(|ip: IpAddr| ip.to_canonical()))
+    /// `None` for a text that is neither empty nor an address: what it was to match cannot be
+    /// guessed.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self(None));
+        }
+        let ip: IpAddr = text.parse().ok()?;
+        Some(Self(Some(ip.to_canonical())))
     }
 
     /// What the real data path takes it for: whatever is not IPv4 becomes 255.255.255.255.

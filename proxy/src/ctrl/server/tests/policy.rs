@@ -109,8 +109,8 @@ async fn a_malformed_policy_changes_nothing() {
     assert_eq!(after.mode, good.mode);
     let text = rig.context.registry.expose().unwrap();
     assert!(text.contains(r#"outrider_policy_refused_total{reason="port-range"} 1"#), "{text}");
-    assert!(text.contains(r#"outrider_ctrl_invalid_requests_total{reason="missing"} 1"#), "{text}");
-    assert!(text.contains(r#"outrider_ctrl_invalid_requests_total{reason="json"} 1"#), "{text}");
+    assert!(text.contains(r#"outrider_ctrl_errors_total{reason="missing"} 1"#), "{text}");
+    assert!(text.contains(r#"outrider_ctrl_errors_total{reason="json"} 1"#), "{text}");
     rig.stop().await;
 }
 

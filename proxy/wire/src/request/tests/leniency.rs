@@ -101,8 +101,8 @@ fn a_rule_needs_its_addresses_and_takes_no_null_for_an_optional_text() {
 }
 
 #[test]
-fn what_is_no_address_matches_nothing_and_is_what_the_real_one_takes_it_for() {
-    let odd = rule(r#"{"sip":"10.0.0","dip":"::ffff:10.0.0.1","sipr":"","dipr":"fd00::1"}"#);
+fn an_empty_address_matches_nothing_and_is_what_the_real_one_takes_it_for() {
+    let odd = rule(r#"{"sip":"","dip":"::ffff:10.0.0.1","sipr":"","dipr":"fd00::1"}"#);
     let odd = odd.expect("texts");
     assert_eq!(odd.client, TextIp(None));
     assert_eq!(odd.client.as_data_path(), std::net::Ipv4Addr::BROADCAST);
@@ -111,6 +111,16 @@ fn what_is_no_address_matches_nothing_and_is_what_the_real_one_takes_it_for() {
     assert_eq!(odd.server.as_data_path(), std::net::Ipv4Addr::new(10, 0, 0, 1));
     let end = odd.server_end.map(TextIp::as_data_path);
     assert_eq!(end, Some(std::net::Ipv4Addr::BROADCAST));
+}
+
+#[test]
+fn a_text_that_is_no_address_is_refused() {
+    for member in ["sip", "dip", "sipr", "dipr"] {
+        let mut members = std::collections::BTreeMap::from([("sip", ""), ("dip", "")]);
+        members.insert(member, "10.0.0");
+        let text = serde_json::to_string(&members).unwrap();
+        assert_eq!(rule(&text), Err(WireError::BadValue(member)));
+    }
 }
 
 #[test]
