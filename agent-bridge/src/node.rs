@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
 };
 
-use outrider_api::{StoreStatus, Threat};
+use outrider_api::StoreStatus;
 use outrider_learn::{Group, Learner, Settings as LearnSettings};
 use outrider_model::Mode;
 use outrider_telemetry::unix_seconds;
@@ -65,7 +65,7 @@ pub struct Node {
 struct State {
     roster: Roster,
     learner: Learner,
-    threats: Kept<Threat>,
+    threats: Kept<threats::Reported>,
     samples: BTreeMap<String, VecDeque<outrider_api::Flow>>,
     modes: BTreeMap<Group, Mode>,
     batches: BTreeMap<String, BatchId>,

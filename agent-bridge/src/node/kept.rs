@@ -65,11 +65,6 @@ impl<V: Record> Kept<V> {
         all
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.of.values().map(BTreeMap::len).sum()
-    }
-
     /// Takes back a stored record; `false` if it makes no sense.
     pub(crate) fn restore(&mut self, key: &[u8], value: &[u8]) -> bool {
         let Some((uid, key)) = std::str::from_utf8(key)
@@ -175,7 +170,7 @@ mod tests {
         for number in 0..=MAX_WORKLOADS as u64 {
             enter(&mut kept, &format!("pod{number}"), "k", number + 1);
         }
-        assert_eq!(kept.len(), MAX_WORKLOADS);
+        assert_eq!(kept.newest_first().len(), MAX_WORKLOADS);
         assert!(!kept.of.contains_key("pod0"));
         let removed = kept
             .take_changes()

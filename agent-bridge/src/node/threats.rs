@@ -1,22 +1,67 @@
-//! Threat logs, as people read them.
+//! Threat logs, as people read them. Both ends of a flow may report what it carried; it is shown
+//! once, as the server's proxy has it, unless the client's proxy stopped it.
+
+use std::collections::HashSet;
 
 use outrider_api::Threat;
 use outrider_model::ThreatAction;
 use outrider_wire::{ThreatFlags, ThreatLog};
+use serde::{Deserialize, Serialize};
 
-use super::kept::Record;
+use super::kept::{Kept, Record};
 
 /// Threats kept per workload.
 pub(crate) const CAP: usize = 256;
 
-impl Record for Threat {
+/// A threat and which end reported it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Reported {
+    /// What is shown.
+    #[serde(flatten)]
+    pub(crate) threat: Threat,
+    /// The reporting workload is the server.
+    inbound: bool,
+}
+
+impl Record for Reported {
     fn last_seen(&self) -> u64 {
-        self.reported_at
+        self.threat.reported_at
     }
 }
 
+impl Reported {
+    /// What both ends of a flow report alike.
+    fn flow(&self) -> (u32, &str, &str, u16) {
+        let Threat { id, client_ip, server_ip, server_port, .. } = &self.threat;
+        (*id, client_ip, server_ip, *server_port)
+    }
+}
+
+/// What is to be shown, newest first: without what a client's proxy let pass on to a server whose
+/// own proxy reports it too.
+pub(crate) fn shown(kept: &Kept<Reported>) -> Vec<Threat> {
+    let all = kept.newest_first();
+    let by_server: HashSet<_> = all
+        .iter()
+        .filter(|one| one.inbound)
+        .map(Reported::flow)
+        .collect();
+    let passed_on = |one: &Reported| {
+        !one.inbound && one.threat.action == ALERT && by_server.contains(&one.flow())
+    };
+    all.iter()
+        .filter(|one| !passed_on(one))
+        .map(|one| one.threat.clone())
+        .collect()
+}
+
+/// It was reported.
+const ALERT: &str = "alert";
+/// It was stopped.
+const BLOCK: &str = "block";
+
 /// A log of the workload `name`, with its key; `None` if its addresses make no sense.
-pub(crate) fn read(log: &ThreatLog, name: &str) -> Option<(String, Threat)> {
+pub(crate) fn read(log: &ThreatLog, name: &str) -> Option<(String, Reported)> {
     let source = (log.source()?.to_canonical(), log.src_port);
     let target = (log.destination()?.to_canonical(), log.dst_port);
     let (client, server) = if from_client(log.flags) { (source, target) } else { (target, source) };
@@ -31,25 +76,23 @@ pub(crate) fn read(log: &ThreatLog, name: &str) -> Option<(String, Threat)> {
         server_port: server.1,
         app: log.application.to_string(),
         count: log.count.max(1).into(),
-        action: if blocked(log) { "block" } else { "alert" }.into(),
+        action: if blocked(log) { BLOCK } else { ALERT }.into(),
         message: log.message.as_str().into_owned(),
         evidence: base64(&log.packet),
         reported_at: log.reported_at.into(),
     };
     let Threat { id, client_ip, server_ip, server_port, action, message, .. } = &threat;
     let key = format!("{id} {client_ip} {server_ip}:{server_port} {action} {message}");
-    Some((key, threat))
+    Some((key, Reported { threat, inbound: log.flags.contains(ThreatFlags::SESS_INGRESS) }))
 }
 
 /// Adds up two logs of one key; the newest evidence stays.
-pub(crate) fn merge(known: &mut Threat, fresh: Threat) {
-    let count = known.count.saturating_add(fresh.count);
-    let evidence = if fresh.evidence.is_empty() {
-        std::mem::take(&mut known.evidence)
-    } else {
-        fresh.evidence.clone()
-    };
-    *known = Threat { count, evidence, ..fresh };
+pub(crate) fn merge(known: &mut Reported, mut fresh: Reported) {
+    fresh.threat.count = fresh.threat.count.saturating_add(known.threat.count);
+    if fresh.threat.evidence.is_empty() {
+        fresh.threat.evidence = std::mem::take(&mut known.threat.evidence);
+    }
+    *known = fresh;
 }
 
 /// Whether the logged packet went from the client to the server: it came in where the workload is
@@ -109,19 +152,38 @@ mod tests {
     #[test]
     fn client_and_server_follow_from_both_directions() {
         let inbound = ThreatFlags::PKT_INGRESS.with(ThreatFlags::SESS_INGRESS, true);
-        let (_, threat) = read(&log(inbound), "default/web").unwrap();
+        let (_, Reported { threat, .. }) = read(&log(inbound), "default/web").unwrap();
         assert_eq!((threat.client_ip.as_str(), threat.client_port), ("10.0.0.9", 4000));
-        let (_, threat) = read(&log(ThreatFlags::SESS_INGRESS), "default/web").unwrap();
+        let (_, Reported { threat, .. }) =
+            read(&log(ThreatFlags::SESS_INGRESS), "default/web").unwrap();
         assert_eq!((threat.client_ip.as_str(), threat.client_port), ("10.0.0.2", 80));
     }
 
     #[test]
     fn an_observed_workload_alerts_where_an_enforced_one_blocks() {
-        let (key, threat) = read(&log(ThreatFlags::TAP), "default/web").unwrap();
+        let (key, Reported { threat, .. }) = read(&log(ThreatFlags::TAP), "default/web").unwrap();
         assert_eq!((threat.action.as_str(), threat.severity.as_str()), ("alert", "high"));
-        let (other, threat) = read(&log(ThreatFlags::NONE), "default/web").unwrap();
+        let (other, Reported { threat, .. }) =
+            read(&log(ThreatFlags::NONE), "default/web").unwrap();
         assert_eq!(threat.action, "block");
         assert_ne!(key, other);
+    }
+
+    #[test]
+    fn a_flow_that_both_ends_report_is_shown_once_unless_the_client_was_stopped() {
+        let mut kept = Kept::new(crate::store::Table::Threats, CAP);
+        let mut enter = |uid: &str, flags| {
+            let (key, reported) = read(&log(flags), uid).unwrap();
+            kept.enter(uid, key, reported, merge);
+            shown(&kept)
+                .into_iter()
+                .map(|one| one.workload)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(enter("client", ThreatFlags::TAP), ["client"]);
+        let inbound = ThreatFlags::PKT_INGRESS.with(ThreatFlags::SESS_INGRESS, true);
+        assert_eq!(enter("server", inbound), ["server"]);
+        assert_eq!(enter("client", ThreatFlags::NONE), ["client", "server"]);
     }
 
     #[test]
@@ -129,7 +191,7 @@ mod tests {
         let (_, mut known) = read(&log(ThreatFlags::TAP), "w").unwrap();
         let later = ThreatLog { packet: vec![], count: 4, ..log(ThreatFlags::TAP) };
         merge(&mut known, read(&later, "w").unwrap().1);
-        assert_eq!((known.count, known.evidence.as_str()), (5, "R0VU"));
+        assert_eq!((known.threat.count, known.threat.evidence.as_str()), (5, "R0VU"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use outrider_api::{ProxyState, Status, Threat, Violation};
 
-use super::{Node, State, learned};
+use super::{Node, State, learned, threats};
 use crate::mailbox::watch::Workload;
 
 impl Node {
@@ -28,7 +28,7 @@ impl Node {
             rules: state.learner.rules().count() as u64,
             conversations: state.learner.conversations().count() as u64,
             violations: state.learner.violations().count() as u64,
-            threats: state.threats.len() as u64,
+            threats: threats::shown(&state.threats).len() as u64,
             received: self.counts.all_received(),
             dropped: self.counts.all_dropped(),
             store: self.store.lock().clone(),
@@ -95,7 +95,7 @@ impl Node {
     /// Every threat, newest first.
     #[must_use]
     pub fn threats(&self) -> Vec<Threat> {
-        self.state.lock().threats.newest_first()
+        threats::shown(&self.state.lock().threats)
     }
 
     /// Samples of recent flows, newest first.
