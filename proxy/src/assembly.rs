@@ -115,8 +115,9 @@ fn introduce(settings: &Settings, rights: &Rights, identity: &Identity) {
         open_files = rights.open_files,
         "rights"
     );
+    let macs: Vec<_> = identity.macs().iter().map(ToString::to_string).collect();
     let addresses: Vec<_> = identity.addresses().collect();
-    info!(macs = ?identity.macs(), ?addresses, "pod");
+    info!(?macs, ?addresses, "pod");
     if rights.uid != names::PROXY_UID {
         warn!(
             uid = rights.uid,

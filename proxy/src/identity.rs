@@ -2,14 +2,17 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
+use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrStorage};
 use outrider_model::MacAddr;
 
-/// The pod's interfaces, loopback left out, in the kernel's order.
+/// The pod's interfaces, in the kernel's order.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Identity {
     macs: Vec<MacAddr>,
+    /// Those that others know the pod by: no loopback, none that is valid on one link only.
     addresses: BTreeSet<IpAddr>,
+    /// All, those of the loopback interface included.
+    local: BTreeSet<IpAddr>,
 }
 
 impl Identity {
@@ -17,28 +20,32 @@ impl Identity {
     #[cfg(test)]
     #[must_use]
     pub(crate) fn new(macs: Vec<MacAddr>, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        Self { macs, addresses: addresses.into_iter().map(|ip| ip.to_canonical()).collect() }
+        let addresses: BTreeSet<_> = addresses.into_iter().map(|ip| ip.to_canonical()).collect();
+        Self { macs, local: addresses.clone(), addresses }
     }
 
     /// Asks the kernel.
     pub(crate) fn read() -> Result<Self, std::io::Error> {
         let mut identity = Self::default();
         for interface in getifaddrs().map_err(std::io::Error::from)? {
+            let loopback = interface.flags.contains(InterfaceFlags::IFF_LOOPBACK);
             if let Some(address) = interface.address {
-                identity.add(&address);
+                identity.add(&address, loopback);
             }
         }
         Ok(identity)
     }
 
-    fn add(&mut self, address: &SockaddrStorage) {
+    fn add(&mut self, address: &SockaddrStorage, loopback: bool) {
         if let Some(link) = address.as_link_addr() {
             let mac = link.addr().map(MacAddr).filter(|mac| mac.0 != [0; 6]);
             self.macs.extend(mac.filter(|mac| !self.macs.contains(mac)));
         }
         let ip = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         let ip = ip.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())));
-        self.addresses.extend(ip.filter(|ip| !ip.is_loopback()));
+        self.local.extend(ip);
+        self.addresses
+            .extend(ip.filter(|ip| !loopback && !is_link_local(*ip)));
     }
 
     /// The MACs, the first of which stands for the workload.
@@ -47,7 +54,7 @@ impl Identity {
         &self.macs
     }
 
-    /// The addresses, sorted.
+    /// The addresses that others know the pod by, sorted.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.iter().copied()
     }
@@ -56,7 +63,14 @@ impl Identity {
     #[must_use]
     pub(crate) fn is_local(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        ip.is_loopback() || ip.is_unspecified() || self.addresses.contains(&ip)
+        ip.is_loopback() || ip.is_unspecified() || self.local.contains(&ip)
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
 }
 
@@ -67,7 +81,12 @@ mod tests {
     #[test]
     fn reads_this_machine_without_loopback() {
         let identity = Identity::read().unwrap();
-        assert!(identity.addresses().all(|ip| !ip.is_loopback()));
+        assert!(
+            identity
+                .addresses()
+                .all(|ip| !ip.is_loopback() && !is_link_local(ip))
+        );
+        assert!(identity.addresses().all(|ip| identity.is_local(ip)));
         assert!(identity.macs().iter().all(|mac| mac.0 != [0; 6]));
     }
 

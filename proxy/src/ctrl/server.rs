@@ -187,7 +187,8 @@ impl Server {
     fn read_identity(&mut self) {
         match (self.read_identity)() {
             Ok(identity) if identity != **self.context.identity.load() => {
-                info!(macs = ?identity.macs(), "interfaces changed");
+                let macs: Vec<_> = identity.macs().iter().map(ToString::to_string).collect();
+                info!(?macs, "interfaces changed");
                 self.state.set_own(identity.macs());
                 self.context.identity.store(Arc::new(identity));
                 self.want_policy();
