@@ -1,23 +1,24 @@
 //! One direction of a flow: from the side that sends to the side that takes.
 
+mod kernel;
+
 use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use outrider_dpi::{Event, Need};
+use outrider_dpi::Event;
 use outrider_model::Side;
 use outrider_telemetry::Outcome;
 use tokio::{
-    io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf},
+    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     net::TcpStream,
-    task::coop,
 };
 
 use crate::{
     inspection::{Inspection, Step},
-    pipe::{CAPACITY, Pipe},
+    pipe::Pipe,
     scratch::{self, CHUNK},
 };
 
@@ -131,6 +132,11 @@ impl Half {
         self.holding
     }
 
+    /// Bytes wait for the taker.
+    pub(crate) fn is_stalled(&self) -> bool {
+        !self.holding && (!self.stash.is_empty() || self.piped.is_some())
+    }
+
     /// The decision is there.
     pub(crate) fn release(&mut self) {
         self.holding = false;
@@ -179,31 +185,6 @@ impl Half {
         }
         self.stash = Vec::new();
         self.sent = 0;
-        Poll::Ready(Ok(()))
-    }
-
-    /// Empties the pipe into the taker.
-    fn drain(
-        &mut self,
-        context: &mut Context<'_>,
-        to: &mut TcpStream,
-        inspection: &Inspection,
-    ) -> Poll<io::Result<()>> {
-        while let Some((pipe, left)) = &mut self.piped {
-            match to.try_io(Interest::WRITABLE, || pipe.drain(&*to, *left)) {
-                Ok(sent) => {
-                    inspection.flow().count(self.side, sent as u64);
-                    *left = left.saturating_sub(sent);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(to.poll_write_ready(context))?;
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-            if let Some((pipe, _)) = self.piped.take_if(|(_, left)| *left == 0) {
-                pipe.give();
-            }
-        }
         Poll::Ready(Ok(()))
     }
 
@@ -288,69 +269,4 @@ impl Half {
         self.holding = false;
         Ok(())
     }
-
-    /// How much the kernel may move by itself; `None`: the bytes are to be looked at, or few.
-    fn splice_limit(&self, inspection: &Inspection) -> Option<usize> {
-        if self.holding {
-            return None;
-        }
-        match inspection.need(self.side) {
-            Need::Nothing if self.pace == Pace::Bulk => Some(CAPACITY),
-            Need::Skip(bytes) if bytes >= CHUNK as u64 && self.pace != Pace::Trickle => {
-                Some(usize::try_from(bytes).unwrap_or(CAPACITY).min(CAPACITY))
-            }
-            _ => None,
-        }
-    }
-
-    /// Fills a pipe from the sender.
-    fn splice(
-        &mut self,
-        context: &mut Context<'_>,
-        from: &TcpStream,
-        inspection: &mut Inspection,
-        limit: usize,
-    ) -> Poll<Result<(), Fault>> {
-        let budget = ready!(coop::poll_proceed(context));
-        let pipe = match Pipe::take() {
-            Ok(pipe) => pipe,
-            Err(error) => {
-                tracing::debug!(%error, "no pipe, copying");
-                self.pace = Pace::Trickle;
-                return Poll::Ready(Ok(()));
-            }
-        };
-        let moved = match from.try_io(Interest::READABLE, || pipe.fill(from, limit)) {
-            Ok(moved) => moved,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                pipe.give();
-                self.ran_dry();
-                return from
-                    .poll_read_ready(context)
-                    .map_err(|_| Fault::Reset(self.side));
-            }
-            Err(_) => return Poll::Ready(Err(Fault::Reset(self.side))),
-        };
-        budget.made_progress();
-        if moved == 0 {
-            pipe.give();
-            return Poll::Ready(scratch::with(|scratch| self.end(inspection, &mut scratch.events)));
-        }
-        self.piped = Some((pipe, moved));
-        self.run += moved;
-        let step =
-            scratch::with(|scratch| inspection.skip(self.side, moved as u64, &mut scratch.events));
-        Poll::Ready(self.follow(step))
-    }
-
-    /// The sender has no more for now: was it worth splicing?
-    fn ran_dry(&mut self) {
-        if self.run > 0 && self.run < WORTH_SPLICING {
-            self.pace = Pace::Trickle;
-        }
-        self.run = 0;
-    }
 }
-
-/// Bytes at once from which a splice is cheaper than a copy.
-const WORTH_SPLICING: usize = 16 * 1024;

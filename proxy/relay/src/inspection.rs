@@ -324,3 +324,6 @@ impl Inspection {
 
 /// How an HTTP/2 client begins (RFC 9113, section 3.4); the rest follows from that.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2";
+
+#[cfg(test)]
+mod tests;

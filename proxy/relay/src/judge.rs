@@ -177,3 +177,6 @@ impl Judge {
         self.decision.verdict(self.mode)
     }
 }
+
+#[cfg(test)]
+mod tests;

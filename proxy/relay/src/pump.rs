@@ -1,12 +1,13 @@
 //! Both directions of one flow in one task.
 
 use std::{
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use outrider_model::Side;
 use outrider_telemetry::Outcome;
+use tokio::net::TcpStream;
 
 use crate::{
     RelaySettings,
@@ -57,14 +58,9 @@ impl Pump {
                 return Poll::Ready(outcome);
             }
             self.arm(settings);
-            match self.timers.poll(context, self.moved()) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Due::Silence) => return Poll::Ready(Outcome::TimedOut),
-                Poll::Ready(Due::Hold) => {
-                    if let Step::Stop(outcome) = self.inspection.give_up() {
-                        return Poll::Ready(outcome);
-                    }
-                }
+            let due = ready!(self.timers.poll(context, self.moved()));
+            if let Some(outcome) = self.meet(due) {
+                return Poll::Ready(outcome);
             }
         }
     }
@@ -111,6 +107,24 @@ impl Pump {
         }
     }
 
+    /// Does what is due; the outcome if the flow ends for it.
+    fn meet(&mut self, due: Due) -> Option<Outcome> {
+        match due {
+            Due::Silence => Some(Outcome::TimedOut),
+            Due::Hold => match self.inspection.give_up() {
+                Step::Stop(outcome) => Some(outcome),
+                Step::Pass | Step::Hold => None,
+            },
+            Due::Stall if self.up.is_stalled() && is_gone(&self.downstream) => {
+                Some(Outcome::ResetByClient)
+            }
+            Due::Stall if self.down.is_stalled() && is_gone(&self.upstream) => {
+                Some(Outcome::ResetByServer)
+            }
+            Due::Stall => None,
+        }
+    }
+
     /// A taker that takes no more may still have said something before: the flow ends when that is
     /// through.
     fn over(&self) -> Option<Outcome> {
@@ -138,6 +152,9 @@ impl Pump {
         } else {
             self.timers.release();
         }
+        if self.up.is_stalled() || self.down.is_stalled() {
+            self.timers.watch_stall();
+        }
         if let Some(limit) = self.silence(settings) {
             self.timers.watch_silence(limit, self.moved());
         }
@@ -152,6 +169,11 @@ impl Pump {
         let half = settings.half_close_timeout;
         Some(idle.map_or(half, |idle| idle.min(half)))
     }
+}
+
+/// Whether the peer reset the connection, although nobody reads it.
+fn is_gone(stream: &TcpStream) -> bool {
+    !matches!(stream.take_error(), Ok(None))
 }
 
 impl From<Fault> for Outcome {

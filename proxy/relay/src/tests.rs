@@ -3,4 +3,4 @@
 mod copying;
 mod ending;
 mod enforcing;
-mod rig;
+pub(crate) mod rig;

@@ -15,6 +15,8 @@ pub(crate) enum Due {
     Hold,
     /// Nothing moved for as long as that is allowed.
     Silence,
+    /// Time to see whether the sender of bytes that nobody takes is still there.
+    Stall,
 }
 
 /// A silence is found by looking so many times in its length, so that a byte costs no clock.
@@ -28,12 +30,16 @@ struct Silence {
     moved: u64,
 }
 
-/// Hold and silence.
+/// A sender is not read while its bytes wait, so its reset is only found by looking, so often.
+const STALL: Duration = Duration::from_secs(1);
+
+/// Hold, silence and stall.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     sleep: Option<Pin<Box<Sleep>>>,
     hold: Option<Instant>,
     silence: Option<Silence>,
+    stall: Option<Instant>,
 }
 
 impl Timers {
@@ -48,6 +54,15 @@ impl Timers {
     /// The hold is over.
     pub(crate) fn release(&mut self) {
         if self.hold.take().is_some() {
+            self.arm();
+        }
+    }
+
+    /// Bytes wait for their taker: look after their sender in a while. Not taken back when they went
+    /// on, since that happens all the time.
+    pub(crate) fn watch_stall(&mut self) {
+        if self.stall.is_none() {
+            self.stall = Some(Instant::now() + STALL);
             self.arm();
         }
     }
@@ -82,6 +97,9 @@ impl Timers {
         if self.hold.is_some_and(|at| at <= now) {
             self.hold = None;
             due = Some(Due::Hold);
+        } else if self.stall.is_some_and(|at| at <= now) {
+            self.stall = None;
+            due = Some(Due::Stall);
         } else if let Some(silence) = self.silence.as_mut().filter(|silence| silence.next <= now) {
             silence.looks = if silence.moved == moved { silence.looks + 1 } else { 0 };
             silence.moved = moved;
@@ -93,7 +111,8 @@ impl Timers {
     }
 
     fn arm(&mut self) {
-        let next = [self.hold, self.silence.as_ref().map(|silence| silence.next)];
+        let silence = self.silence.as_ref().map(|silence| silence.next);
+        let next = [self.hold, self.stall, silence];
         let Some(next) = next.into_iter().flatten().min() else {
             self.sleep = None;
             return;

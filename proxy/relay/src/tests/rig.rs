@@ -32,12 +32,12 @@ pub(super) struct Flow {
 }
 
 /// No policy at all.
-pub(super) fn unjudged() -> PolicyView {
+pub(crate) fn unjudged() -> PolicyView {
     view(Mode::Discover, None)
 }
 
 /// What applications say of the one rule there is; the default action is the mode's.
-pub(super) fn apps(mode: Mode, apps: &[(AppId, PolicyAction)]) -> PolicyView {
+pub(crate) fn apps(mode: Mode, apps: &[(AppId, PolicyAction)]) -> PolicyView {
     let apps = apps
         .iter()
         .map(|&(app, action)| AppRule { app, action, rule: RULE })
@@ -46,11 +46,11 @@ pub(super) fn apps(mode: Mode, apps: &[(AppId, PolicyAction)]) -> PolicyView {
 }
 
 /// One rule for everything.
-pub(super) fn all(mode: Mode, action: PolicyAction) -> PolicyView {
+pub(crate) fn all(mode: Mode, action: PolicyAction) -> PolicyView {
     view(mode, Some(&spec(mode, vec![rule(action, Vec::new())])))
 }
 
-pub(super) const RULE: RuleId = RuleId(10_001);
+pub(crate) const RULE: RuleId = RuleId(10_001);
 
 fn rule(action: PolicyAction, apps: Vec<AppRule>) -> RuleSpec {
     RuleSpec {
