@@ -45,7 +45,8 @@ impl Node {
                 .clone()
                 .unwrap_or_else(|| "it is slow".into());
             return Err(Refusal::NotStored(format!(
-                "the mode is not stored yet ({why}); it takes effect as soon as it is"
+                "the mode is being pushed, but it is not stored yet ({why}): until it is, a \
+                 restart of the bridge forgets it"
             )));
         }
         let push = self.state.lock().push(&group);
@@ -90,6 +91,7 @@ impl State {
         self.modes.insert(group.clone(), mode);
         self.unsaved_modes.insert(group.clone());
         self.learner.set_mode(group.clone(), mode);
+        self.policy_changed();
         self.version += 1;
         Ok((name, group, self.version))
     }

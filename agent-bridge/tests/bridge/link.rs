@@ -86,6 +86,22 @@ async fn a_proxy_that_comes_back_is_programmed_from_nothing() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_stops_answering_is_down_and_programmed_again_later() {
+    let world = World::new();
+    world.pod("cache", 2);
+    let proxy = Proxy::start(&world.mailbox("cache"));
+    let bridge = world.start().await;
+    bridge.proxy_is("cache", "connected").await;
+    proxy.behave(Manner::Silent);
+    bridge.proxy_is("cache", "down").await;
+    proxy.forget_heard();
+    proxy.behave(Manner::Proper);
+    bridge.proxy_is("cache", "connected").await;
+    assert_eq!(proxy.policy().unwrap().command.0, 1);
+    bridge.stop().await;
+}
+
+#[tokio::test]
 async fn an_idle_link_is_asked_every_four_seconds() {
     let world = World::new();
     world.pod("cache", 2);

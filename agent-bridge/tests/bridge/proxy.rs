@@ -38,6 +38,7 @@ pub(crate) struct Proxy {
     task: JoinHandle<()>,
     heard: Arc<Mutex<Vec<(Instant, Request)>>>,
     sessions: Arc<Mutex<Vec<outrider_wire::Session>>>,
+    manner: Arc<Mutex<Manner>>,
     teller: UnixDatagram,
     dir: PathBuf,
 }
@@ -53,17 +54,18 @@ impl Proxy {
         let socket = UnixDatagram::bind(listen).unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let sessions = Arc::new(Mutex::new(Vec::new()));
+        let manner = Arc::new(Mutex::new(manner));
         let serving = Serving {
             socket,
             dir: mailbox.to_owned(),
-            manner,
+            manner: Arc::clone(&manner),
             heard: Arc::clone(&heard),
             sessions: Arc::clone(&sessions),
         };
         #[expect(clippy::disallowed_methods, reason = "ended when the proxy is dropped")]
         let task = tokio::spawn(serving.run());
         let teller = UnixDatagram::unbound().unwrap();
-        Self { task, heard, sessions, teller, dir: mailbox.to_owned() }
+        Self { task, heard, sessions, manner, teller, dir: mailbox.to_owned() }
     }
 
     /// Sends one notification; the bridge may still be on its way.
@@ -75,6 +77,11 @@ impl Proxy {
             }
         };
         timeout(PATIENCE, sent).await.unwrap();
+    }
+
+    /// Behaves otherwise from now on.
+    pub(crate) fn behave(&self, manner: Manner) {
+        *self.manner.lock() = manner;
     }
 
     /// Sets what `ctrl_list_session` is answered with.
@@ -154,7 +161,7 @@ impl Drop for Proxy {
 struct Serving {
     socket: UnixDatagram,
     dir: PathBuf,
-    manner: Manner,
+    manner: Arc<Mutex<Manner>>,
     heard: Arc<Mutex<Vec<(Instant, Request)>>>,
     sessions: Arc<Mutex<Vec<outrider_wire::Session>>>,
 }
@@ -181,10 +188,11 @@ impl Serving {
     }
 
     fn replies(&self, request: &Request) -> Vec<Reply> {
+        let manner = *self.manner.lock();
         match request {
-            _ if self.manner == Manner::Silent => Vec::new(),
+            _ if manner == Manner::Silent => Vec::new(),
             Request::KeepAlive(asked) => vec![KeepAlive { seq_num: asked.seq_num }.into()],
-            Request::OutriderHello(_) if self.manner == Manner::Proper => {
+            Request::OutriderHello(_) if manner == Manner::Proper => {
                 vec![Status { version: "0.1.0".into(), ..Status::default() }.into()]
             }
             Request::ListSession => SessionList::split(&self.sessions.lock())

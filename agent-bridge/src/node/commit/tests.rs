@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use outrider_model::Mode;
 use outrider_telemetry::Registry;
 use outrider_wire::{Connection, Connections, Notification};
 use tokio::time::timeout;
@@ -9,7 +10,7 @@ use super::*;
 use crate::{
     counts::Counts,
     mailbox::watch::{self, Workload},
-    node::LinkParts,
+    node::{LinkParts, Refusal},
     settings::Settings,
 };
 
@@ -132,4 +133,25 @@ async fn what_waits_when_it_stops_is_stored() {
             .lock()
             .begin_batch("cache", BatchId { instance: 7, seq: 1 })
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mode_that_cannot_be_stored_is_said_and_in_force() {
+    let mut world = World::new(|store, path| {
+        store.let_go();
+        std::fs::remove_file(path).unwrap();
+        std::fs::create_dir(path).unwrap();
+    });
+    let refused = world.node.set_mode("cache", Mode::Protect).await;
+    assert!(matches!(refused, Err(Refusal::NotStored(_))), "{refused:?}");
+    world.link.desired.changed().await.unwrap();
+    assert_eq!(world.link.desired.borrow().policy.mode, Mode::Protect);
+    std::fs::remove_dir(world.dir.path().join("bridge.redb")).unwrap();
+    world.until(|node| node.not_ready().is_none()).await;
+    world.stop.cancel();
+    world.tasks.close();
+    world.tasks.wait().await;
+    let (node, _store) = open(&world.dir.path().join("bridge.redb"));
+    node.update_roster(&[watch::Change::Present(workload())], Vec::new());
+    assert_eq!(node.workloads()[0].mode, "protect");
 }
