@@ -61,10 +61,9 @@ fn a_malformed_push_changes_nothing_and_is_reported() -> Result<()> {
 
 /// Requests that cache's proxy could not take.
 fn errors(scene: &Scene) -> Result<f64> {
-    Ok(scene
-        .cache
-        .metrics()?
-        .sum("outrider_ctrl_errors_total", &[]))
+    let metrics = scene.cache.metrics()?;
+    let families = ["outrider_ctrl_invalid_requests_total", "outrider_policy_refused_total"];
+    Ok(families.iter().map(|family| metrics.sum(family, &[])).sum())
 }
 
 #[test]

@@ -32,6 +32,7 @@ fn tell(story: &mut Story) -> Result<()> {
     played?;
     if std::env::var("KEEP").is_ok_and(|keep| keep == "1") {
         stage::look_around(&scene, story);
+        let _told_again_by_nobody = story.end();
         // The signal that ends this also removes the world.
         loop {
             std::thread::park();

@@ -83,7 +83,7 @@ impl Story {
     }
 
     /// The summary, and the exit status that says the same.
-    pub(crate) fn end(mut self) -> ExitCode {
+    pub(crate) fn end(&mut self) -> ExitCode {
         let took = self.started.elapsed();
         if took > LIMIT {
             self.failed.push(format!("it takes less than {LIMIT:?}"));

@@ -141,10 +141,19 @@ impl Client {
     }
 }
 
-/// Waits until a pod's proxy has taken in this many flows.
+/// Flows that a pod's proxy has taken in.
 pub(crate) fn inbound(pod: &Pod) -> Result<u64> {
+    count(pod, "outrider_flows_opened_total", &[("direction", "inbound")])
+}
+
+/// Flows that a pod's proxy has refused by policy.
+pub(crate) fn refused(pod: &Pod) -> Result<u64> {
+    let labels = [("direction", "inbound"), ("reason", "policy")];
+    count(pod, "outrider_flows_refused_total", &labels)
+}
+
+fn count(pod: &Pod, family: &str, labels: &[(&str, &str)]) -> Result<u64> {
     let metrics = pod.metrics().with_context(|| pod.name.clone())?;
-    let opened = metrics.sum("outrider_flows_opened_total", &[("direction", "inbound")]);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small counter")]
-    Ok(opened as u64)
+    Ok(metrics.sum(family, labels) as u64)
 }
