@@ -10,12 +10,16 @@ use std::{
 
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
-/// What a pipe holds at most. The kernel counts pipes against the user, whom all pods of a node share: a
-/// large one for each would soon be refused.
-pub(crate) const CAPACITY: usize = 256 * 1024;
+/// What a pipe holds at most: the more at once, the fewer calls.
+pub(crate) const CAPACITY: usize = SIZES[0];
+
+/// Sizes to ask for, best first. The kernel counts the pages of pipes against the user, whom all pods of a
+/// node share: when they have taken their share it refuses large pipes, and then makes tiny ones only,
+/// which are worth less than a copy.
+const SIZES: [usize; 3] = [1024 * 1024, 256 * 1024, 64 * 1024];
 
 /// Idle pipes kept a thread.
-const POOLED: usize = 32;
+const POOLED: usize = 4;
 
 /// A pipe, empty unless its user says otherwise.
 #[derive(Debug)]
@@ -36,11 +40,15 @@ impl Pipe {
 
     fn open() -> io::Result<Self> {
         let (read, write) = nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
-        let wanted = i32::try_from(CAPACITY).unwrap_or(i32::MAX);
-        if let Err(error) = fcntl(&write, FcntlArg::F_SETPIPE_SZ(wanted)) {
-            tracing::trace!(%error, "pipe keeps its size");
+        let holds = |size: usize| {
+            let size = i32::try_from(size).unwrap_or(i32::MAX);
+            fcntl(&write, FcntlArg::F_SETPIPE_SZ(size)).is_ok_and(|got| got >= size)
+        };
+        if SIZES.into_iter().any(holds) {
+            Ok(Self { read, write })
+        } else {
+            Err(io::Error::new(io::ErrorKind::QuotaExceeded, "pipes of this user are too small"))
         }
-        Ok(Self { read, write })
     }
 
     /// Gives an empty pipe back.
@@ -106,6 +114,13 @@ mod tests {
         drop(client);
         from.set_nonblocking(false).unwrap();
         assert_eq!(pipe.fill(&from, 1).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_pipe_holds_what_is_worth_it() {
+        let pipe = Pipe::take().unwrap();
+        let size = fcntl(&pipe.write, FcntlArg::F_GETPIPE_SZ).unwrap();
+        assert!(SIZES.contains(&usize::try_from(size).unwrap()), "{size}");
     }
 
     #[test]
