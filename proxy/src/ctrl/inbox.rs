@@ -68,7 +68,20 @@ impl Inbox {
     ) -> io::Result<(usize, Option<Arc<Path>>)> {
         let Some(socket) = &self.socket else { return std::future::pending().await };
         let (length, from) = socket.recv_from(buffer).await?;
-        Ok((length, from.as_pathname().map(Arc::from)))
+        Ok((length, from.as_pathname().map(|from| self.here(from))))
+    }
+
+    /// Where a client is found from here. It is named by the path it was bound at, which in another
+    /// mount of our directory, as the node sees it, is not ours: there its file name counts.
+    fn here(&self, from: &Path) -> Arc<Path> {
+        let beside = from.file_name().map(|name| self.path.with_file_name(name));
+        let is_socket = |path: &PathBuf| {
+            fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+        };
+        match beside.filter(|beside| beside != from && is_socket(beside)) {
+            Some(beside) => beside.into(),
+            None => from.into(),
+        }
     }
 
     /// Closes and removes the file.
@@ -93,4 +106,28 @@ fn bind(path: &Path) -> io::Result<(UnixDatagram, net::UnixDatagram)> {
     socket.set_nonblocking(true)?;
     let replies = socket.try_clone()?;
     Ok((UnixDatagram::from_std(socket)?, replies))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_in_another_mount_of_the_directory_is_found_beside_us() {
+        let ours = tempfile::tempdir().unwrap();
+        let inbox = Inbox::new(ours.path().join("dp_listen.sock"));
+        let _client = net::UnixDatagram::bind(ours.path().join("dp_client.7")).unwrap();
+        let named = Path::new("/run/outrider/pods/uid/dp_client.7");
+        assert_eq!(*inbox.here(named), ours.path().join("dp_client.7"));
+    }
+
+    #[test]
+    fn a_client_elsewhere_keeps_its_name_and_a_link_beside_us_is_no_client() {
+        let (ours, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let inbox = Inbox::new(ours.path().join("dp_listen.sock"));
+        let elsewhere = other.path().join("dp_client.7");
+        let _client = net::UnixDatagram::bind(&elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, ours.path().join("dp_client.7")).unwrap();
+        assert_eq!(*inbox.here(&elsewhere), elsewhere);
+    }
 }
