@@ -195,16 +195,13 @@ impl Half {
         ends: &mut Ends<'_>,
         inspection: &mut Inspection,
     ) -> Poll<Result<(), Fault>> {
-        if self.holding && self.stash.len() >= inspection.hold_bytes() {
+        let room = self.room(inspection);
+        if room == 0 {
             return Poll::Ready(self.follow(inspection.give_up()));
         }
         match self.splice_limit(inspection) {
             Some(limit) => self.splice(context, ends.from, inspection, limit),
             None => scratch::with(|scratch| {
-                let room = match self.holding {
-                    true => CHUNK.min(inspection.hold_bytes() - self.stash.len()),
-                    false => CHUNK,
-                };
                 let mut buffer = ReadBuf::new(&mut scratch.bytes[..room]);
                 let read = Pin::new(&mut *ends.from).poll_read(context, &mut buffer);
                 if ready!(read).is_err() {
@@ -216,6 +213,15 @@ impl Half {
                 let step = inspection.feed(self.side, buffer.filled(), &mut scratch.events);
                 self.take(context, ends.to, inspection, (step, buffer.filled()))
             }),
+        }
+    }
+
+    /// Bytes that may be read: what is read while the client is held may have to be kept.
+    fn room(&self, inspection: &Inspection) -> usize {
+        if self.holding || (self.side == Side::Client && inspection.holds()) {
+            CHUNK.min(inspection.hold_bytes().saturating_sub(self.stash.len()))
+        } else {
+            CHUNK
         }
     }
 

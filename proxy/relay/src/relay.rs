@@ -1,6 +1,12 @@
 //! The relay: one for the process, one call a flow.
 
-use std::{future::poll_fn, sync::Arc};
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use outrider_dpi::DpiConfig;
 use outrider_model::{FlowKey, Verdict};
@@ -27,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) law: Law,
     pub(crate) dpi: Arc<DpiConfig>,
     pub(crate) telemetry: Telemetry,
+    pub(crate) cut: AtomicBool,
 }
 
 impl Relay {
@@ -38,7 +45,8 @@ impl Relay {
         dpi: Arc<DpiConfig>,
         telemetry: Telemetry,
     ) -> Self {
-        Self(Arc::new(Shared { settings, law: Law::new(policy), dpi, telemetry }))
+        let (law, cut) = (Law::new(policy), AtomicBool::new(false));
+        Self(Arc::new(Shared { settings, law, dpi, telemetry, cut }))
     }
 
     /// Runs one flow to its end. Dropped before, it resets both sides and reports the flow as cut.
@@ -62,8 +70,10 @@ impl Relay {
         }
     }
 
-    /// Ends every live flow, as at the end of a drain; says how many.
+    /// Ends every live flow and each that still comes, as at the end of a drain; says how many live.
     pub fn cut_all(&self) -> usize {
+        // A flow enters the table before it looks: it is found here, or it finds this.
+        self.0.cut.store(true, Ordering::SeqCst);
         let mut cut = 0;
         self.0.telemetry.flows().for_each(|flow| {
             flow.cut(CutReason::Drain);
@@ -76,6 +86,9 @@ impl Relay {
     async fn open(self, downstream: Leg, key: FlowKey, delivery: Delivery) -> Option<Pump> {
         let inspection = Inspection::open(&self.0, key)?;
         let flow = Arc::clone(inspection.flow().state());
+        if self.0.cut.load(Ordering::SeqCst) {
+            flow.cut(CutReason::Drain);
+        }
         match self.dial(&flow, delivery).await {
             Ok(upstream) => {
                 flow.establish();

@@ -217,8 +217,10 @@ async fn a_drain_cuts_what_is_left() {
     assert_eq!(rig.relay.cut_all(), 1);
     assert_reset(&mut flow.client).await;
     assert_reset(&mut flow.server).await;
+    let mut late = rig.client().await;
+    assert_reset(&mut late).await;
     rig.settle().await;
-    assert_eq!(rig.ended(Outcome::Cut), 1);
+    assert_eq!(rig.ended(Outcome::Cut), 2);
 }
 
 #[tokio::test]

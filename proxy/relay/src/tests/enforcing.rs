@@ -7,7 +7,7 @@ use outrider_telemetry::{Outcome, Refusal};
 use tokio::{io::AsyncWriteExt as _, time::Instant};
 
 use super::rig::{RULE, Rig, all, apps, assert_reset, rest, take, unjudged};
-use crate::PolicyView;
+use crate::{PolicyView, RelaySettings};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: web.example\r\n\r\n";
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
@@ -175,12 +175,17 @@ async fn what_cannot_be_told_in_time_is_denied_where_the_default_denies() {
 
 #[tokio::test]
 async fn no_more_is_held_than_may_be() {
-    let rig = Rig::new(only(AppId::REDIS)).await;
+    let unidentified =
+        [(AppId::HTTP, PolicyAction::Deny), (AppId::UNIDENTIFIED, PolicyAction::Allow)];
+    let hold_bytes = 100;
+    let settings = RelaySettings { hold_bytes, ..RelaySettings::default() };
+    let rig = Rig::with(apps(Mode::Protect, &unidentified), settings).await;
     let mut flow = rig.flow().await;
-    let head = [b"GET / HTTP/1.1\r\nX-Long: ".as_slice(), &vec![b'a'; 64 * 1024]].concat();
-    // The decision comes with the bytes that fill the room, long before the head is complete.
-    let written = flow.client.write_all(&head).await;
-    drop(written);
+    let head = [b"GET / HTTP/1.1\r\nX-Long: ".as_slice(), &[b'a'; 2000]].concat();
+    // The head is not complete, so only the want of room decides; and what was held comes first.
+    flow.ask(&head).await;
+    // What it is shows later.
+    flow.client.write_all(b"\r\n\r\n").await.unwrap();
     assert_reset(&mut flow.server).await;
 }
 
