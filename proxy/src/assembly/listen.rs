@@ -23,7 +23,6 @@ pub(crate) struct Intake {
     relay: Relay,
     own_ports: Arc<[u16]>,
     flows: TaskTracker,
-    cut: CancellationToken,
 }
 
 impl Intake {
@@ -35,7 +34,6 @@ impl Intake {
             relay,
             own_ports: guarded_ports(own_ports).into(),
             flows: TaskTracker::new(),
-            cut: CancellationToken::new(),
         }
     }
 
@@ -66,9 +64,8 @@ impl Intake {
         let identity = self.context.identity.load();
         match route(arrival, direction, &identity, &self.own_ports) {
             Ok((key, delivery)) => {
-                let flow = self.relay.clone().run(stream, key, delivery);
                 self.flows
-                    .spawn(self.cut.clone().run_until_cancelled_owned(flow));
+                    .spawn(self.relay.clone().run(stream, key, delivery));
             }
             Err(refusal) => self.refuse(&stream, arrival, direction, refusal),
         }
@@ -116,7 +113,7 @@ impl Intake {
         }
         let left = self.flows.len();
         warn!(open = left, "grace period over, cutting the flows left");
-        self.cut.cancel();
+        self.relay.cut_all();
         self.flows.wait().await;
         left
     }
