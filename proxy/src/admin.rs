@@ -125,7 +125,8 @@ async fn show_flows(
     Query(Limit { limit }): Query<Limit>,
 ) -> Json<impl Serialize> {
     context.telemetry.settle();
-    Json(status::flows(&context.telemetry, limit.unwrap_or(FLOWS_SHOWN).min(MAX_FLOWS_SHOWN)))
+    let limit = limit.unwrap_or(FLOWS_SHOWN).min(MAX_FLOWS_SHOWN);
+    Json(status::flows(&context.telemetry, &context.names, limit))
 }
 
 async fn show_config(State(context): State<Arc<Context>>) -> String {

@@ -25,6 +25,7 @@ use crate::{
     admin::Surfaces,
     context::{Context, SharedContext, draw_instance},
     ctrl::{self, CtrlMetrics},
+    dns::{Dns, DnsMetrics, Names},
     identity::Identity,
     readiness::Readiness,
     rights::Rights,
@@ -40,6 +41,13 @@ pub fn run(settings: Settings, log: Option<LogHandle>) -> anyhow::Result<()> {
     let listeners = bind_listeners(&context.settings)?;
     let surfaces = Surfaces::bind(context.settings.health_port, context.settings.admin_port)
         .context("health and admin ports")?;
+    let dns = context
+        .settings
+        .dns
+        .on
+        .then(|| Dns::bind(&context))
+        .transpose();
+    let dns = dns.context("DNS port")?;
     let told = Told::new()?;
 
     let stop = CancellationToken::new();
@@ -49,12 +57,15 @@ pub fn run(settings: Settings, log: Option<LogHandle>) -> anyhow::Result<()> {
     let ctrl = side_thread("ctrl", move || server.run(stop_ctrl))?;
     let (admin_context, stop_admin) = (Arc::clone(&context), stop.clone());
     let admin = side_thread("admin", move || surfaces.serve(admin_context, stop_admin))?;
+    let stop_dns = stop.clone();
+    let dns = dns.map(|dns| side_thread("dns", move || dns.serve(stop_dns)));
+    let dns = dns.transpose()?;
     drop(not_listening);
     info!(took = ?context.started.elapsed(), "ready for traffic");
 
     runtime.block_on(serve(listeners, context, relay, told));
     stop.cancel();
-    for thread in [ctrl, admin] {
+    for thread in [ctrl, admin].into_iter().chain(dns) {
         if thread.join().is_err() {
             warn!("a side thread ended badly");
         }
@@ -85,6 +96,9 @@ fn assemble(
     let telemetry = Telemetry::new(&registry)?;
     let ctrl::Beginning { state, view } = ctrl::begin(&settings, &identity)?;
     let policy = Arc::new(ArcSwap::from_pointee(view));
+    let dns = DnsMetrics::register(&registry)?;
+    let configured = state.network().names.clone();
+    let names = Arc::new(Names::new(Arc::clone(&policy), configured, dns.clone()));
     let dpi = Arc::new(detectors(&settings));
     let relay = Relay::new(relay_settings(&settings), Arc::clone(&policy), dpi, telemetry.clone());
     let context = Context {
@@ -92,8 +106,10 @@ fn assemble(
         instance: draw_instance(),
         identity: ArcSwap::from_pointee(identity),
         policy,
+        names,
         telemetry,
         ctrl: CtrlMetrics::register(&registry)?,
+        dns,
         registry,
         readiness: Readiness::default(),
         log,

@@ -12,7 +12,12 @@ use outrider_wire::ext::Instance;
 use tokio::time::Instant;
 
 use crate::{
-    ctrl::CtrlMetrics, identity::Identity, readiness::Readiness, rights::Rights, settings::Settings,
+    ctrl::CtrlMetrics,
+    dns::{DnsMetrics, Names},
+    identity::Identity,
+    readiness::Readiness,
+    rights::Rights,
+    settings::Settings,
 };
 
 /// Handles to everything that more than one thread reads.
@@ -28,12 +33,16 @@ pub(crate) struct Context {
     pub identity: ArcSwap<Identity>,
     /// The policy in force.
     pub policy: PolicyHandle,
+    /// What names mean; swaps the policy in force.
+    pub names: Arc<Names>,
     /// What is remembered of the traffic.
     pub telemetry: Telemetry,
     /// Metric families.
     pub registry: Registry,
     /// Counters of the ctrl sockets.
     pub ctrl: CtrlMetrics,
+    /// Counters of the DNS listener.
+    pub dns: DnsMetrics,
     /// Who is not ready.
     pub readiness: Readiness,
     /// Changes the log filter, if this process has a log.

@@ -8,6 +8,7 @@ mod admin;
 pub mod assembly;
 mod context;
 mod ctrl;
+mod dns;
 mod identity;
 mod readiness;
 mod rights;

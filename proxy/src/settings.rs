@@ -1,6 +1,12 @@
 //! Settings: read from the environment, every mistake reported at once, shown once.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use outrider_model::{Mode, ThreatId, names};
 
@@ -51,6 +57,8 @@ pub struct Settings {
     pub admin_port: u16,
     /// Metrics and health.
     pub health_port: u16,
+    /// The DNS listener.
+    pub dns: DnsSettings,
     /// Whether readiness waits for a policy, saved or received.
     pub first_policy: FirstPolicy,
     /// How traffic reaches the inbound listener.
@@ -69,6 +77,17 @@ pub struct Settings {
     pub mark: Option<Secret>,
     /// Names that begin like ours but mean nothing: likely a slip of the pen.
     pub unknown: Vec<String>,
+}
+
+/// The DNS listener and whom it asks.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DnsSettings {
+    /// Whether it listens.
+    pub on: bool,
+    /// Its port on loopback.
+    pub port: u16,
+    /// Name servers to ask instead of those in `/etc/resolv.conf`.
+    pub servers: Vec<SocketAddr>,
 }
 
 /// Time and memory of one flow.
@@ -201,6 +220,7 @@ impl Settings {
             inbound_port: reader.or("OUTRIDER_PROXY_INBOUND_PORT", names::INBOUND_PORT),
             admin_port: reader.or("OUTRIDER_PROXY_ADMIN_PORT", names::ADMIN_PORT),
             health_port: reader.or("OUTRIDER_PROXY_HEALTH_PORT", names::HEALTH_PORT),
+            dns: DnsSettings::read(reader),
             first_policy: reader.or("OUTRIDER_PROXY_FIRST_POLICY", FirstPolicy::Default),
             inbound_capture: reader.or("OUTRIDER_PROXY_INBOUND_CAPTURE", CaptureChoice::Redirect),
             drain_grace: reader.span("OUTRIDER_PROXY_DRAIN_GRACE", DRAIN_GRACE),
@@ -213,6 +233,20 @@ impl Settings {
         };
         reader.distinct_ports(&settings);
         settings
+    }
+}
+
+impl DnsSettings {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            on: reader
+                .optional::<Switch>("OUTRIDER_PROXY_DNS")
+                .is_some_and(|switch| switch.0),
+            port: reader.or("OUTRIDER_PROXY_DNS_PORT", names::DNS_PORT),
+            servers: reader
+                .optional::<NameServers>("OUTRIDER_PROXY_DNS_SERVERS")
+                .map_or_else(Vec::new, |servers| servers.0),
+        }
     }
 }
 
@@ -321,7 +355,43 @@ impl Settings {
     /// The ports of this process, in no order.
     #[must_use]
     pub fn own_ports(&self) -> Vec<u16> {
-        vec![self.outbound_port, self.inbound_port, self.admin_port, self.health_port]
+        let dns = self.dns.port;
+        vec![self.outbound_port, self.inbound_port, self.admin_port, self.health_port, dns]
+    }
+}
+
+/// `on` or `off`.
+struct Switch(bool);
+
+impl FromStr for Switch {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "on" => Ok(Self(true)),
+            "off" => Ok(Self(false)),
+            _ => Err("one of on, off"),
+        }
+    }
+}
+
+/// Addresses joined by commas, each with a port if it is not 53.
+struct NameServers(Vec<SocketAddr>);
+
+impl FromStr for NameServers {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WANTED: &str = "up to 3 addresses like 10.96.0.10,fd00::a or 10.96.0.10:5353";
+        let words = text.split(',').map(str::trim);
+        let servers: Vec<_> = words
+            .map(|word| {
+                let bare = word.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, DNS));
+                bare.or_else(|_with_port| word.parse())
+                    .map_err(|_address| WANTED)
+            })
+            .collect::<Result<_, _>>()?;
+        if servers.len() <= MAX_NAME_SERVERS { Ok(Self(servers)) } else { Err(WANTED) }
     }
 }
 
@@ -352,6 +422,10 @@ impl FromStr for Span {
 
 /// More threads than this never helped a sidecar.
 pub const MAX_WORKERS: usize = 64;
+/// Name servers that are asked, as many as the C libraries ask.
+pub const MAX_NAME_SERVERS: usize = 3;
+/// Where name servers listen.
+const DNS: u16 = 53;
 /// Most bytes one flow may hold back.
 pub const MAX_HOLD_BYTES: usize = 1 << 20;
 const HOLD_BYTES: usize = 16 << 10;

@@ -7,7 +7,7 @@ use outrider_wire::{
 };
 use serde::Serialize;
 
-use crate::{context::Context, rights::Rights};
+use crate::{context::Context, dns::Names, rights::Rights};
 
 /// Reads the status; settle telemetry first.
 #[must_use]
@@ -94,6 +94,8 @@ pub(crate) struct FlowLine {
     client: String,
     server: String,
     app: String,
+    /// The name that the server's address was last resolved from.
+    name: Option<String>,
     host: Option<Box<str>>,
     sni: Option<Box<str>>,
     action: &'static str,
@@ -106,18 +108,18 @@ pub(crate) struct FlowLine {
 
 /// Up to `limit` live flows, in no order.
 #[must_use]
-pub(crate) fn flows(telemetry: &Telemetry, limit: usize) -> Vec<FlowLine> {
+pub(crate) fn flows(telemetry: &Telemetry, dns: &Names, limit: usize) -> Vec<FlowLine> {
     let now = unix_seconds();
     let mut lines = Vec::new();
     telemetry.flows().for_each(|flow| {
         if lines.len() < limit {
-            lines.push(line(flow, now));
+            lines.push(line(flow, dns, now));
         }
     });
     lines
 }
 
-fn line(flow: &FlowState, now: u64) -> FlowLine {
+fn line(flow: &FlowState, dns: &Names, now: u64) -> FlowLine {
     let (key, names, decision) = (flow.key(), flow.names(), flow.decision());
     let [bytes_client, bytes_server] = flow.bytes();
     FlowLine {
@@ -126,6 +128,7 @@ fn line(flow: &FlowState, now: u64) -> FlowLine {
         client: key.client.to_string(),
         server: key.server.to_string(),
         app: flow.identification().app().to_string(),
+        name: dns.label(key.server.ip()),
         host: names.host,
         sni: names.sni,
         action: decision.action.label(),

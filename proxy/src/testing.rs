@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::{
     context::{Context, SharedContext},
     ctrl::{Beginning, CtrlMetrics, State, begin},
+    dns::{DnsMetrics, Names},
     identity::Identity,
     readiness::Readiness,
     rights::Rights,
@@ -52,6 +53,9 @@ pub(crate) fn assemble(settings: Settings) -> (SharedContext, Relay, State) {
     let registry = Registry::default();
     let telemetry = Telemetry::new(&registry).unwrap();
     let policy = Arc::new(ArcSwap::from_pointee(view));
+    let dns = DnsMetrics::register(&registry).unwrap();
+    let configured = state.network().names.clone();
+    let names = Names::new(Arc::clone(&policy), configured, dns.clone());
     let relay = Relay::new(
         RelaySettings::default(),
         Arc::clone(&policy),
@@ -64,8 +68,10 @@ pub(crate) fn assemble(settings: Settings) -> (SharedContext, Relay, State) {
         instance: Instance(0x1234),
         identity: ArcSwap::from_pointee(identity),
         policy,
+        names: Arc::new(names),
         telemetry,
         ctrl: CtrlMetrics::register(&registry).unwrap(),
+        dns,
         registry,
         readiness: Readiness::default(),
         log: None,

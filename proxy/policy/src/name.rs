@@ -66,7 +66,7 @@ impl Name {
     }
 
     /// The wildcards a name falls under, narrowest first, without any that match nothing.
-    pub(crate) fn wildcards(&self) -> impl Iterator<Item = String> {
+    pub fn wildcards(&self) -> impl Iterator<Item = String> {
         self.0
             .match_indices('.')
             .map(|(dot, _)| &self.0[dot..])

@@ -7,7 +7,7 @@ use outrider_model::{
 };
 
 use crate::{
-    AppKnowledge, NameTable, Network, PolicyError, PolicySpec, Query, SpecialKind,
+    AppKnowledge, Name, NameTable, Network, PolicyError, PolicySpec, Query, SpecialKind,
     addr_map::number,
     compile::{EXTERNAL, Outcome, PENDING, TableKey, Tables, name_point, proto_point},
     index::{NO_MATCH, Point},
@@ -46,6 +46,12 @@ impl Snapshot {
             .map(|tables| NameIndex::new(&tables.names, &tables.given, table))
             .unwrap_or_default();
         Self { names, ..self.clone() }
+    }
+
+    /// The names that rules are about, wildcards among them.
+    #[must_use]
+    pub fn rule_names(&self) -> &[Name] {
+        self.tables.as_ref().map_or(&[], |tables| &tables.names)
     }
 
     /// Numbers the snapshot, so that [`crate::Grace`] sees that policy changed.

@@ -18,6 +18,7 @@ use super::{
     report::{self, Rows},
     state::State,
 };
+use crate::dns::Names;
 
 /// Everything that is on its way, and when more is due.
 #[derive(Debug)]
@@ -83,10 +84,25 @@ impl Notifier {
         if update.ports.is_empty() {
             return;
         }
-        match update
-            .encode()
-            .map(|datagram| self.outbox.put_notice(datagram))
-        {
+        self.put_notice(update.encode());
+    }
+
+    /// Hands in what became of names, as much as there is room for; the rest stays where it is.
+    pub(crate) fn put_names(&mut self, names: &Names, state: &State) {
+        if !state.reports() || !self.link.connect() {
+            return;
+        }
+        let network = state.network();
+        let room = self.outbox.notice_room();
+        for notice in names.take_notices(room, |peer| report::is_external(network, peer)) {
+            for notification in report::name_notices(notice) {
+                self.put_notice(notification.encode());
+            }
+        }
+    }
+
+    fn put_notice(&mut self, encoded: Result<Datagram, WireError>) {
+        match encoded.map(|datagram| self.outbox.put_notice(datagram)) {
             Ok(true) => {}
             Ok(false) => self.metrics.lost(Loss::NoticeOverflow, 1),
             Err(error) => self.unwritable(&error),

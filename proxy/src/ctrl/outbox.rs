@@ -112,6 +112,12 @@ impl Outbox {
         }
     }
 
+    /// How many notices may be handed in before one has to go.
+    #[must_use]
+    pub(crate) fn notice_room(&self) -> usize {
+        MAX_NOTICES.saturating_sub(self.notices.len())
+    }
+
     /// Hands in a notice; `false` if the oldest had to go for it.
     #[must_use]
     pub(crate) fn put_notice(&mut self, datagram: Datagram) -> bool {

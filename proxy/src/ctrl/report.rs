@@ -6,10 +6,12 @@ use outrider_model::{Direction, IpProto, MacAddr, ThreatId};
 use outrider_policy::Network;
 use outrider_telemetry::{AppPort, Row, RowFlags, RowKey, StatsSnapshot, ThreatReport};
 use outrider_wire::{
-    self as wire, AppUpdate, Connection, ConnectionFlags, EtherType, Text, ThreatFlags, ThreatLog,
+    self as wire, AppUpdate, Connection, ConnectionFlags, EtherType, FqdnFlags, FqdnUpdate,
+    IpFqdnRelease, IpFqdnUpdate, Notification, Text, ThreatFlags, ThreatLog,
 };
 
 use super::frame;
+use crate::dns::Notice;
 
 #[cfg(test)]
 mod tests;
@@ -154,6 +156,23 @@ pub(crate) fn app_update(
         .take(wire::limits::MAX_APP_PORTS)
         .collect();
     AppUpdate { mac, ports }
+}
+
+/// What the agent is told about names.
+#[must_use]
+pub(crate) fn name_notices(notice: Notice) -> Vec<Notification> {
+    match notice {
+        Notice::Wildcard { name, vhost, addresses } => {
+            let flags = FqdnFlags::NONE.with(FqdnFlags::VHOST, vhost);
+            let name = Text::cut(name.as_str());
+            let update = FqdnUpdate { name, flags, addresses };
+            update.split().map(Into::into).collect()
+        }
+        Notice::Named(ip, name) => {
+            vec![IpFqdnUpdate { ip, name: Text::cut(name.as_str()) }.into()]
+        }
+        Notice::Released(ip) => vec![IpFqdnRelease { ip }.into()],
+    }
 }
 
 /// Seconds since the epoch in 32 bits; ends in 2106.

@@ -1,14 +1,13 @@
 //! From what is wanted to what is in force: compile, swap whole, judge live flows again.
 
-use std::sync::Arc;
-
 use outrider_policy::Snapshot;
-use outrider_relay::{PolicyHandle, PolicyView, Relay};
+use outrider_relay::{PolicyView, Relay};
 
 use super::{
     policy::Refused,
     state::{Desired, Law},
 };
+use crate::dns::Names;
 
 /// What became of a wanted policy.
 #[derive(Debug)]
@@ -47,10 +46,10 @@ pub(crate) fn compile(desired: &Desired, version: u64) -> Result<PolicyView, Ref
 
 /// Compiles what is wanted and puts it in force; takes a while.
 #[must_use]
-pub(crate) fn swap(desired: Desired, version: u64, policy: &PolicyHandle, relay: &Relay) -> Swap {
+pub(crate) fn swap(desired: Desired, version: u64, names: &Names, relay: &Relay) -> Swap {
     let result = compile(&desired, version).map(|view| {
         let rules = view.snapshot.rule_counts();
-        policy.store(Arc::new(view));
+        names.enforce(&view, desired.network.names.clone());
         let (judged, cut) = relay.rejudge();
         Swapped { version, rules, judged, cut }
     });

@@ -11,7 +11,7 @@ const fn entry(key: &'static str, default: &'static str, about: &'static str) ->
     Entry { key, default, about }
 }
 
-const ENTRIES: [Entry; 20] = [
+const ENTRIES: [Entry; 23] = [
     entry("OUTRIDER_CTRL_DIR", "/run/outrider/ctrl", "directory of the ctrl sockets"),
     entry("OUTRIDER_STATE_DIR", "the ctrl directory", "where the last policy is kept"),
     entry("OUTRIDER_DEFAULT_MODE", "discover", "discover, monitor or protect, until a policy came"),
@@ -22,6 +22,9 @@ const ENTRIES: [Entry; 20] = [
     entry("OUTRIDER_PROXY_INBOUND_CAPTURE", "redirect", "redirect or tproxy, as init set it up"),
     entry("OUTRIDER_PROXY_ADMIN_PORT", "15100", "admin surface, loopback only"),
     entry("OUTRIDER_PROXY_HEALTH_PORT", "15120", "/metrics, /healthz/live, /healthz/ready"),
+    entry("OUTRIDER_PROXY_DNS", "off", "on where init redirects DNS (OUTRIDER_INIT_DNS)"),
+    entry("OUTRIDER_PROXY_DNS_PORT", "15153", "questions to name servers, loopback only"),
+    entry("OUTRIDER_PROXY_DNS_SERVERS", "/etc/resolv.conf", "whom to ask: 10.96.0.10,fd00::a"),
     entry(
         "OUTRIDER_PROXY_DRAIN_GRACE",
         "10s",

@@ -1,6 +1,6 @@
 //! The server's part in policy: when to compile, what to do with the result, what to keep on disk.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use tokio::task::JoinError;
 use tracing::{debug, error, info};
@@ -19,11 +19,11 @@ impl Server {
     pub(super) fn compile(&mut self) {
         self.wanted_since = None;
         let desired = self.state.desired();
-        let policy = self.context.policy.clone();
-        let version = policy.load().version.saturating_add(1);
+        let names = Arc::clone(&self.context.names);
+        let version = self.context.policy.load().version.saturating_add(1);
         let relay = self.relay.clone();
         self.compiling
-            .start(move || swap(desired, version, &policy, &relay));
+            .start(move || swap(desired, version, &names, &relay));
     }
 
     pub(super) fn compiled(&mut self, done: Result<Swap, JoinError>) {
