@@ -39,17 +39,11 @@ fn a_newly_denied_live_flow_is_cut_within_a_second() -> Result<()> {
         ensure!(took <= returned + CUT, "cut after {took:?}, the push took {returned:?}");
         ensure!(allowed.ping()?, "the allowed flow was cut");
         violation(scene, &scene.intruder, &scene.cache, 6379)?;
-        let stopped = scene
+        let cut = scene
             .cache
             .metrics()?
-            .sum("outrider_flows_closed_total", &[("outcome", "denied")]);
-        ensure!(
-            stopped >= 1.0
-                || !scene
-                    .cache
-                    .metrics()?
-                    .has("outrider_flows_closed_total", &[])
-        );
+            .sum("outrider_policy_cut_flows_total", &[]);
+        ensure!(cut == 1.0, "{cut} flows were cut");
         Ok(())
     })
 }
