@@ -20,9 +20,13 @@ use crate::{leg::Leg, scratch};
 /// TLS fatal alert `access_denied` (RFC 8446, section 6), in a plaintext record.
 pub(crate) const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 
-/// The HTTP answer to a request that policy denies. The numbers lead to the record of it.
-pub(crate) fn forbidden(flow: FlowId, rule: RuleId) -> Vec<u8> {
-    let body = format!("Denied by policy: flow {flow}, rule {rule}.\n");
+/// The HTTP answer to a request that a rule denies, or that carried a threat. The numbers lead to the
+/// record of it.
+pub(crate) fn forbidden(flow: FlowId, rule: Option<RuleId>) -> Vec<u8> {
+    let body = match rule {
+        Some(rule) => format!("Denied by policy: flow {flow}, rule {rule}.\n"),
+        None => format!("Refused as a threat: flow {flow}.\n"),
+    };
     let mut answer = String::with_capacity(256);
     let written = write!(
         answer,
@@ -77,10 +81,16 @@ mod tests {
 
     #[test]
     fn the_answer_names_flow_and_rule_and_its_length_is_right() {
-        let answer = String::from_utf8(forbidden(FlowId(7), RuleId(10_001))).unwrap();
+        let answer = String::from_utf8(forbidden(FlowId(7), Some(RuleId(10_001)))).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 403 "));
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
         assert_eq!(body, "Denied by policy: flow 7, rule 10001.\n");
+    }
+
+    #[test]
+    fn the_answer_to_a_threat_does_not_blame_a_rule() {
+        let answer = String::from_utf8(forbidden(FlowId(7), None)).unwrap();
+        assert!(answer.ends_with("\r\n\r\nRefused as a threat: flow 7.\n"), "{answer}");
     }
 }

@@ -80,13 +80,14 @@ impl Inspection {
 
     /// What may be told to the client before it is reset: an answer in the words of its protocol, if
     /// the server has not begun to answer.
-    pub(crate) fn answer(&self) -> Option<Vec<u8>> {
+    pub(crate) fn answer(&self, outcome: Outcome) -> Option<Vec<u8>> {
         if self.flow.bytes()[1] > 0 {
             return None;
         }
         match self.flow.identification() {
             Identification::Known(AppId::HTTP) if !self.http2 => {
-                Some(closing::forbidden(self.flow.id(), self.judge.decision().rule))
+                let rule = (outcome == Outcome::Denied).then(|| self.judge.decision().rule);
+                Some(closing::forbidden(self.flow.id(), rule))
             }
             Identification::Known(AppId::SSL) => Some(closing::ACCESS_DENIED.to_vec()),
             _ => None,

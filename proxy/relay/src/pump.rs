@@ -70,7 +70,7 @@ impl Pump {
     pub(crate) fn close(self, outcome: Outcome) -> Option<(Leg, Vec<u8>)> {
         let Self { downstream, upstream, inspection, .. } = self;
         let denied = matches!(outcome, Outcome::Denied | Outcome::Threat);
-        let answer = denied.then(|| inspection.answer()).flatten();
+        let answer = denied.then(|| inspection.answer(outcome)).flatten();
         inspection.finish(outcome);
         if outcome == Outcome::Done {
             downstream.finish();
