@@ -121,15 +121,20 @@ fn evidence_is_bounded() {
 #[test]
 fn answers_only_who_can_read_it_and_was_not_answered() {
     let mut inspection = open(unjudged());
-    assert_eq!(inspection.answer(), None, "nothing is known of it");
+    assert_eq!(inspection.answer(Outcome::Denied), None, "nothing is known of it");
     inspection.feed(Side::Client, GET, &mut Vec::new());
-    assert!(inspection.answer().unwrap().starts_with(b"HTTP/1.1 403 "));
+    assert!(
+        inspection
+            .answer(Outcome::Denied)
+            .unwrap()
+            .starts_with(b"HTTP/1.1 403 ")
+    );
     inspection.flow().count(Side::Server, 1);
-    assert_eq!(inspection.answer(), None, "the server has begun");
+    assert_eq!(inspection.answer(Outcome::Denied), None, "the server has begun");
 
     let mut inspection = open(unjudged());
     inspection.feed(Side::Client, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &mut Vec::new());
-    assert_eq!(inspection.answer(), None, "HTTP/2 reads no HTTP/1");
+    assert_eq!(inspection.answer(Outcome::Denied), None, "HTTP/2 reads no HTTP/1");
 }
 
 #[test]
