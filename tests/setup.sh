@@ -14,6 +14,7 @@ need c++ build-essential
 need curl curl
 need ip iproute2
 need iptables-restore iptables
+need knotd knot
 need nginx nginx-light
 need openssl openssl
 need redis-server redis-server
