@@ -13,6 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use nix::sys::socket::{setsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -39,6 +40,14 @@ impl Surfaces {
         let mut admin = vec![loopback];
         admin.extend(TcpListener::bind((Ipv6Addr::LOCALHOST, port)).ok());
         Ok(Self { health: vec![health], admin })
+    }
+
+    /// Marks what the health port answers, so that the pod's rules know it as ours.
+    pub(crate) fn mark(&self, mark: u32) -> Result<(), std::io::Error> {
+        for socket in &self.health {
+            setsockopt(socket, sockopt::Mark, &mark)?;
+        }
+        Ok(())
     }
 
     /// Serves until `stop`.

@@ -1,6 +1,7 @@
 //! How the parts of the proxy come together, run, and stop.
 
 mod listen;
+mod marks;
 mod route;
 
 use std::{sync::Arc, thread};
@@ -20,7 +21,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-use self::listen::Intake;
+use self::{listen::Intake, marks::Marks};
 use crate::{
     admin::Surfaces,
     context::{Context, SharedContext, draw_instance},
@@ -38,7 +39,8 @@ pub fn run(settings: Settings, log: Option<LogHandle>) -> anyhow::Result<()> {
     let _inside = runtime.enter();
     let (context, relay, state) = assemble(settings, log)?;
     let not_listening = context.readiness.guard("listeners");
-    let listeners = bind_listeners(&context.settings)?;
+    let marks = Marks::new(&context.settings, &context.rights);
+    let listeners = bind_listeners(&context.settings, &context.rights)?;
     let surfaces = Surfaces::bind(context.settings.health_port, context.settings.admin_port)
         .context("health and admin ports")?;
     let dns = context
@@ -48,6 +50,13 @@ pub fn run(settings: Settings, log: Option<LogHandle>) -> anyhow::Result<()> {
         .then(|| Dns::bind(&context))
         .transpose();
     let dns = dns.context("DNS port")?;
+    if let Some(mark) = marks.and_then(|marks| marks.own) {
+        // What they accept answers with the mark too.
+        listeners
+            .iter()
+            .try_for_each(|(listener, _)| listener.mark(mark))?;
+        surfaces.mark(mark).context("mark of the health port")?;
+    }
     let told = Told::new()?;
 
     let stop = CancellationToken::new();
@@ -63,7 +72,8 @@ pub fn run(settings: Settings, log: Option<LogHandle>) -> anyhow::Result<()> {
     drop(not_listening);
     info!(took = ?context.started.elapsed(), "ready for traffic");
 
-    runtime.block_on(serve(listeners, context, relay, told));
+    let intake = Intake::new(Arc::clone(&context), relay, &context.settings.own_ports(), marks);
+    runtime.block_on(serve(listeners, context, intake, told));
     stop.cancel();
     for thread in [ctrl, admin].into_iter().chain(dns) {
         if thread.join().is_err() {
@@ -141,6 +151,11 @@ fn introduce(settings: &Settings, rights: &Rights, identity: &Identity) {
             "not the uid that the pod's redirect rules exempt: own connections may be captured"
         );
     }
+    if settings.mark.is_some() && !rights.raw_sockets() {
+        warn!(
+            "OUTRIDER_MARK cannot be set on packets without NET_RAW: own connections may be captured"
+        );
+    }
     if !settings.unknown.is_empty() {
         warn!(names = ?settings.unknown, "settings of these names do not exist");
     }
@@ -164,15 +179,19 @@ fn relay_settings(settings: &Settings) -> RelaySettings {
 }
 
 /// The two listeners; the outbound one is always fed by redirection.
-fn bind_listeners(settings: &Settings) -> anyhow::Result<[(Listener, Direction); 2]> {
-    let inbound = match settings.inbound_capture {
-        CaptureChoice::Redirect => CaptureMode::Redirect,
+fn bind_listeners(
+    settings: &Settings,
+    rights: &Rights,
+) -> anyhow::Result<[(Listener, Direction); 2]> {
+    let mode = match settings.capture {
+        CaptureChoice::Auto if rights.raw_sockets() => CaptureMode::Tproxy,
+        CaptureChoice::Auto | CaptureChoice::Redirect => CaptureMode::Redirect,
         CaptureChoice::Tproxy => CaptureMode::Tproxy,
     };
-    Ok([
-        (Listener::bind(settings.outbound_port, CaptureMode::Redirect)?, Direction::Outbound),
-        (Listener::bind(settings.inbound_port, inbound)?, Direction::Inbound),
-    ])
+    let outbound = Listener::bind(settings.outbound_port, CaptureMode::Redirect)?;
+    let inbound = Listener::bind(settings.inbound_port, mode).context("inbound listener")?;
+    info!(capture = mode.label(), "inbound listener");
+    Ok([(outbound, Direction::Outbound), (inbound, Direction::Inbound)])
 }
 
 /// A thread with a runtime of its own, so that what runs there neither slows flows nor waits for
@@ -196,11 +215,10 @@ fn side_thread<F: Future<Output = ()>>(
 async fn serve(
     listeners: [(Listener, Direction); 2],
     context: SharedContext,
-    relay: Relay,
+    intake: Intake,
     mut told: Told,
 ) {
     let grace = context.settings.drain_grace;
-    let intake = Intake::new(Arc::clone(&context), relay, &context.settings.own_ports());
     let (drain, accepting) = (CancellationToken::new(), TaskTracker::new());
     for (listener, direction) in listeners {
         accepting.spawn(intake.clone().accept(listener, direction, drain.clone()));

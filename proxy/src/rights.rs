@@ -27,6 +27,12 @@ impl Rights {
         rights
     }
 
+    /// Whether packet sockets, foreign addresses and marks are ours to use.
+    #[must_use]
+    pub(crate) fn raw_sockets(&self) -> bool {
+        !self.capabilities.is_empty()
+    }
+
     /// Reads the text of `/proc/self/status`.
     fn from_status(status: &str) -> Self {
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));

@@ -62,7 +62,9 @@ pub struct Settings {
     /// Whether readiness waits for a policy, saved or received.
     pub first_policy: FirstPolicy,
     /// How traffic reaches the inbound listener.
-    pub inbound_capture: CaptureChoice,
+    pub capture: CaptureChoice,
+    /// Mark of connections that borrow a client's address, the same as init's.
+    pub tproxy_mark: u32,
     /// How long flows may go on after a stop was asked for.
     pub drain_grace: Duration,
     /// What one flow may take.
@@ -108,9 +110,11 @@ pub struct FlowLimits {
 /// How traffic is put before the inbound listener.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CaptureChoice {
+    /// Either way, as each connection comes; by TPROXY only with the capability for it.
+    Auto,
     /// The kernel rewrites the destination.
     Redirect,
-    /// The kernel hands over connections to foreign addresses.
+    /// The kernel hands over connections to foreign addresses. An error without the capability for it.
     Tproxy,
 }
 
@@ -119,9 +123,10 @@ impl FromStr for CaptureChoice {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
+            "auto" => Ok(Self::Auto),
             "redirect" => Ok(Self::Redirect),
             "tproxy" => Ok(Self::Tproxy),
-            _ => Err("one of redirect, tproxy".to_owned()),
+            _ => Err("one of auto, redirect, tproxy".to_owned()),
         }
     }
 }
@@ -222,7 +227,8 @@ impl Settings {
             health_port: reader.or("OUTRIDER_PROXY_HEALTH_PORT", names::HEALTH_PORT),
             dns: DnsSettings::read(reader),
             first_policy: reader.or("OUTRIDER_PROXY_FIRST_POLICY", FirstPolicy::Default),
-            inbound_capture: reader.or("OUTRIDER_PROXY_INBOUND_CAPTURE", CaptureChoice::Redirect),
+            capture: reader.or("OUTRIDER_PROXY_CAPTURE", CaptureChoice::Auto),
+            tproxy_mark: reader.mark("OUTRIDER_PROXY_TPROXY_MARK", names::FWMARK),
             drain_grace: reader.span("OUTRIDER_PROXY_DRAIN_GRACE", DRAIN_GRACE),
             flow: FlowLimits::read(reader),
             threats_on: reader.threats("OUTRIDER_PROXY_THREATS_ON"),
@@ -287,6 +293,10 @@ impl Reader<'_> {
         text.parse()
             .map_err(|error| self.errors.push(format!("{key}: {error}")))
             .ok()
+    }
+
+    fn mark(&mut self, key: &str, default: u32) -> u32 {
+        self.optional::<Secret>(key).map_or(default, Secret::reveal)
     }
 
     fn span(&mut self, key: &str, default: Duration) -> Duration {

@@ -87,8 +87,13 @@ impl Pod {
 
     /// `outrider-init apply` in the pod, as root: the redirect rules for both families.
     pub fn init(&self) -> Result<String> {
+        self.init_with(&[])
+    }
+
+    /// The same with flags.
+    pub fn init_with(&self, flags: &[&str]) -> Result<String> {
         let init = binaries::find("outrider-init")?;
-        run(self.netns.limited(COMMAND, init).arg("apply"))
+        run(self.netns.limited(COMMAND, init).arg("apply").args(flags))
             .with_context(|| format!("outrider-init in {}", self.name))
     }
 
@@ -99,13 +104,25 @@ impl Pod {
 
     /// The same with settings of the proxy's environment.
     pub fn start_proxy_with(&mut self, settings: &[(&str, &str)]) -> Result<()> {
+        self.start_proxy_as("-all", settings)
+    }
+
+    /// The same with `NET_RAW` and nothing else.
+    pub fn start_proxy_with_net_raw(&mut self, settings: &[(&str, &str)]) -> Result<()> {
+        self.start_proxy_as("-all,+net_raw", settings)
+    }
+
+    fn start_proxy_as(&mut self, capabilities: &str, settings: &[(&str, &str)]) -> Result<()> {
         ensure!(self.proxy.is_none(), "the proxy of {} runs already", self.name);
         let binary = self.reachable_copy("outrider-proxy")?;
         let id = names::PROXY_UID.to_string();
         let mut command = self.netns.command("setpriv");
         command
             .args(["--reuid", &id, "--regid", &id, "--clear-groups", "--no-new-privs"])
-            .args(["--inh-caps=-all", "--bounding-set=-all"])
+            .args(
+                ["inh-caps", "ambient-caps", "bounding-set"]
+                    .map(|set| format!("--{set}={capabilities}")),
+            )
             .arg(binary)
             .env("OUTRIDER_CTRL_DIR", &self.mailbox)
             .env("RUST_BACKTRACE", "1")

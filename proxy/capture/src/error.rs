@@ -11,8 +11,11 @@ pub enum CaptureError {
     #[error("listening socket: {0}")]
     Socket(#[source] io::Error),
     /// A transparent socket needs `NET_RAW` or `NET_ADMIN`.
-    #[error("transparent socket: {0}")]
+    #[error("transparent socket, which takes the capability NET_RAW: {0}")]
     Transparent(#[source] io::Error),
+    /// A mark needs `NET_RAW` or `NET_ADMIN`.
+    #[error("marked socket, which takes the capability NET_RAW: {0}")]
+    Mark(#[source] io::Error),
     /// Somebody else has the port, or may not be asked for it.
     #[error("bind port {port}: {source}")]
     Bind {
@@ -39,6 +42,7 @@ impl CaptureError {
         match self {
             Self::Socket(_) => "socket",
             Self::Transparent(_) => "transparent",
+            Self::Mark(_) => "mark",
             Self::Bind { .. } => "bind",
             Self::Exhausted(_) => "exhausted",
             Self::Accept(_) => "accept",

@@ -12,14 +12,14 @@ mod origin;
 pub use error::CaptureError;
 pub use listener::{Accepted, Listener};
 
-/// How traffic reaches the listener.
+/// How traffic reaches a listener, and how one connection did.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum CaptureMode {
     /// The nat table rewrote the destination; conntrack remembers the original.
     #[default]
     Redirect,
     /// Nothing was rewritten: the local address is the original destination. Needs `NET_RAW` or
-    /// `NET_ADMIN` for the transparent socket.
+    /// `NET_ADMIN` for the transparent socket, which takes redirected connections too.
     Tproxy,
 }
 

@@ -28,8 +28,10 @@ pub struct Accepted {
     pub local: SocketAddr,
     /// Where it was meant to go; our end of it if it was not redirected.
     pub original: OriginalDst,
-    /// Whether a rule brought it here. What was dialled straight at us must not be relayed.
-    pub redirected: bool,
+    /// Interface that a link-local `peer` is a neighbour on; 0 for any other peer.
+    pub scope: u32,
+    /// What brought it here; `None` was dialled straight at us and must not be relayed.
+    pub by: Option<CaptureMode>,
 }
 
 impl Listener {
@@ -49,6 +51,17 @@ impl Listener {
         let inner = TcpListener::from_std(socket.into()).map_err(CaptureError::Socket)?;
         let port = inner.local_addr().map_err(CaptureError::Socket)?.port();
         Ok(Self { inner, port, mode })
+    }
+
+    /// Marks what the accepted connections send, from their first packet to the last that the kernel
+    /// sends for them.
+    ///
+    /// # Errors
+    /// It takes a capability that we don't have.
+    pub fn mark(&self, mark: u32) -> Result<(), CaptureError> {
+        SockRef::from(&self.inner)
+            .set_mark(mark)
+            .map_err(CaptureError::Mark)
     }
 
     /// The port it listens on.
@@ -77,6 +90,10 @@ impl Listener {
 
     fn describe(&self, stream: TcpStream, peer: SocketAddr) -> Result<Accepted, CaptureError> {
         let local = stream.local_addr().map_err(CaptureError::Accept)?;
+        let scope = match peer {
+            SocketAddr::V6(peer) => peer.scope_id(),
+            SocketAddr::V4(_) => 0,
+        };
         let found = origin::find(&SockRef::from(&stream), local, self.port, self.mode)
             .map_err(CaptureError::OriginalDst)?;
         Ok(Accepted {
@@ -84,7 +101,8 @@ impl Listener {
             peer: OriginalDst::new(peer).addr(),
             local: OriginalDst::new(local).addr(),
             original: found.original,
-            redirected: found.redirected,
+            scope,
+            by: found.by,
         })
     }
 }
@@ -164,7 +182,7 @@ mod tests {
             let (client, accepted) = accept_from(&listener, to).await;
             assert_eq!(accepted.peer, client.local_addr().unwrap(), "canonical peer");
             assert_eq!(accepted.local, client.peer_addr().unwrap(), "canonical local");
-            assert!(!accepted.redirected, "{to} was dialled directly");
+            assert_eq!(accepted.by, None, "{to} was dialled directly");
             assert_eq!(accepted.original.addr(), accepted.local);
         }
     }

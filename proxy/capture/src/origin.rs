@@ -10,11 +10,11 @@ use socket2::SockRef;
 
 use crate::CaptureMode;
 
-/// Original destination of an accepted connection, and whether a rule brought it here.
+/// Original destination of an accepted connection, and what brought it here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Origin {
     pub(crate) original: OriginalDst,
-    pub(crate) redirected: bool,
+    pub(crate) by: Option<CaptureMode>,
 }
 
 /// Finds the origin of an accepted socket. `local` is the socket's own address as the kernel told
@@ -27,7 +27,7 @@ pub(crate) fn find(
 ) -> io::Result<Origin> {
     // A hairpin of the proxy's own uid is redirected even where the rest comes by TPROXY.
     if mode == CaptureMode::Tproxy && local.port() != listening {
-        return Ok(Origin { original: OriginalDst::new(local), redirected: true });
+        return Ok(Origin { original: OriginalDst::new(local), by: Some(CaptureMode::Tproxy) });
     }
     Ok(compare(tracked(socket, local.ip())?, local))
 }
@@ -54,7 +54,7 @@ fn untracked(error: &io::Error) -> bool {
 fn compare(tracked: Option<SocketAddr>, local: SocketAddr) -> Origin {
     let local = OriginalDst::new(local);
     let original = tracked.map_or(local, OriginalDst::new);
-    Origin { original, redirected: original != local }
+    Origin { original, by: (original != local).then_some(CaptureMode::Redirect) }
 }
 
 #[cfg(test)]
@@ -68,21 +68,19 @@ mod tests {
     #[test]
     fn an_untracked_connection_was_not_redirected() {
         let origin = compare(None, addr("[::ffff:10.0.0.2]:15106"));
-        assert_eq!(
-            origin,
-            Origin { original: OriginalDst::new(addr("10.0.0.2:15106")), redirected: false }
-        );
+        assert_eq!(origin, Origin { original: OriginalDst::new(addr("10.0.0.2:15106")), by: None });
     }
 
     #[test]
     fn a_connection_to_the_listener_itself_was_not_redirected() {
-        assert!(!compare(Some(addr("10.0.0.2:15106")), addr("[::ffff:10.0.0.2]:15106")).redirected);
+        let origin = compare(Some(addr("10.0.0.2:15106")), addr("[::ffff:10.0.0.2]:15106"));
+        assert_eq!(origin.by, None);
     }
 
     #[test]
     fn a_rewritten_connection_was_redirected() {
         let origin = compare(Some(addr("10.0.0.2:8080")), addr("[::ffff:10.0.0.2]:15106"));
-        assert!(origin.redirected);
+        assert_eq!(origin.by, Some(CaptureMode::Redirect));
         assert_eq!(origin.original.addr(), addr("10.0.0.2:8080"));
     }
 }

@@ -75,14 +75,14 @@ fn redirect_tells_the_original_destination_of_both_families() {
         redirect_to(listener.port());
         for to in ["127.0.0.9:8080", "[::1]:8080"] {
             let (client, accepted) = dial(&listener, to).await;
-            assert!(accepted.redirected, "{to}");
+            assert_eq!(accepted.by, Some(CaptureMode::Redirect), "{to}");
             assert_eq!(accepted.original.addr().to_string(), to);
             assert_eq!(accepted.peer, client.local_addr().unwrap());
             assert_eq!(accepted.local.port(), listener.port());
         }
         let direct = format!("127.0.0.1:{}", listener.port());
         let (_client, accepted) = dial(&listener, &direct).await;
-        assert!(!accepted.redirected, "conntrack is active, but nothing was rewritten");
+        assert_eq!(accepted.by, None, "conntrack is active, but nothing was rewritten");
     });
 }
 
@@ -112,12 +112,12 @@ fn tproxy_finds_the_destination_in_the_local_address() {
         run("ip", &["addr", "add", "fd09::1/128", "dev", "lo"], "");
         for to in ["10.9.0.1:8080", "[fd09::1]:8080"] {
             let (_client, accepted) = dial(&listener, to).await;
-            assert!(accepted.redirected, "{to}");
+            assert_eq!(accepted.by, Some(CaptureMode::Tproxy), "{to}");
             assert_eq!(accepted.original.addr().to_string(), to);
             assert_eq!(accepted.local.to_string(), to);
         }
         let direct = format!("127.0.0.1:{port}");
         let (_client, accepted) = dial(&listener, &direct).await;
-        assert!(!accepted.redirected, "dialled straight at the listener");
+        assert_eq!(accepted.by, None, "dialled straight at the listener");
     });
 }

@@ -187,11 +187,7 @@ fn proxy(kind: &str, target: SocketAddr) -> Result<()> {
             if copies {
                 tasks.spawn(copy(downstream, target));
             } else {
-                tasks.spawn(
-                    relay
-                        .clone()
-                        .run(downstream, key, Delivery { target, bind: None }),
-                );
+                tasks.spawn(relay.clone().run(downstream, key, Delivery::to(target)));
             }
         }
     })

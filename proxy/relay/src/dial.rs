@@ -2,18 +2,41 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use nix::sys::socket::{SetSockOpt, setsockopt, sockopt};
 use outrider_telemetry::Refusal;
 use thiserror::Error;
 use tokio::net::{TcpSocket, TcpStream};
+
+use crate::borrow;
 
 /// Where to dial, and from which address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Delivery {
     /// Who is meant to answer.
     pub target: SocketAddr,
-    /// The source address, if not the one that the route gives. Port 0 is left to the kernel.
-    pub bind: Option<SocketAddr>,
+    /// The address to dial from.
+    pub source: Source,
+    /// Firewall mark of the connection. To set one takes `NET_RAW`.
+    pub mark: Option<u32>,
+}
+
+impl Delivery {
+    /// A plain dial: from the address that the route gives, without a mark.
+    #[must_use]
+    pub const fn to(target: SocketAddr) -> Self {
+        Self { target, source: Source::Route, mark: None }
+    }
+}
+
+/// The address that a connection is dialled from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Source {
+    /// The one that the route gives.
+    Route,
+    /// One of this host's own. Port 0 is left to the kernel.
+    Own(SocketAddr),
+    /// The client's, which is none of ours, by a port that clients don't use. Takes `NET_RAW`.
+    Borrowed(SocketAddr),
 }
 
 /// Nobody answered the dial.
@@ -57,6 +80,12 @@ impl DialError {
         }
     }
 
+    /// Whether another source port may do better.
+    fn is_about_the_port(&self) -> bool {
+        let (Self::Bind(source) | Self::Other(source)) = self else { return false };
+        matches!(source.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
+    }
+
     fn from_connect(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
@@ -73,11 +102,47 @@ impl DialError {
 
 /// Dials, within `limit`.
 pub(crate) async fn dial(delivery: Delivery, limit: Duration) -> Result<TcpStream, DialError> {
-    let socket = prepare(delivery)?;
-    match tokio::time::timeout(limit, socket.connect(delivery.target)).await {
-        Ok(connected) => connected.map_err(DialError::from_connect),
-        Err(_elapsed) => Err(DialError::Timeout),
+    let dialled = async {
+        match delivery.source {
+            Source::Borrowed(client) => borrowing(delivery, client).await,
+            Source::Route | Source::Own(_) => connect(prepare(delivery)?, delivery.target).await,
+        }
+    };
+    tokio::time::timeout(limit, dialled)
+        .await
+        .unwrap_or(Err(DialError::Timeout))
+}
+
+async fn connect(socket: TcpSocket, target: SocketAddr) -> Result<TcpStream, DialError> {
+    socket
+        .connect(target)
+        .await
+        .map_err(DialError::from_connect)
+}
+
+/// Dials from the client's address, by ports of our own choice until one is free.
+async fn borrowing(delivery: Delivery, client: SocketAddr) -> Result<TcpStream, DialError> {
+    let mut last = None;
+    for _ in 0..BORROW_ATTEMPTS {
+        let socket = prepare(delivery)?;
+        let source = SocketAddr::new(client.ip(), borrow::port());
+        let source = match (client, source) {
+            (SocketAddr::V6(client), SocketAddr::V6(mut source)) => {
+                source.set_scope_id(client.scope_id());
+                source.into()
+            }
+            (_, source) => source,
+        };
+        let dialled = match socket.bind(source) {
+            Ok(()) => connect(socket, delivery.target).await,
+            Err(error) => Err(DialError::Bind(error)),
+        };
+        match dialled {
+            Err(error) if error.is_about_the_port() => last = Some(error),
+            other => return other,
+        }
     }
+    Err(last.unwrap_or(DialError::Timeout))
 }
 
 fn prepare(delivery: Delivery) -> Result<TcpSocket, DialError> {
@@ -87,15 +152,33 @@ fn prepare(delivery: Delivery) -> Result<TcpSocket, DialError> {
     };
     let socket = socket.map_err(DialError::Socket)?;
     socket.set_nodelay(true).map_err(DialError::Socket)?;
-    if let Some(source) = delivery.bind {
-        // The port is chosen by connect, when the other end is known: chosen here, one port would be
-        // used up for every destination.
-        setsockopt(&socket, IpBindAddressNoPort, &true)
-            .map_err(|errno| DialError::Socket(errno.into()))?;
-        socket.bind(source).map_err(DialError::Bind)?;
+    if let Some(mark) = delivery.mark {
+        set(&socket, sockopt::Mark, &mark)?;
+    }
+    match delivery.source {
+        Source::Route => {}
+        Source::Own(source) => {
+            // The port is chosen by connect, when the other end is known: chosen here, one port would
+            // be used up for every destination.
+            set(&socket, sockopt::IpBindAddressNoPort, &true)?;
+            socket.bind(source).map_err(DialError::Bind)?;
+        }
+        Source::Borrowed(_) => {
+            // The option of IPv4 sets the same flag on a socket of either family.
+            set(&socket, sockopt::IpTransparent, &true)?;
+            // One port serves for every destination, and the workload may still listen on it.
+            socket.set_reuseaddr(true).map_err(DialError::Socket)?;
+        }
     }
     Ok(socket)
 }
+
+fn set<O: SetSockOpt>(socket: &TcpSocket, option: O, value: &O::Val) -> Result<(), DialError> {
+    setsockopt(socket, option, value).map_err(|errno| DialError::Socket(errno.into()))
+}
+
+/// Ports to try at most when a client's address is borrowed: so many in a row are in use only if nearly all are.
+const BORROW_ATTEMPTS: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -119,8 +202,8 @@ mod tests {
     async fn dials_from_the_address_it_is_told() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = listener.local_addr().unwrap();
-        let bind = Some("127.0.0.6:0".parse().unwrap());
-        let dialled = dial(Delivery { target, bind }, Duration::from_secs(5))
+        let source = Source::Own("127.0.0.6:0".parse().unwrap());
+        let dialled = dial(Delivery { source, ..Delivery::to(target) }, Duration::from_secs(5))
             .await
             .unwrap();
         let (_, peer) = listener.accept().await.unwrap();
@@ -132,8 +215,8 @@ mod tests {
     #[tokio::test]
     async fn a_source_that_is_not_ours_is_said_so() {
         let target = "127.0.0.1:9".parse().unwrap();
-        let bind = Some("203.0.113.7:0".parse().unwrap());
-        let error = dial(Delivery { target, bind }, Duration::from_secs(5))
+        let source = Source::Own("203.0.113.7:0".parse().unwrap());
+        let error = dial(Delivery { source, ..Delivery::to(target) }, Duration::from_secs(5))
             .await
             .unwrap_err();
         assert!(matches!(error, DialError::Bind(_)), "{error}");

@@ -15,6 +15,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod borrow;
 mod closing;
 mod dial;
 mod half;
@@ -29,7 +30,7 @@ mod settings;
 mod timers;
 mod view;
 
-pub use dial::{Delivery, DialError};
+pub use dial::{Delivery, DialError, Source};
 pub use relay::Relay;
 pub use settings::RelaySettings;
 pub use view::{PolicyHandle, PolicyView};

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
+use super::marks::Marks;
 use super::route::{Arrival, Refusal, guarded_ports, route};
 use crate::context::SharedContext;
 
@@ -22,17 +23,25 @@ pub(crate) struct Intake {
     context: SharedContext,
     relay: Relay,
     own_ports: Arc<[u16]>,
+    marks: Option<Marks>,
     flows: TaskTracker,
 }
 
 impl Intake {
-    /// An intake that guards the given ports of ours besides the reserved ones.
+    /// An intake that guards the given ports of ours besides the reserved ones, and marks what it dials if
+    /// it may.
     #[must_use]
-    pub(crate) fn new(context: SharedContext, relay: Relay, own_ports: &[u16]) -> Self {
+    pub(crate) fn new(
+        context: SharedContext,
+        relay: Relay,
+        own_ports: &[u16],
+        marks: Option<Marks>,
+    ) -> Self {
         Self {
             context,
             relay,
             own_ports: guarded_ports(own_ports).into(),
+            marks,
             flows: TaskTracker::new(),
         }
     }
@@ -59,11 +68,12 @@ impl Intake {
     }
 
     fn take(&self, accepted: Accepted, direction: Direction) {
-        let Accepted { stream, peer, original, redirected, .. } = accepted;
-        let arrival = Arrival { peer, original: original.addr(), redirected };
+        let Accepted { stream, peer, original, scope, by, .. } = accepted;
+        let arrival = Arrival { peer, original: original.addr(), scope, by };
         let identity = self.context.identity.load();
         match route(arrival, direction, &identity, &self.own_ports) {
-            Ok((key, delivery)) => {
+            Ok((key, mut delivery)) => {
+                delivery.mark = self.marks.and_then(|marks| marks.of(delivery.source));
                 self.flows
                     .spawn(self.relay.clone().run(stream, key, delivery));
             }

@@ -1,9 +1,10 @@
 //! Where a captured connection goes, or why it goes nowhere.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use outrider_capture::CaptureMode;
 use outrider_model::{Direction, FlowKey, IpProto, names};
-use outrider_relay::Delivery;
+use outrider_relay::{Delivery, Source};
 
 use crate::identity::Identity;
 
@@ -14,8 +15,10 @@ pub(crate) struct Arrival {
     pub peer: SocketAddr,
     /// Where it was meant to go.
     pub original: SocketAddr,
-    /// Whether a rule brought it here.
-    pub redirected: bool,
+    /// Interface that link-local addresses belong to, if there is one.
+    pub scope: u32,
+    /// The kind of rule that brought it here.
+    pub by: Option<CaptureMode>,
 }
 
 /// Why a connection is reset at once. Each of these would otherwise end in a loop.
@@ -51,10 +54,8 @@ pub(crate) fn route(
     identity: &Identity,
     own_ports: &[u16],
 ) -> Result<(FlowKey, Delivery), Refusal> {
-    let Arrival { peer, original, redirected } = arrival;
-    if !redirected {
-        return Err(Refusal::Direct);
-    }
+    let Arrival { peer, original, scope, by } = arrival;
+    let by = by.ok_or(Refusal::Direct)?;
     if peer == original {
         return Err(Refusal::ToItself);
     }
@@ -65,13 +66,28 @@ pub(crate) fn route(
         return Err(Refusal::OwnDelivery);
     }
     let key = FlowKey { client: peer, server: original, proto: IpProto::TCP, direction };
-    let bind = match direction {
+    let source = match (direction, by) {
+        (Direction::Outbound, _) => Source::Route,
         // The pod's rules leave this source alone. Without it our own dial to the pod's address
         // would be captured again.
-        Direction::Inbound => Some(SocketAddr::new(delivery_source(original.ip()), 0)),
-        Direction::Outbound => None,
+        (Direction::Inbound, CaptureMode::Redirect) => {
+            Source::Own(SocketAddr::new(delivery_source(original.ip()), 0))
+        }
+        (Direction::Inbound, CaptureMode::Tproxy) => {
+            Source::Borrowed(scoped(SocketAddr::new(peer.ip(), 0), scope))
+        }
     };
-    Ok((key, Delivery { target: original, bind }))
+    Ok((key, Delivery { source, ..Delivery::to(scoped(original, scope)) }))
+}
+
+/// A link-local address means nothing without its interface.
+fn scoped(addr: SocketAddr, scope: u32) -> SocketAddr {
+    match addr {
+        SocketAddr::V6(addr) if addr.ip().is_unicast_link_local() => {
+            SocketAddrV6::new(*addr.ip(), addr.port(), 0, scope).into()
+        }
+        _ => addr,
+    }
 }
 
 /// What arrives was meant for this pod, whatever addresses we know of it.
@@ -112,7 +128,7 @@ mod tests {
 
     fn arrival(peer: &str, original: &str) -> Arrival {
         let (peer, original) = (peer.parse().unwrap(), original.parse().unwrap());
-        Arrival { peer, original, redirected: true }
+        Arrival { peer, original, scope: 0, by: Some(CaptureMode::Redirect) }
     }
 
     fn routed(arrival: Arrival, direction: Direction) -> Result<(FlowKey, Delivery), Refusal> {
@@ -123,17 +139,31 @@ mod tests {
     #[test]
     fn delivers_inbound_from_the_exempt_loopback_address_of_the_family() {
         let v4 = routed(arrival("10.0.0.9:4000", "10.0.0.2:80"), Direction::Inbound).unwrap();
-        assert_eq!(v4.1.bind, Some("127.0.0.6:0".parse().unwrap()));
+        assert_eq!(v4.1.source, Source::Own("127.0.0.6:0".parse().unwrap()));
         let v6 = routed(arrival("[fd00::9]:4000", "[fd00::2]:80"), Direction::Inbound).unwrap();
-        assert_eq!(v6.1.bind, Some("[::6]:0".parse().unwrap()));
+        assert_eq!(v6.1.source, Source::Own("[::6]:0".parse().unwrap()));
         assert_eq!(v6.1.target, "[fd00::2]:80".parse().unwrap());
+    }
+
+    #[test]
+    fn delivers_what_a_transparent_socket_took_from_the_clients_address() {
+        let by = Some(CaptureMode::Tproxy);
+        let v4 = Arrival { by, ..arrival("10.0.0.9:4000", "10.0.0.2:80") };
+        let (key, delivery) = routed(v4, Direction::Inbound).unwrap();
+        assert_eq!(delivery.source, Source::Borrowed("10.0.0.9:0".parse().unwrap()));
+        assert_eq!((delivery.target, key.client), (key.server, v4.peer));
+        let link_local = Arrival { by, scope: 3, ..arrival("[fe80::9]:4000", "[fe80::2]:80") };
+        let (key, delivery) = routed(link_local, Direction::Inbound).unwrap();
+        assert_eq!(delivery.source, Source::Borrowed("[fe80::9%3]:0".parse().unwrap()));
+        assert_eq!(delivery.target, "[fe80::2%3]:80".parse().unwrap());
+        assert_eq!(key.server, "[fe80::2]:80".parse().unwrap(), "one key, whatever the interface");
     }
 
     #[test]
     fn dials_outbound_without_a_bound_source() {
         let (key, delivery) =
             routed(arrival("10.0.0.2:4000", "10.0.0.9:80"), Direction::Outbound).unwrap();
-        assert_eq!(delivery.bind, None);
+        assert_eq!(delivery.source, Source::Route);
         assert_eq!(key.server, delivery.target);
     }
 
@@ -145,7 +175,7 @@ mod tests {
 
     #[test]
     fn refuses_what_would_loop() {
-        let direct = Arrival { redirected: false, ..arrival("10.0.0.9:1", "10.0.0.2:15106") };
+        let direct = Arrival { by: None, ..arrival("10.0.0.9:1", "10.0.0.2:15106") };
         assert_eq!(routed(direct, Direction::Inbound).unwrap_err(), Refusal::Direct);
         for (peer, original, refusal) in [
             ("10.0.0.9:4000", "10.0.0.2:15106", Refusal::OwnPort),

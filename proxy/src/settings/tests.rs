@@ -52,7 +52,7 @@ fn reports_every_mistake_at_once() {
         ("OUTRIDER_PROXY_HOLD_BYTES", "1048577"),
         ("OUTRIDER_PROXY_THREATS_ON", "2012, 9999"),
         ("OUTRIDER_PROXY_ADMIN_PORT", "15101"),
-        ("OUTRIDER_PROXY_INBOUND_CAPTURE", "magic"),
+        ("OUTRIDER_PROXY_CAPTURE", "magic"),
         ("OUTRIDER_PROXY_FIRST_POLICY", "maybe"),
     ])
     .unwrap_err();

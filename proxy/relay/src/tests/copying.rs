@@ -141,7 +141,7 @@ async fn a_slow_reader_holds_the_sender_up_and_costs_one_buffer() {
 async fn a_future_is_small() {
     let rig = Rig::new(unjudged()).await;
     let (_client, downstream, key) = rig.arrive().await;
-    let delivery = crate::Delivery { target: rig.server_addr(), bind: None };
+    let delivery = crate::Delivery::to(rig.server_addr());
     let future = rig.relay.clone().run(downstream, key, delivery);
     let size = std::mem::size_of_val(&future);
     assert!(size <= 1024, "a flow's future is {size} bytes");

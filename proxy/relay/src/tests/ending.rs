@@ -195,7 +195,7 @@ async fn a_dropped_task_resets_both_sides_and_reports_the_flow_once() {
     let (mut client, downstream, key) = rig.arrive().await;
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let cut = CancellationToken::new();
-    let delivery = Delivery { target: server.local_addr().unwrap(), bind: None };
+    let delivery = Delivery::to(server.local_addr().unwrap());
     let flow = rig.relay.clone().run(downstream, key, delivery);
     rig.tasks.spawn(cut.clone().run_until_cancelled_owned(flow));
     let (mut upstream, _) = server.accept().await.unwrap();

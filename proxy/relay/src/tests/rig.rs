@@ -123,7 +123,7 @@ impl Rig {
 
     /// Relays what arrived to `target`, in a task of its own.
     pub(super) fn relay(&self, downstream: TcpStream, key: FlowKey, target: SocketAddr) {
-        let delivery = Delivery { target, bind: None };
+        let delivery = Delivery::to(target);
         self.tasks
             .spawn(self.relay.clone().run(downstream, key, delivery));
     }

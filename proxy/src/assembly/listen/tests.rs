@@ -12,14 +12,14 @@ use crate::testing::{assemble, settings};
 fn intake() -> (Intake, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let (context, relay, _state) = assemble(settings(dir.path(), &[]));
-    (Intake::new(context, relay, &[]), dir)
+    (Intake::new(context, relay, &[], None), dir)
 }
 
 /// A connection as a redirect rule would have brought it.
 fn redirected(stream: TcpStream, original: std::net::SocketAddr) -> Accepted {
     let (peer, local) = (stream.peer_addr().unwrap(), stream.local_addr().unwrap());
     let original = outrider_model::OriginalDst::new(original);
-    Accepted { stream, peer, local, original, redirected: true }
+    Accepted { stream, peer, local, original, scope: 0, by: Some(CaptureMode::Redirect) }
 }
 
 /// Both ends of a connection.
