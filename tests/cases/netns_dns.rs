@@ -23,6 +23,8 @@ use outrider_tests::{
 
 /// How long one refused or allowed connection may take.
 const DIAL: Duration = Duration::from_secs(5);
+/// Questions asked from a socket each.
+const FROM_MANY_PORTS: u16 = 400;
 /// How long the proxy may take until it has asked for a name itself.
 const ASKED: Duration = Duration::from_secs(30);
 
@@ -105,6 +107,11 @@ fn the_workloads_ports_and_the_proxys_own_are_never_taken_for_each_other() -> Re
         let both = asked_from.intersection(&seen_from).count();
         ensure!(both > 4, "v6 {v6}: asked from {asked_from:?}, forwarded from {seen_from:?}");
     }
+    // Without zones a question of the workload would pass uncaptured, or one of the proxy come back.
+    let taken = shop
+        .metrics()?
+        .sum("outrider_dns_queries_total", &[("transport", "udp")]);
+    ensure!(taken == f64::from(2 * FROM_MANY_PORTS), "{taken} questions were taken");
     Ok(())
 }
 
@@ -122,11 +129,11 @@ fn echo(socket: &UdpSocket, stop: &AtomicBool) -> Result<HashSet<u16>> {
     Ok(ports)
 }
 
-/// Asks 400 questions, each from a socket of its own; every one must be answered.
+/// Asks questions, each from a socket of its own; every one must be answered.
 fn ask_from_many_ports(server: SocketAddr) -> Result<HashSet<u16>> {
     let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let mut ports = HashSet::new();
-    for id in 0..400 {
+    for id in 0..FROM_MANY_PORTS {
         let socket = UdpSocket::bind(any)?;
         socket.connect(server)?;
         socket.set_read_timeout(Some(DIAL))?;
