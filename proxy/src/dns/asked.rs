@@ -58,6 +58,21 @@ impl Asked {
         with_id(self.message.clone(), id)
     }
 
+    /// What is said when no server is there: as quickly as the network would have said it.
+    #[must_use]
+    pub(crate) fn failure(&self) -> Vec<u8> {
+        let flags = DnsHeader::read(&self.message).map_or(0, |header| header.flags);
+        let flags = IS_ANSWER | (flags & KEPT_FLAGS) | u16::from(SERVER_FAILURE);
+        let mut message = [self.id.to_be_bytes(), flags.to_be_bytes()].concat();
+        message.extend([0, self.end.is_some().into(), 0, 0, 0, 0, 0, 0]);
+        message.extend_from_slice(
+            self.end
+                .and_then(|end| self.message.get(DNS_HEADER..end))
+                .unwrap_or_default(),
+        );
+        message
+    }
+
     /// Whether a message answers this question, asked under `id`, and what it means. An error
     /// without a question is an answer too: a server that could not read it has none to repeat.
     #[must_use]
@@ -95,6 +110,10 @@ pub(crate) fn with_id(mut message: Vec<u8>, id: u16) -> Vec<u8> {
     message
 }
 
+/// The bit that tells answers from questions.
+const IS_ANSWER: u16 = 0x8000;
+/// What an answer repeats of a question's flags: operation, recursion desired.
+const KEPT_FLAGS: u16 = 0x7900;
 const SERVER_FAILURE: u8 = 2;
 const NOT_IMPLEMENTED: u8 = 4;
 const REFUSED: u8 = 5;

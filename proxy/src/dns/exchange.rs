@@ -76,6 +76,9 @@ pub(crate) async fn exchange(asker: &Asker, asked: &Asked) -> (Option<Vec<u8>>, 
     waiting
         .iter()
         .for_each(|attempt| asker.resolvers.suspect(attempt.server));
+    if waiting.is_empty() && failure.is_none() {
+        return (Some(asked.failure()), Outcome::Unreachable);
+    }
     let outcome = if failure.is_some() { Outcome::Failed } else { Outcome::Unanswered };
     (failure, outcome)
 }

@@ -27,6 +27,8 @@ pub(crate) enum Outcome {
     Answered,
     /// Every server asked failed; the first one's failure was passed on.
     Failed,
+    /// No server is there; said so at once.
+    Unreachable,
     /// No server answered while it mattered.
     Unanswered,
     /// More questions than may be under way.
@@ -42,6 +44,7 @@ impl Outcome {
         match self {
             Self::Answered => "answered",
             Self::Failed => "failed",
+            Self::Unreachable => "unreachable",
             Self::Unanswered => "unanswered",
             Self::Overflow => "overflow",
             Self::Malformed => "malformed",

@@ -54,9 +54,11 @@ fn reports_every_mistake_at_once() {
         ("OUTRIDER_PROXY_ADMIN_PORT", "15101"),
         ("OUTRIDER_PROXY_CAPTURE", "magic"),
         ("OUTRIDER_PROXY_FIRST_POLICY", "maybe"),
+        ("OUTRIDER_PROXY_DNS", "yes"),
+        ("OUTRIDER_PROXY_DNS_SERVERS", "10.0.0.1,ns.example"),
     ])
     .unwrap_err();
-    assert_eq!(error.mistakes().len(), 9, "{error}");
+    assert_eq!(error.mistakes().len(), 11, "{error}");
 }
 
 #[test]
@@ -117,4 +119,19 @@ fn help_knows_exactly_the_settings_that_are_read() {
         .filter(|line| line.starts_with("  OUTRIDER_"))
         .count();
     assert_eq!(told, asked.len());
+}
+
+#[test]
+fn name_servers_are_addresses_with_or_without_a_port() {
+    let dns = |text| read(&[("OUTRIDER_PROXY_DNS", "on"), ("OUTRIDER_PROXY_DNS_SERVERS", text)]);
+    let settings = dns("10.0.0.1, fd00::a,10.0.0.2:5353").unwrap();
+    let servers: Vec<_> = settings
+        .dns
+        .servers
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(servers, ["10.0.0.1:53", "[fd00::a]:53", "10.0.0.2:5353"]);
+    assert!(settings.dns.on && settings.own_ports().contains(&15153));
+    assert!(dns("10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4").is_err(), "one more than are asked");
 }

@@ -183,3 +183,18 @@ fn violations_and_threats_come_before_the_rest() {
     let order: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
     assert_eq!(order, [accused, threat, plain]);
 }
+
+#[test]
+fn names_become_notices_of_three_kinds() {
+    let name = |text: &str| outrider_policy::Name::new(text).unwrap();
+    let ip = |last: u16| std::net::Ipv4Addr::from(0x0b00_0000 + u32::from(last));
+    let addresses: Vec<_> = (0..500).map(ip).collect();
+    let wildcard = Notice::Wildcard { name: name("*.example.com"), vhost: true, addresses };
+    let notices = [wildcard, Notice::Named(ip(1), name("a.example")), Notice::Released(ip(1))];
+    let sent: Vec<_> = notices.into_iter().flat_map(name_notices).collect();
+    let kinds: Vec<u8> = sent.iter().map(|sent| sent.encode().unwrap()[0]).collect();
+    assert_eq!(kinds, [11, 11, 12, 13], "a long list goes in parts");
+    let Notification::FqdnUpdate(first) = &sent[0] else { panic!("{sent:?}") };
+    assert!(first.flags.contains(FqdnFlags::VHOST) && first.addresses.len() == 495);
+    assert_eq!(first.name.as_str(), "*.example.com");
+}

@@ -72,6 +72,19 @@ fn a_question_that_cannot_be_read_is_sent_on_and_teaches_nothing() {
 }
 
 #[test]
+fn says_that_no_server_is_there() {
+    let failure = asked().failure();
+    assert_eq!(failure[..4], [0x12, 0x34, 0x81, 0x02]);
+    assert_eq!(failure[4..12], [0, 1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(failure[12..], QUESTION[12..29]);
+    assert_eq!(asked().meaning(&failure, 0x1234), Some(Meaning::Failure));
+    let bare = Asked::read(&[0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+        .unwrap()
+        .failure();
+    assert_eq!(bare, [0, 1, 0x81, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
 fn answers_and_stubs_are_no_questions() {
     assert_eq!(Asked::read(&answer(7, 0x8180)), None);
     assert_eq!(Asked::read(&QUESTION[..11]), None);

@@ -98,6 +98,13 @@ async fn another_server_is_asked_when_one_is_silent_and_then_first() {
     assert!(begun.elapsed() < asker.resolvers.patience());
 }
 
+#[tokio::test]
+async fn nobody_is_there() {
+    let gone = ["127.0.0.1:1".parse().unwrap(), "[::1]:1".parse().unwrap()];
+    let asker = asker(&gone, "");
+    assert_eq!(exchange(&asker, &asked()).await, (Some(asked().failure()), Outcome::Unreachable));
+}
+
 #[tokio::test(start_paused = true)]
 async fn nobody_answers() {
     let asker = asker(&[server(silent).await], "");
