@@ -19,8 +19,6 @@ pub(crate) const QUESTIONS: usize = 10_000;
 const HOSTS: usize = 1_000;
 /// Questions asked from one socket or by one connection.
 const A_SOCKET: usize = 250;
-/// Questions that one connection has under way.
-const UNDER_WAY: usize = 25;
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -145,15 +143,20 @@ pub(crate) fn ask_udp(netns: &Namespace, server: SocketAddr, asked: &[Vec<u8>]) 
     })
 }
 
-/// Asks several questions at a time over each connection.
-pub(crate) fn ask_tcp(netns: &Namespace, server: SocketAddr, asked: &[Vec<u8>]) -> Result<Seen> {
+/// Asks so many questions at a time over each connection.
+pub(crate) fn ask_tcp(
+    netns: &Namespace,
+    server: SocketAddr,
+    asked: &[Vec<u8>],
+    at_once: usize,
+) -> Result<Seen> {
     netns.enter(|| {
         let (mut answers, mut times) = (Vec::new(), Vec::new());
         for some in asked.chunks(A_SOCKET) {
             let mut stream = TcpStream::connect(server)?;
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(ANSWER))?;
-            for batch in some.chunks(UNDER_WAY) {
+            for batch in some.chunks(at_once) {
                 let begun = Instant::now();
                 stream.write_all(&framed(batch)?)?;
                 let mut seen = HashMap::new();
