@@ -57,17 +57,19 @@ struct Outcome {
 pub fn apply(plan: &Plan, settings: &Settings) -> Result<Report, InitError> {
     let start = SystemTime::now();
     let mut notes = Vec::new();
+    let change = Change::begin(plan)?;
     netlink::prepare(plan, &mut notes)?;
     let mut outcome = match settings.backend {
         Backend::Iptables => iptables::apply(plan, settings.variant)?,
-        Backend::Nft => nft::apply(plan)?,
+        Backend::Nft => nft::apply(plan, &mut notes)?,
     };
     outcome.changed |= match settings.backend {
         Backend::Iptables => nft::remove()?,
         Backend::Nft => iptables::remove_if_any()?.changed,
     };
     netlink::retire(plan)?;
-    report("applied", outcome, start, notes)
+    change.end(outcome.changed, &mut notes)?;
+    Ok(report("applied", outcome, start, notes))
 }
 
 /// Removes whatever any run with any settings installed.
@@ -76,25 +78,44 @@ pub fn apply(plan: &Plan, settings: &Settings) -> Result<Report, InitError> {
 /// If the tools or the kernel refuse.
 pub fn cleanup(plan: &Plan) -> Result<Report, InitError> {
     let start = SystemTime::now();
+    let mut notes = Vec::new();
+    let change = Change::begin(plan)?;
     let mut outcome = iptables::remove_if_any()?;
     if nft::remove()? {
         let also = if outcome.changed { format!(" and {}", outcome.tools) } else { String::new() };
         outcome = Outcome { tools: format!("nft{also}"), changed: true };
     }
     netlink::remove(plan)?;
-    report("cleaned up", outcome, start, Vec::new())
+    change.end(outcome.changed, &mut notes)?;
+    Ok(report("cleaned up", outcome, start, notes))
 }
 
-/// Ends a run: flushes conntrack if anything changed, and sums up.
-fn report(
-    done: &'static str,
-    outcome: Outcome,
-    start: SystemTime,
-    mut notes: Vec<String>,
-) -> Result<Report, InitError> {
-    if outcome.changed {
-        netlink::flush_conntrack(&mut notes)?;
+/// A change of rules, which is over when conntrack has forgotten what was before.
+struct Change<'a> {
+    plan: &'a Plan,
+    /// An earlier run was killed on its way.
+    resumed: bool,
+}
+
+impl<'a> Change<'a> {
+    fn begin(plan: &'a Plan) -> Result<Self, InitError> {
+        let resumed = !netlink::begin_change(plan)?;
+        Ok(Self { plan, resumed })
     }
+
+    /// Flushes conntrack if anything changed, now or in a run that did not come so far.
+    fn end(self, changed: bool, notes: &mut Vec<String>) -> Result<(), InitError> {
+        if changed || self.resumed {
+            netlink::flush_conntrack(notes)?;
+        }
+        if self.resumed {
+            notes.push("an earlier run was killed on its way: conntrack was flushed".to_owned());
+        }
+        netlink::end_change(self.plan)
+    }
+}
+
+fn report(done: &'static str, outcome: Outcome, start: SystemTime, notes: Vec<String>) -> Report {
     let took = start.elapsed().unwrap_or_default();
-    Ok(Report { done, tools: outcome.tools, changed: outcome.changed, notes, took })
+    Report { done, tools: outcome.tools, changed: outcome.changed, notes, took }
 }

@@ -1,6 +1,7 @@
 //! What the kernel is to be told, as data: pure, comparable, printable. [`Plan::new`] is the only way in.
 
 mod dns;
+mod egress;
 mod guard;
 mod inbound;
 mod outbound;
@@ -40,6 +41,10 @@ pub struct Plan {
     pub mode: Mode,
     /// Chains, in the order they are written.
     pub chains: Vec<Chain>,
+    /// The guard at every device, where the backend has a hook for it.
+    pub egress: Vec<Rule>,
+    /// Devices that the guard leaves alone.
+    pub unguarded: Vec<String>,
     /// Policy route, in TPROXY mode.
     pub route: Option<PolicyRoute>,
     /// Mark and table that [`Plan::route`] uses when it is there and cleanup removes always.
@@ -58,9 +63,12 @@ impl Plan {
             drop_unreachable(&mut chain.rules);
         }
         chains.retain(|chain| !chain.rules.is_empty());
+        let mut egress = egress::rules(settings);
+        drop_unreachable(&mut egress);
+        let excluded = [&settings.exclude_interfaces[..], &settings.virtual_interfaces].concat();
         let route_names = PolicyRoute { mark: settings.mark, table: settings.table };
         let route = (settings.mode == Mode::Tproxy).then_some(route_names);
-        Self { mode: settings.mode, chains, route, route_names }
+        Self { mode: settings.mode, chains, egress, unguarded: excluded, route, route_names }
     }
 
     /// The tables that hold our chains, in the order of application: whatever captures in this mode comes

@@ -10,9 +10,14 @@ use crate::settings::Backend;
 pub fn text(plan: &Plan, backend: Backend) -> String {
     let rules = match backend {
         Backend::Iptables => iptables_text(plan),
-        Backend::Nft => format!("# nft -f -\n{}\n", nft::ruleset(plan)),
+        Backend::Nft => format!("# nft -f -\n{}\n", nft::ruleset(plan, &usual_place())),
     };
     rules + &network(plan)
+}
+
+/// What a pod looks like; apply looks itself.
+fn usual_place() -> nft::Place {
+    nft::Place { devices: vec!["eth0".to_owned()], occupied: true }
 }
 
 fn iptables_text(plan: &Plan) -> String {

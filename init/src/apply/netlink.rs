@@ -36,6 +36,31 @@ pub fn prepare(plan: &Plan, notes: &mut Vec<String>) -> Result<(), InitError> {
     Ok(())
 }
 
+/// Leaves a note in the kernel that a change of rules has begun. False if it was there: an earlier run was
+/// killed before its change was over.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn begin_change(plan: &Plan) -> Result<bool, InitError> {
+    let socket = Socket::route().map_err(failed("open a route socket"))?;
+    match socket.ask(&Message::add_note(plan.route_names.table)) {
+        Ok(()) => Ok(true),
+        Err(error) if is(&error, libc::EEXIST) => Ok(false),
+        Err(error) => Err(failed("note the begin of a change")(error)),
+    }
+}
+
+/// Removes the note: the change is over.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn end_change(plan: &Plan) -> Result<(), InitError> {
+    let socket = Socket::route().map_err(failed("open a route socket"))?;
+    let gone = [libc::ENOENT, libc::ESRCH];
+    let asked = socket.ask(&Message::remove_note(plan.route_names.table));
+    tolerate(asked, &gone, "note the end of a change")
+}
+
 /// Removes the policy route of an older plan that this one does not need.
 ///
 /// # Errors
@@ -92,6 +117,8 @@ pub fn flush_conntrack(notes: &mut Vec<String>) -> Result<(), InitError> {
 pub const INET: u8 = 1;
 /// nf_tables' number of IPv4.
 pub const IPV4: u8 = 2;
+/// nf_tables' number of devices.
+pub const NETDEV: u8 = 5;
 /// nf_tables' number of IPv6.
 pub const IPV6: u8 = 10;
 

@@ -25,14 +25,39 @@ pub(super) fn selection(
     given: &[Match],
     then: &Target,
 ) -> Vec<Rule> {
+    let mut rules = excluded_ports(settings, port, given);
+    rules.extend(selected(settings, port, given, then));
+    rules
+}
+
+/// The ports that are left alone.
+pub(super) fn excluded_ports(
+    settings: &Settings,
+    port: fn(Vec<PortRange>) -> Match,
+    given: &[Match],
+) -> Vec<Rule> {
+    if settings.inbound_ports == Ports::None {
+        return Vec::new();
+    }
+    let rule = |ports| {
+        let when = super::all_of(vec![TCP, port(ports)], given);
+        Rule::new("inbound ports excluded by the settings", when, Target::Return)
+    };
+    port_chunks(&settings.exclude_inbound_ports)
+        .into_iter()
+        .map(rule)
+        .collect()
+}
+
+/// The ports that get `then`, where no excluded one comes by.
+pub(super) fn selected(
+    settings: &Settings,
+    port: fn(Vec<PortRange>) -> Match,
+    given: &[Match],
+    then: &Target,
+) -> Vec<Rule> {
     let mut rules = Vec::new();
     let on = |ports: Vec<PortRange>| super::all_of(vec![TCP, port(ports)], given);
-    if settings.inbound_ports == Ports::None {
-        return rules;
-    }
-    for ports in port_chunks(&settings.exclude_inbound_ports) {
-        rules.push(Rule::new("inbound ports excluded by the settings", on(ports), Target::Return));
-    }
     match &settings.inbound_ports {
         Ports::None => {}
         Ports::All => {

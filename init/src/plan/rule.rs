@@ -100,6 +100,8 @@ pub enum Match {
     Redirected,
     /// The packet answers the flow's opener.
     Reply,
+    /// The frame is an IP packet of this family by its header and by what its sender says of it; at devices only.
+    Frame(Family),
 }
 
 /// What happens to a packet that meets a rule.
@@ -158,6 +160,7 @@ impl Rule {
                 Some(Family::of(net))
             }
             Match::Icmpv6Type(_) => Some(Family::V6),
+            Match::Frame(family) => Some(*family),
             _ => None,
         })
     }

@@ -161,6 +161,8 @@ fn match_text(condition: &Match) -> String {
         Match::State(state) => format!(" -m conntrack --ctstate {}", state_name(*state)),
         Match::Redirected => " -m conntrack --ctstate DNAT".to_owned(),
         Match::Reply => " -m conntrack --ctdir REPLY".to_owned(),
+        // Never here: devices have no place in these tables.
+        Match::Frame(_) => String::new(),
     }
 }
 

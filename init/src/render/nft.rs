@@ -1,4 +1,4 @@
-//! Text for `nft -f -`: one table for both families, replaced in one transaction.
+//! Text for `nft -f -`: one table for both families and one for the devices, replaced in one transaction.
 
 use std::fmt::Write as _;
 
@@ -6,12 +6,25 @@ use crate::plan::{
     Chain, Family, Hook, Match, Plan, PortRange, Protocol, Rule, State, Table, Target,
 };
 
-/// Name of our table, in the family `inet`.
+/// Name of our tables: in the family `inet`, and in `netdev` for the devices.
 pub const TABLE: &str = "outrider";
 
-/// The whole input of the tool: the table is declared, so that it can be deleted, and made anew.
-pub fn ruleset(plan: &Plan) -> String {
-    let mut text = removal();
+/// What surrounds a plan.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Place {
+    /// Devices that packets leave by; none if the kernel has no hook there.
+    pub devices: Vec<String>,
+    /// Whether our tables may be there: they are removed in the same step. Removing costs the tool a wait for
+    /// the kernel, so a first run does without.
+    pub occupied: bool,
+}
+
+/// The whole input of the tool.
+pub fn ruleset(plan: &Plan, place: &Place) -> String {
+    let mut text = if place.occupied { removal() } else { String::new() };
+    if !place.devices.is_empty() && !plan.egress.is_empty() {
+        egress(&mut text, &plan.egress, &place.devices);
+    }
     line(&mut text, format_args!("table inet {TABLE} {{"));
     for chain in &plan.chains {
         chain_text(&mut text, chain);
@@ -20,9 +33,21 @@ pub fn ruleset(plan: &Plan) -> String {
     text
 }
 
-/// Input that removes our table, whether or not it is there.
+/// Input that removes our tables, whether or not they are there: a table is declared, so that it can be deleted.
 pub fn removal() -> String {
-    format!("table inet {TABLE}\ndelete table inet {TABLE}\n")
+    ["netdev", "inet"]
+        .map(|family| format!("table {family} {TABLE}\ndelete table {family} {TABLE}\n"))
+        .concat()
+}
+
+fn egress(text: &mut String, rules: &[Rule], devices: &[String]) {
+    let devices = devices.join(", ");
+    line(text, format_args!("table netdev {TABLE} {{"));
+    line(text, format_args!("  chain OUTRIDER_EGRESS {{"));
+    let hook = "type filter hook egress devices";
+    line(text, format_args!("    {hook} = {{ {devices} }} priority 0; policy accept;"));
+    rule_lines(text, rules);
+    line(text, format_args!("  }}\n}}"));
 }
 
 fn chain_text(text: &mut String, chain: &Chain) {
@@ -32,15 +57,19 @@ fn chain_text(text: &mut String, chain: &Chain) {
         let hook = hook_name(hook);
         line(text, format_args!("    type {kind} hook {hook} priority {priority}; policy accept;"));
     }
+    rule_lines(text, &chain.rules);
+    line(text, format_args!("  }}"));
+}
+
+fn rule_lines(text: &mut String, rules: &[Rule]) {
     let mut why = "";
-    for rule in &chain.rules {
+    for rule in rules {
         if rule.why != why {
             why = rule.why;
             line(text, format_args!("    # {why}"));
         }
         line(text, format_args!("    {}", rule_text(rule)));
     }
-    line(text, format_args!("  }}"));
 }
 
 /// Just before the place of the table of the same name in iptables, so that we are asked first; the guard
@@ -119,6 +148,8 @@ fn match_text(condition: &Match, protocol: &str) -> String {
         Match::State(state) => format!("ct state {}", state_name(*state)),
         Match::Redirected => "ct status dnat".to_owned(),
         Match::Reply => "ct direction reply".to_owned(),
+        Match::Frame(Family::V4) => "ether type ip meta protocol ip".to_owned(),
+        Match::Frame(Family::V6) => "ether type ip6 meta protocol ip6".to_owned(),
     }
 }
 

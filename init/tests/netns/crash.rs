@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::outcomes::BACKENDS;
-use crate::world::World;
+use crate::world::{APP, ROOT, World};
 
 /// Tools in whose place a script stands, that kills init before or after it calls the real one.
 const TOOLS: [&str; 7] = [
@@ -25,7 +28,11 @@ struct Shims(PathBuf);
 
 impl Shims {
     fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("outrider-shims-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!(
+            "outrider-shims-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
         fs::create_dir_all(&path).expect("a directory for scripts");
         for tool in TOOLS {
             let script = format!(
@@ -127,4 +134,49 @@ fn killed_at_any_point_each_table_is_old_or_new_and_running_again_mends() {
         }
     }
     assert!(killed > 20, "too few points were reached: {killed}");
+}
+
+#[test]
+fn killed_before_the_flush_running_again_flushes() {
+    let shims = Shims::new();
+    for (backend, chosen) in BACKENDS {
+        let Some(world) = World::without_listeners() else { return };
+        // Somebody uses conntrack before us, so that it knows the older flow as it is.
+        world.pod.output(
+            "nft",
+            &["add table ip user; add chain ip user c { type filter hook output priority 0; }; \
+                add rule ip user c ct state established accept"],
+        );
+        let listener = world
+            .peer
+            .run(ROOT, || TcpListener::bind("192.0.2.10:7000"))
+            .expect("bind");
+        let mut client = world
+            .pod
+            .run(APP, || TcpStream::connect("192.0.2.10:7000"))
+            .expect("nothing is captured yet");
+        let (mut server, _) = listener.accept().expect("accept");
+        server
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .expect("timeout");
+        let arguments = [chosen, &["--guard", "off"]].concat();
+        let last = match backend {
+            "nft" => "after nft",
+            "legacy iptables" => "after ip6tables-legacy-restore",
+            _ => "after ip6tables-nft-restore",
+        };
+        assert!(shims.apply(&world, last, &arguments), "{backend}: not killed");
+        let mut bytes = [0; 8];
+        client
+            .write_all(b"before")
+            .expect("the flow is known and goes on");
+        assert_eq!(server.read(&mut bytes).ok(), Some(6), "{backend}");
+
+        let report = world.init_ok(&[&["apply"], arguments.as_slice()].concat());
+        assert!(report.contains("flushed"), "{backend}: {report}");
+        client.write_all(b"after").expect("the buffer takes it");
+        assert_eq!(server.read(&mut bytes).unwrap_or(0), 0, "{backend}: the flow went on");
+        let report = world.init_ok(&[&["apply"], arguments.as_slice()].concat());
+        assert!(!report.contains("flushed"), "{backend}: once is enough: {report}");
+    }
 }

@@ -236,12 +236,12 @@ impl World {
     pub(crate) fn rules(&self) -> String {
         let mut text = String::new();
         text.push_str(&self.pod.output("nft", &["list", "tables"]));
-        if text.contains("inet outrider") {
-            text.push_str(
-                &self
+        for family in ["inet", "netdev"] {
+            if text.contains(&format!("{family} outrider")) {
+                text += &self
                     .pod
-                    .output("nft", &["list", "table", "inet", "outrider"]),
-            );
+                    .output("nft", &["list", "table", family, "outrider"]);
+            }
         }
         for tool in ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"] {
             let saved = self.pod.output(&format!("{tool}-save"), &[]);

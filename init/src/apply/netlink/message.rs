@@ -125,6 +125,30 @@ impl Message {
         Self::rule(libc::RTM_DELRULE, 0, family, route)
     }
 
+    pub(super) fn add_note(table: u32) -> Self {
+        Self::note(libc::RTM_NEWROUTE, NEW, table)
+    }
+
+    pub(super) fn remove_note(table: u32) -> Self {
+        Self::note(libc::RTM_DELROUTE, 0, table)
+    }
+
+    /// A route that is never used: it is there while a change of rules is not over, whoever dies meanwhile.
+    fn note(kind: u16, flags: i32, table: u32) -> Self {
+        const DESTINATION: u16 = 1;
+        const TABLE: u16 = 15;
+        const STATIC: u8 = 4;
+        const UNIVERSE: u8 = 0;
+        const BLACKHOLE: u8 = 6;
+        // A documentation address that nobody has.
+        const NOWHERE: [u8; 4] = [192, 0, 2, 171];
+        let mut body = vec![family_number(Family::V4), 32, 0, 0, 0, STATIC, UNIVERSE, BLACKHOLE];
+        body.extend([0; 4]);
+        attribute(&mut body, DESTINATION, &NOWHERE);
+        attribute(&mut body, TABLE, &table.to_ne_bytes());
+        Self { kind, flags: request(flags), body }
+    }
+
     /// Deleting conntrack entries without saying which deletes all of this namespace.
     pub(super) fn flush_conntrack() -> Self {
         const DELETE: u16 = 2;
@@ -240,6 +264,7 @@ mod tests {
             Message::add_address(DELIVERY_V6),
             Message::add_route(Family::V4, route),
             Message::remove_rule(Family::V6, route),
+            Message::add_note(171),
             Message::flush_conntrack(),
             Message::table(1, "outrider"),
         ];
