@@ -17,6 +17,7 @@ need iptables-restore iptables
 need knotd knot
 need nginx nginx-light
 need openssl openssl
+need python3 python3
 need redis-server redis-server
 need redis-cli redis-tools
 need setpriv util-linux

@@ -1,7 +1,9 @@
 //! What a process of the pod may try to get past the proxy, and what becomes of it.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+mod raw;
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -14,75 +16,8 @@ use crate::world::{APP, PROXY, ROOT, Sender, World};
 /// How long a packet may take to the peer.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Source port that marks our raw segments.
-const RAW_PORT: u16 = 4242;
-
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
-
 fn addr(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().expect("address"), port)
-}
-
-/// A TCP segment with a payload and a right checksum.
-fn segment(source: Ipv4Addr, destination: Ipv4Addr, flags: u8) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    bytes.extend(RAW_PORT.to_be_bytes());
-    bytes.extend(9000_u16.to_be_bytes());
-    bytes.extend([0, 0, 0, 1, 0, 0, 0, 1, 5 << 4, flags, 16, 0, 0, 0, 0, 0]);
-    bytes.extend(b"secret");
-    let length = u16::try_from(bytes.len()).expect("a short segment");
-    let pseudo = [&source.octets()[..], &destination.octets(), &[0, 6], &length.to_be_bytes()];
-    let sum: u32 = [pseudo.concat(), bytes.clone()]
-        .concat()
-        .chunks(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).expect("folded");
-    bytes[16..18].copy_from_slice(&checksum.to_be_bytes());
-    bytes
-}
-
-/// Whether a raw segment with these flags reaches the remote host.
-fn raw_segment_leaves(world: &World, sender: Sender, flags: u8) -> bool {
-    let [source, destination] =
-        [POD[0], REMOTE[0]].map(|text| text.parse::<Ipv4Addr>().expect("address"));
-    let raw = || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).expect("raw socket");
-    let seen = world.peer.run(ROOT, raw);
-    seen.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    // The socket is opened as root and sends as its owner is seen: by the user of the thread.
-    let sent = world.pod.run(sender, move || {
-        raw().send_to(&segment(source, destination, flags), &addr(REMOTE[0], 0).into())
-    });
-    if sent.is_err() {
-        return false;
-    }
-    let mut packet = [0; 256];
-    loop {
-        match (&seen).read(&mut packet) {
-            Ok(length) if packet[20..length].starts_with(&RAW_PORT.to_be_bytes()) => return true,
-            Ok(_) => {}
-            Err(error) => {
-                assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
-                return false;
-            }
-        }
-    }
-}
-
-#[test]
-fn raw_segments_do_not_leave() {
-    for (backend, chosen) in BACKENDS {
-        let Some(world) = World::new() else { return };
-        assert!(raw_segment_leaves(&world, ROOT, SYN | FIN), "the probe itself must work");
-        world.init_ok(&[&["apply"], chosen].concat());
-        for flags in [SYN, SYN | FIN, RST, RST | ACK, ACK, FIN, 0] {
-            assert!(!raw_segment_leaves(&world, ROOT, flags), "{backend}: flags {flags:#x}");
-        }
-    }
 }
 
 #[test]
@@ -91,11 +26,13 @@ fn a_mark_does_not_make_a_proxy() {
         for mode in ["redirect", "tproxy"] {
             let Some(world) = World::new() else { return };
             world.init_ok(&[&["apply", "--mode", mode], chosen].concat());
-            let marked = Options::borrowing(POD[0]);
-            let outcome = world
-                .pod
-                .run(ROOT, || probe::connect(addr(REMOTE[0], 9000), marked));
-            assert!(!outcome.contains("remote"), "{backend}, {mode}: {outcome}");
+            for family in [0, 1] {
+                let marked = Options::borrowing(POD[family]);
+                let outcome = world
+                    .pod
+                    .run(ROOT, || probe::connect(addr(REMOTE[family], 9000), marked));
+                assert!(!outcome.contains("remote"), "{backend}, {mode}: {outcome}");
+            }
         }
     }
 }
@@ -105,16 +42,109 @@ fn the_proxys_uid_is_not_enough_where_a_secret_mark_is_asked_for() {
     for (backend, chosen) in BACKENDS {
         let Some(world) = World::new() else { return };
         world.init_ok(&[&["apply", "--secret-mark", "0x5ec4e7"], chosen].concat());
-        let to = addr(REMOTE[0], 9000);
-        let impersonator = world
-            .pod
-            .run(PROXY, || probe::connect(to, Options::default()));
-        assert!(impersonator.starts_with("proxy:15101"), "{backend}: {impersonator}");
-        let secret = Options { mark: Some(0x5ec4e7), ..Options::default() };
-        let proxy = world.pod.run(PROXY, move || probe::connect(to, secret));
-        assert!(proxy.starts_with("remote"), "{backend}: {proxy}");
-        let thief = world.pod.run(ROOT, move || probe::connect(to, secret));
-        assert!(thief.starts_with("proxy:15101"), "{backend}: {thief}");
+        for remote in REMOTE {
+            let to = addr(remote, 9000);
+            let impersonator = world
+                .pod
+                .run(PROXY, || probe::connect(to, Options::default()));
+            assert!(impersonator.starts_with("proxy:15101"), "{backend}: {impersonator}");
+            let secret = Options { mark: Some(0x5ec4e7), ..Options::default() };
+            let proxy = world.pod.run(PROXY, move || probe::connect(to, secret));
+            assert!(proxy.starts_with("remote"), "{backend}: {proxy}");
+            let thief = world.pod.run(ROOT, move || probe::connect(to, secret));
+            assert!(thief.starts_with("proxy:15101"), "{backend}: {thief}");
+        }
+    }
+}
+
+/// A group is easier to join than a user, so the proxy's is nobody's pass: not as the first group, which is what a
+/// setgid program has, and not as a further one.
+#[test]
+fn the_proxys_group_opens_nothing() {
+    for (backend, chosen) in BACKENDS {
+        let Some(world) = World::new() else { return };
+        world.init_ok(&[&["apply"], chosen].concat());
+        let member = Sender { name: "member", uid: APP.uid, gid: PROXY.gid };
+        for remote in REMOTE {
+            let to = addr(remote, 9000);
+            let outcome = world
+                .pod
+                .run(member, || probe::connect(to, Options::default()));
+            assert!(outcome.starts_with("proxy:15101"), "{backend}: {outcome}");
+            let further = format!("--groups={}", PROXY.gid);
+            let talk = format!("exec 3<>/dev/tcp/{remote}/9000; cat <&3");
+            let user = ["--reuid=1000", "--regid=1000", &further, "bash", "-c", &talk];
+            let outcome = world.pod.output("setpriv", &user);
+            assert!(outcome.starts_with("proxy:15101"), "{backend}: {outcome}");
+        }
+    }
+}
+
+#[test]
+fn multipath_tcp_is_captured() {
+    for (backend, chosen) in BACKENDS {
+        let Some(world) = World::new() else { return };
+        world.init_ok(&[&["apply"], chosen].concat());
+        for remote in REMOTE {
+            let to = addr(remote, 9000);
+            let outcome = world.pod.run(APP, move || {
+                let protocol = Some(Protocol::MPTCP);
+                let socket = Socket::new(Domain::for_address(to), Type::STREAM, protocol)?;
+                socket.set_read_timeout(Some(PATIENCE))?;
+                socket.connect_timeout(&to.into(), PATIENCE)?;
+                let mut text = String::new();
+                (&socket).read_to_string(&mut text).map(|_| text)
+            });
+            let outcome = outcome.expect("MPTCP is in the kernel");
+            assert!(outcome.starts_with("proxy:15101"), "{backend}: {outcome}");
+        }
+    }
+}
+
+/// Who was there first has the port; what it answers does not leave.
+#[test]
+fn who_takes_the_proxys_ports_answers_nobody() {
+    for (backend, chosen) in BACKENDS {
+        for mode in ["redirect", "tproxy"] {
+            let Some(world) = World::without_listeners() else { return };
+            for port in [15101, 15106, 15153, 15100] {
+                probe::serve(&world.pod, APP, "app", port);
+            }
+            world.init_ok(&[&["apply", "--mode", mode], chosen].concat());
+            for pod in POD {
+                for port in [8080, 15100, 15101, 15106, 15153] {
+                    let to = addr(pod, port);
+                    let outcome = world
+                        .peer
+                        .run(ROOT, || probe::connect(to, Options::default()));
+                    assert!(!outcome.contains("from"), "{backend}, {mode}, {port}: {outcome}");
+                }
+            }
+        }
+    }
+}
+
+/// Other meshes exempt the address that their nodes send health checks from.
+#[test]
+fn no_source_address_is_exempt() {
+    for (backend, chosen) in BACKENDS {
+        let Some(world) = World::new() else { return };
+        let magic = ["169.254.7.127", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"];
+        for (family, prefix) in [32, 128].into_iter().enumerate() {
+            let address = format!("{}/{prefix}", magic[family]);
+            world
+                .peer
+                .output("ip", &["address", "add", &address, "dev", "lo"]);
+            let route = ["route", "add", &address, "via", crate::world::addr::PEER[family]];
+            world.pod.output("ip", &route);
+        }
+        world.init_ok(&[&["apply"], chosen].concat());
+        for family in [0, 1] {
+            let to = addr(POD[family], 8080);
+            let options = Options::from_source(magic[family]);
+            let outcome = world.peer.run(ROOT, move || probe::connect(to, options));
+            assert!(outcome.starts_with("proxy:15106"), "{backend}: {outcome}");
+        }
     }
 }
 
