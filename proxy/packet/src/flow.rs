@@ -1,0 +1,144 @@
+//! One flow as the table keeps it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use outrider_model::{FlowId, IpProto, Side};
+
+use crate::{
+    Ends, FlowEnd, FlowRecord,
+    icmp::Echoes,
+    record::SideRecord,
+    stream::{Chunk, Room, Stream},
+    tcp::States,
+};
+
+/// What packets of both directions of a flow have in common.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Key {
+    proto: IpProto,
+    low: SocketAddr,
+    high: SocketAddr,
+    tag: u16,
+}
+
+impl Key {
+    /// `tag` tells apart what the addresses do not.
+    pub(crate) fn of(proto: IpProto, src: SocketAddr, dst: SocketAddr, tag: u16) -> Self {
+        Self { proto, low: src.min(dst), high: src.max(dst), tag }
+    }
+}
+
+/// A flow that is open.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    pub(crate) key: Key,
+    pub(crate) record: FlowRecord,
+    /// Whom the client's packets come from; its port is the key's.
+    pub(crate) client: SocketAddr,
+    pub(crate) deadline: Duration,
+    /// The earliest of its entries among the timers.
+    pub(crate) scheduled: Duration,
+    pub(crate) body: Body,
+}
+
+/// What is particular to a protocol.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Tcp(Box<Tcp>),
+    Icmp(Echoes),
+    Plain,
+}
+
+/// What is known of a TCP connection.
+#[derive(Debug, Default)]
+pub(crate) struct Tcp {
+    pub(crate) states: States,
+    pub(crate) client: Wing,
+    pub(crate) server: Wing,
+    pub(crate) packets: u64,
+    /// A SYN that does not belong to this connection, and may begin the next one.
+    pub(crate) other_syn: Option<u32>,
+    pub(crate) reset: bool,
+    pub(crate) split: bool,
+}
+
+/// What is known of one side of it.
+#[derive(Debug, Default)]
+pub(crate) struct Wing {
+    pub(crate) stream: Stream,
+    pub(crate) window: u64,
+    pub(crate) scale: Option<u8>,
+}
+
+impl Tcp {
+    pub(crate) fn wings(&mut self, side: Side) -> (&mut Wing, &mut Wing) {
+        match side {
+            Side::Client => (&mut self.client, &mut self.server),
+            Side::Server => (&mut self.server, &mut self.client),
+        }
+    }
+}
+
+impl Flow {
+    pub(crate) fn new(
+        flow: FlowId,
+        key: Key,
+        ends: Ends,
+        client: SocketAddr,
+        at: Duration,
+    ) -> Self {
+        Self {
+            key,
+            record: FlowRecord {
+                flow,
+                ends,
+                mid_stream: false,
+                established: true,
+                first: at,
+                last: at,
+                end: FlowEnd::Open,
+                client: SideRecord::default(),
+                server: SideRecord::default(),
+            },
+            client,
+            deadline: at,
+            scheduled: Duration::MAX,
+            body: Body::Plain,
+        }
+    }
+
+    /// Which side a packet comes from.
+    pub(crate) fn side_of(&self, src: SocketAddr) -> Side {
+        if src == self.client { Side::Client } else { Side::Server }
+    }
+
+    /// Counts a packet.
+    pub(crate) fn count(&mut self, side: Side, at: Duration, wire: usize) {
+        self.record.last = self.record.last.max(at);
+        let record = self.record.side_mut(side);
+        record.packets = record.packets.saturating_add(1);
+        record.wire_bytes = record.wire_bytes.saturating_add(wire as u64);
+    }
+
+    /// Gives out what is still held, and notes how the flow ended.
+    pub(crate) fn end(
+        &mut self,
+        why: FlowEnd,
+        room: &mut Room<'_>,
+        out: &mut dyn FnMut(Side, Chunk<'_>),
+    ) {
+        self.record.end = why;
+        let Body::Tcp(tcp) = &mut self.body else { return };
+        for side in [Side::Client, Side::Server] {
+            let (wing, _) = tcp.wings(side);
+            let record = self.record.side_mut(side);
+            wing.stream
+                .flush(record, room, &mut |chunk| out(side, chunk));
+        }
+        if tcp.reset {
+            self.record.end = FlowEnd::Reset;
+        } else if tcp.states.is_over() {
+            self.record.end = FlowEnd::Closed;
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The flows that are open: found by key, bounded, each with a time to go.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    time::Duration,
+};
+
+use outrider_model::FlowId;
+
+use crate::flow::{Flow, Key};
+
+/// All flows that are open.
+#[derive(Debug)]
+pub(crate) struct Table {
+    flows: HashMap<FlowId, Flow>,
+    index: HashMap<Key, FlowId>,
+    /// Each flow is in here at least once, not later than its time to go. Entries that are no longer
+    /// its earliest are passed over.
+    timers: BinaryHeap<Reverse<(Duration, FlowId)>>,
+    max: usize,
+}
+
+impl Table {
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            flows: HashMap::new(),
+            index: HashMap::new(),
+            timers: BinaryHeap::new(),
+            max: max.max(1),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.flows.len() >= self.max
+    }
+
+    pub(crate) fn find(&self, key: &Key) -> Option<FlowId> {
+        self.index.get(key).copied()
+    }
+
+    pub(crate) fn get(&mut self, id: FlowId) -> Option<&mut Flow> {
+        self.flows.get_mut(&id)
+    }
+
+    /// Adds a flow; make room first.
+    pub(crate) fn add(&mut self, id: FlowId, flow: Flow) {
+        self.index.insert(flow.key, id);
+        self.flows.insert(id, flow);
+    }
+
+    pub(crate) fn remove(&mut self, id: FlowId) -> Option<Flow> {
+        let flow = self.flows.remove(&id)?;
+        if self.index.get(&flow.key) == Some(&id) {
+            self.index.remove(&flow.key);
+        }
+        Some(flow)
+    }
+
+    /// Sets when a flow goes unless something of it is seen before.
+    pub(crate) fn keep(&mut self, id: FlowId, until: Duration) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        flow.deadline = until;
+        if until < flow.scheduled {
+            flow.scheduled = until;
+            self.timers.push(Reverse((until, id)));
+        }
+    }
+
+    /// Takes out a flow whose time has come.
+    pub(crate) fn expired(&mut self, now: Duration) -> Option<Flow> {
+        while let Some(Reverse((at, _))) = self.timers.peek()
+            && *at <= now
+        {
+            if let Some(flow) = self.next_to_go() {
+                return Some(flow);
+            }
+        }
+        None
+    }
+
+    /// Takes out the flow that would go first.
+    pub(crate) fn evict(&mut self) -> Option<Flow> {
+        while !self.timers.is_empty() {
+            if let Some(flow) = self.next_to_go() {
+                return Some(flow);
+            }
+        }
+        None
+    }
+
+    /// Looks at the earliest timer: takes its flow out, or corrects its time.
+    fn next_to_go(&mut self) -> Option<Flow> {
+        let Reverse((at, id)) = self.timers.pop()?;
+        let flow = self.flows.get_mut(&id)?;
+        if flow.scheduled != at {
+            return None;
+        }
+        if flow.deadline > at {
+            flow.scheduled = flow.deadline;
+            self.timers.push(Reverse((flow.deadline, id)));
+            return None;
+        }
+        self.remove(id)
+    }
+
+    /// Takes out all flows, in the order in which they began.
+    pub(crate) fn take_all(&mut self) -> Vec<Flow> {
+        self.index.clear();
+        self.timers.clear();
+        let mut flows: Vec<_> = self.flows.drain().map(|(_, flow)| flow).collect();
+        flows.sort_unstable_by_key(|flow| flow.record.flow);
+        flows
+    }
+}
