@@ -3,11 +3,13 @@
 //! A [`FlowInspector`] takes the bytes of one TCP flow as they pass and says what it learns from
 //! them: the application, names, requests, threats. It does no I/O, never panics on what a peer
 //! sends, holds a bounded number of bytes, and where the bytes are cut never changes what it says.
+//! A [`DatagramInspector`] does the same for a UDP flow.
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod bytes;
 mod config;
+mod datagram;
 mod dns;
 mod event;
 mod flow;
@@ -28,6 +30,7 @@ mod tests;
 mod tls;
 
 pub use config::DpiConfig;
+pub use datagram::{DatagramInspector, MAX_TRIES};
 pub use dns::message as dns_message;
 pub use event::{Event, Finding, Interest, MAX_MESSAGE, MAX_NAME, Need};
 pub use flow::{FlowInspector, MAX_HELD};

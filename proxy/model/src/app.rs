@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct AppId(pub u32);
 
 /// Every number with a public name, in order of number.
-const NAMES: [(u32, &str); 38] = [
+const NAMES: [(u32, &str); 39] = [
     (1001, "HTTP"),
     (1002, "SSL"),
     (1003, "SSH"),
@@ -22,6 +22,7 @@ const NAMES: [(u32, &str); 38] = [
     (1008, "Echo"),
     (1009, "RTSP"),
     (1010, "SIP"),
+    (1900, "QUIC"),
     (2001, "MySQL"),
     (2002, "Redis"),
     (2003, "ZooKeeper"),
@@ -69,16 +70,28 @@ impl AppId {
     pub const SSH: Self = Self(1003);
     /// DNS.
     pub const DNS: Self = Self(1004);
+    /// DHCP for IPv4.
+    pub const DHCP: Self = Self(1005);
+    /// NTP.
+    pub const NTP: Self = Self(1006);
+    /// TFTP.
+    pub const TFTP: Self = Self(1007);
     /// RTSP.
     pub const RTSP: Self = Self(1009);
     /// SIP.
     pub const SIP: Self = Self(1010);
+    /// QUIC. The number is ours: NeuVector has none for it.
+    pub const QUIC: Self = Self(1900);
     /// MySQL and MariaDB.
     pub const MYSQL: Self = Self(2001);
     /// Redis.
     pub const REDIS: Self = Self(2002);
     /// PostgreSQL.
     pub const POSTGRESQL: Self = Self(2006);
+    /// RADIUS.
+    pub const RADIUS: Self = Self(2015);
+    /// Syslog.
+    pub const SYSLOG: Self = Self(2018);
     /// Apache httpd, a server.
     pub const APACHE: Self = Self(2021);
     /// nginx, a server.

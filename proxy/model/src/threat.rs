@@ -142,6 +142,18 @@ const TABLE: [Row; 30] = [
 ];
 
 impl ThreatId {
+    /// A packet that contradicts itself.
+    pub const INVALID_PACKET: Self = Self(2001);
+    /// Fragments that overlap.
+    pub const TEARDROP: Self = Self(2002);
+    /// A SYN that carries data.
+    pub const SYN_WITH_DATA: Self = Self(2003);
+    /// A TCP handshake in an order that no server uses.
+    pub const SPLIT_HANDSHAKE: Self = Self(2004);
+    /// An ICMP request of a size that no program sends.
+    pub const PING_DEATH: Self = Self(2006);
+    /// A DNS name whose pointers lead nowhere.
+    pub const DNS_LOOP: Self = Self(2007);
     /// SSH protocol version 1.
     pub const SSH_VERSION_1: Self = Self(2008);
     /// TLS heartbeat that asks for more than it sent.
@@ -156,8 +168,18 @@ impl ThreatId {
     pub const NEGATIVE_LENGTH: Self = Self(2013);
     /// HTTP framing that two readers may understand differently.
     pub const SMUGGLING: Self = Self(2014);
+    /// A huge DNS message that cannot be read.
+    pub const DNS_OVERFLOW: Self = Self(2017);
     /// MySQL login refused.
     pub const MYSQL_DENIED: Self = Self(2018);
+    /// A DNS zone is asked for.
+    pub const ZONE_TRANSFER: Self = Self(2019);
+    /// Echo replies that differ from their requests.
+    pub const ICMP_TUNNEL: Self = Self(2020);
+    /// A DNS question of type NULL.
+    pub const DNS_NULL: Self = Self(2021);
+    /// A TCP MSS that makes its peer waste memory.
+    pub const SMALL_MSS: Self = Self(2025);
     /// Egress to a service's external address.
     pub const EXTERNAL_IP: Self = Self(2026);
     /// TLS 1.1.

@@ -156,7 +156,7 @@ impl Engine {
                 self.joined(packet, &bytes, wire, out);
             }
             Joined::Overlap => {
-                self.find(packet, TEARDROP, "overlapping IP fragments", out);
+                self.find(packet, ThreatId::TEARDROP, "overlapping IP fragments", out);
             }
             Joined::Malformed(what) => self.reject(Reject::Malformed(what), Some(packet), out),
         }
@@ -214,10 +214,15 @@ impl Engine {
             (Reject::Malformed(message), packet) => {
                 self.counters.malformed = self.counters.malformed.saturating_add(1);
                 match packet {
-                    Some(packet) => self.find(packet, MALFORMED, message, out),
+                    Some(packet) => self.find(packet, ThreatId::INVALID_PACKET, message, out),
                     None => {
                         let side = Side::Client;
-                        out(Event::Finding { flow: None, side, id: MALFORMED, message });
+                        out(Event::Finding {
+                            flow: None,
+                            side,
+                            id: ThreatId::INVALID_PACKET,
+                            message,
+                        });
                     }
                 }
             }
@@ -309,7 +314,5 @@ fn event(flow: FlowId, side: Side, chunk: Chunk<'_>) -> Event<'_> {
     }
 }
 
-const MALFORMED: ThreatId = ThreatId(2001);
-const TEARDROP: ThreatId = ThreatId(2002);
 /// How long flows of other protocols may be silent.
 const OTHER_TIME: Duration = Duration::from_secs(15);

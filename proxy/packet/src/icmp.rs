@@ -52,7 +52,7 @@ impl Echoes {
         message: &Icmp<'_>,
     ) -> Option<(ThreatId, &'static str)> {
         if !role.is_reply && message.length > MAX_PING {
-            return Some((PING_DEATH, "ICMP payload above 32000 bytes"));
+            return Some((ThreatId::PING_DEATH, "ICMP payload above 32000 bytes"));
         }
         if message.payload.len() < message.length || !matches!(role.request, 8 | 128) {
             return None;
@@ -70,12 +70,10 @@ impl Echoes {
             return None;
         }
         self.different = self.different.saturating_add(1);
-        (self.different == TUNNEL).then_some((TUNNELING, "echo replies that differ from requests"))
+        (self.different == TUNNEL)
+            .then_some((ThreatId::ICMP_TUNNEL, "echo replies that differ from requests"))
     }
 }
-
-const PING_DEATH: ThreatId = ThreatId(2006);
-const TUNNELING: ThreatId = ThreatId(2020);
 
 #[cfg(test)]
 mod tests {
@@ -114,13 +112,13 @@ mod tests {
             assert_eq!(look(&mut echoes, echo(8, sequence, b"a")), None);
             found.push(look(&mut echoes, echo(0, sequence, reply.as_bytes())));
         }
-        assert_eq!(found, [None, None, None, None, None, Some(TUNNELING), None]);
+        assert_eq!(found, [None, None, None, None, None, Some(ThreatId::ICMP_TUNNEL), None]);
     }
 
     #[test]
     fn a_huge_request_is_found() {
         let huge = vec![0; MAX_PING + 1];
-        assert_eq!(look(&mut Echoes::default(), echo(8, 1, &huge)), Some(PING_DEATH));
+        assert_eq!(look(&mut Echoes::default(), echo(8, 1, &huge)), Some(ThreatId::PING_DEATH));
         assert_eq!(look(&mut Echoes::default(), echo(8, 1, &huge[1..])), None);
     }
 }

@@ -161,7 +161,7 @@ fn tcp(bytes: &[u8], wire: usize) -> Result<Transport<'_>, Reject> {
     Ok(Transport {
         ports,
         body: Body::Tcp(segment),
-        finding: small.then_some((SMALL_MSS_THREAT, "TCP MSS option below 256")),
+        finding: small.then_some((ThreatId::SMALL_MSS, "TCP MSS option below 256")),
     })
 }
 
@@ -196,7 +196,6 @@ fn read_options(bytes: &[u8]) -> Result<Options, Reject> {
     Ok(options)
 }
 
-const SMALL_MSS_THREAT: ThreatId = ThreatId(2025);
 const UDP_HEADER: usize = 8;
 const ICMP_HEADER: usize = 8;
 const TCP_HEADER: usize = 20;

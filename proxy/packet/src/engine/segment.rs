@@ -16,9 +16,6 @@ const UNKNOWN_SCALE: u8 = 14;
 /// A window that every segment is allowed: acknowledgements may come late.
 const LEAST_WINDOW: u64 = 65_535;
 
-const SYN_WITH_DATA: ThreatId = ThreatId(2003);
-const SPLIT_HANDSHAKE: ThreatId = ThreatId(2004);
-
 /// What to do with a segment.
 enum Course {
     /// It belongs to the flow.
@@ -92,11 +89,11 @@ impl Engine {
             |threat, message| Event::Finding { flow: Some(id), side, id: threat, message };
         tcp.packets = tcp.packets.saturating_add(1);
         if segment.flags.syn() && segment.length > 0 {
-            out(finding(SYN_WITH_DATA, "SYN with data"));
+            out(finding(ThreatId::SYN_WITH_DATA, "SYN with data"));
         }
         if tcp.states.advance(side, segment.flags).split && !tcp.split {
             tcp.split = true;
-            out(finding(SPLIT_HANDSHAKE, "handshake in an order no server uses"));
+            out(finding(ThreatId::SPLIT_HANDSHAKE, "handshake in an order no server uses"));
         }
         if segment.flags.syn() && record.mid_stream {
             record.mid_stream = false;
