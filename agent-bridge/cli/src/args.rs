@@ -1,5 +1,7 @@
 //! What can be typed.
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand};
 use outrider_model::Mode;
 
@@ -13,6 +15,7 @@ Examples:
   outrider violations                        what was refused or would have been
   outrider explain intruder cache 6379 --app redis
                                              which rule decides, why, and what would allow it
+  outrider inspect capture.pcapng            what a capture file holds, flow by flow; needs no bridge
   outrider --bridge http://127.0.0.1:15180 status
   outrider --bridge unix:/run/outrider/api.sock status
 
@@ -74,7 +77,22 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME")]
         app: Option<String>,
     },
+    /// Say what a capture file holds: flows, applications, names, threats; needs no bridge
+    #[command(after_help = INSPECT_HELP)]
+    Inspect {
+        /// A file that tcpdump, tshark or dumpcap wrote (pcap or pcapng); `-` is standard input
+        file: PathBuf,
+    },
 }
+
+const INSPECT_HELP: &str = "\
+Frames of Ethernet (with VLANs), Linux cooked, raw IP and loopback are read. The inspectors are the
+proxy's own: what they say of a capture they would have said of the traffic.
+
+Examples:
+  outrider inspect web.pcap
+  outrider inspect web.pcap --json | jq 'select(.threats != [])'
+  tcpdump -i eth0 -w - -c 1000 | outrider inspect -";
 
 const MODE_HELP: &str = "\
 Modes:

@@ -4,6 +4,7 @@
 mod args;
 mod client;
 mod human;
+mod inspect;
 mod show;
 mod table;
 
@@ -20,6 +21,9 @@ use show::Output;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Command::Inspect { file } = &args.command {
+        return finish(&inspect::run(file, args.json));
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -75,6 +79,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
             output.mode_set(&reply)?;
             confirmed(&reply)
         }
+        Command::Inspect { file } => inspect::run(file, args.json),
         Command::Explain { client: from, server, port, app } => {
             let query = ExplainQuery {
                 client: from.clone(),
