@@ -9,7 +9,7 @@ SHELL := /bin/bash
 PROFILE ?= release
 FUZZ_SECONDS ?= 60
 BINARIES := outrider-init outrider-proxy outrider-agent-bridge outrider-cli
-FUZZ_ROOMS := proxy/wire proxy/dpi
+FUZZ_ROOMS := proxy/wire proxy/dpi proxy/packet
 NETNS := $(patsubst tests/cases/%.rs,--test=%,$(wildcard tests/cases/netns_*.rs))
 CASES := $(filter-out $(NETNS),$(patsubst tests/cases/%.rs,--test=%,$(wildcard tests/cases/*.rs)))
 # Namespaces and rules need root: by sudo where it is there, otherwise those tests say SKIPPED.
