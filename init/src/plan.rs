@@ -60,11 +60,11 @@ impl Plan {
         chains.extend(outbound::chains(settings));
         chains.extend(guard::chains(settings));
         for chain in &mut chains {
-            drop_unreachable(&mut chain.rules);
+            simplify(&mut chain.rules);
         }
         chains.retain(|chain| !chain.rules.is_empty());
         let mut egress = egress::rules(settings);
-        drop_unreachable(&mut egress);
+        simplify(&mut egress);
         let excluded = [&settings.exclude_interfaces[..], &settings.virtual_interfaces].concat();
         let route_names = PolicyRoute { mark: settings.mark, table: settings.table };
         let route = (settings.mode == Mode::Tproxy).then_some(route_names);
@@ -83,6 +83,26 @@ impl Plan {
     /// The chains of one table, in order.
     pub fn chains_of(&self, table: Table) -> impl Iterator<Item = &Chain> {
         self.chains.iter().filter(move |chain| chain.table == table)
+    }
+}
+
+/// Removes rules that change nothing.
+fn simplify(rules: &mut Vec<Rule>) {
+    drop_unreachable(rules);
+    drop_anticipated(rules);
+}
+
+/// Removes rules that do what a later and wider one does, with nothing else to come between them.
+fn drop_anticipated(rules: &mut Vec<Rule>) {
+    let mut at = 0;
+    while let Some((rule, later)) = rules.get(at..).and_then(<[Rule]>::split_first) {
+        let same = later.iter().take_while(|other| other.then == rule.then);
+        let mut wider = same.filter(|other| other.hides(rule));
+        if wider.next().is_some() {
+            rules.remove(at);
+        } else {
+            at += 1;
+        }
     }
 }
 

@@ -58,7 +58,6 @@ pub(super) fn zones(settings: &Settings) -> Vec<Chain> {
         let answer = vec![UDP, Match::SourcePorts(vec![settings.dns_port.into()])];
         let when = all_of(answer, &owner);
         out.push(Rule::new("the proxy answers the workload", when, Target::Zone(WORKLOAD_ZONE)));
-        out.push(Rule::new("the proxy's other packets", owner, Target::Return));
     }
     out.extend(
         questions.iter().map(|server| {

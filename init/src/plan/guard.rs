@@ -64,7 +64,7 @@ fn out_rules(settings: &Settings) -> Vec<Rule> {
         all_of(vec![Match::State(State::Known)], &scope),
         Target::Return,
     ));
-    rules.extend(discovery(settings));
+    rules.extend(discovery(settings, SENT));
     rules.push(Rule::new("nothing else leaves", scope, Target::Drop));
     rules
 }
@@ -80,7 +80,6 @@ fn app_rules(settings: &Settings, scope: &[Match]) -> Vec<Rule> {
     rules.extend(super::outbound::selection(settings, &app, &drop));
     let when = all_of(vec![TCP], &app);
     rules.push(Rule::new("connections that are not captured", when, Target::Return));
-    rules.extend(discovery(settings));
     let when = all_of(app.to_vec(), scope);
     rules.push(Rule::new("the workload's packets that nothing captures", when, drop));
     rules
@@ -138,7 +137,7 @@ fn in_default_deny(settings: &Settings, scope: &[Match]) -> Vec<Rule> {
             vec![Match::State(State::Related)],
             Target::Return,
         ));
-        rules.extend(discovery(settings));
+        rules.extend(discovery(settings, RECEIVED));
         rules.push(Rule::new("nothing else enters", Vec::new(), Target::Drop));
     }
     rules
@@ -153,7 +152,7 @@ fn invalid(scope: &[Match]) -> Rule {
 }
 
 /// IPv6 does not work without it, and conntrack doesn't track it.
-fn discovery(settings: &Settings) -> Vec<Rule> {
+fn discovery(settings: &Settings, kinds: [u8; 3]) -> Vec<Rule> {
     if settings.guard != Guard::All {
         return Vec::new();
     }
@@ -161,8 +160,10 @@ fn discovery(settings: &Settings) -> Vec<Rule> {
         let when = vec![Match::Icmpv6Type(number)];
         Rule::new("router and neighbour discovery", when, Target::Return)
     };
-    DISCOVERY.map(rule).into()
+    kinds.map(rule).into()
 }
 
-/// Router solicitation and advertisement, neighbour solicitation and advertisement.
-const DISCOVERY: [u8; 4] = [133, 134, 135, 136];
+/// Router solicitation, neighbour solicitation and advertisement.
+const SENT: [u8; 3] = [133, 135, 136];
+/// Router advertisement, neighbour solicitation and advertisement.
+const RECEIVED: [u8; 3] = [134, 135, 136];

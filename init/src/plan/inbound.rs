@@ -1,7 +1,7 @@
 //! Connections that arrive at the pod.
 
 use super::{Chain, Hook, Match, PortRange, Rule, TCP, Table, Target, in_lo, port_chunks};
-use crate::settings::{Mode, Ports, Settings};
+use crate::settings::{Guard, Mode, Ports, Settings};
 
 /// Chain that captures inbound connections by REDIRECT.
 const REDIRECT_CHAIN: &str = "OUTRIDER_IN";
@@ -134,11 +134,10 @@ fn tproxy(settings: &Settings) -> Chain {
             Target::SaveMark,
         ));
         rules.push(Rule::new(
-            "marked packets are on their way between proxy and workload",
-            vec![TCP, Match::Mark(mark)],
+            "loopback is not inbound: the workload's own, and between proxy and workload",
+            vec![in_lo()],
             Target::Return,
         ));
-        rules.push(Rule::new("loopback is not inbound", vec![in_lo()], Target::Return));
         rules.push(Rule::new(
             "answers to connections that this pod opened",
             vec![TCP, Match::Reply],
@@ -152,6 +151,14 @@ fn tproxy(settings: &Settings) -> Chain {
     }
     let then = Target::Tproxy { port: settings.inbound_port, mark };
     rules.extend(selection(settings, Match::DestinationPorts, &[], &then));
+    if settings.guard == Guard::Off {
+        // The guard drops it otherwise. The iptables target drops it by itself, that of nft does not.
+        let closed = selected(settings, Match::DestinationPorts, &[], &Target::Drop);
+        rules.extend(closed.into_iter().map(|rule| Rule {
+            why: "nobody listens: without its proxy the pod is closed",
+            ..rule
+        }));
+    }
     Chain { table: Table::Mangle, name: TPROXY_CHAIN, hook: Some(Hook::Prerouting), rules }
 }
 

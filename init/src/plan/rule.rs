@@ -169,7 +169,12 @@ impl Rule {
     pub fn hides(&self, later: &Self) -> bool {
         let ends = !matches!(
             self.then,
-            Target::SetMark(_) | Target::SaveMark | Target::RestoreMark | Target::Jump(_)
+            // Where nobody listens, some kernels' TPROXY lets the packet go on.
+            Target::Tproxy { .. }
+                | Target::SetMark(_)
+                | Target::SaveMark
+                | Target::RestoreMark
+                | Target::Jump(_)
         );
         ends && self
             .when

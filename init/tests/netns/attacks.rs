@@ -1,6 +1,6 @@
 //! What a process of the pod may try to get past the proxy, and what becomes of it.
 
-mod raw;
+pub(crate) mod raw;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -118,6 +118,26 @@ fn who_takes_the_proxys_ports_answers_nobody() {
                         .peer
                         .run(ROOT, || probe::connect(to, Options::default()));
                     assert!(!outcome.contains("from"), "{backend}, {mode}, {port}: {outcome}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn without_its_proxy_a_pod_is_closed() {
+    for (backend, chosen) in BACKENDS {
+        for mode in ["redirect", "tproxy"] {
+            let Some(world) = World::without_listeners() else { return };
+            probe::serve(&world.pod, APP, "app", 8080);
+            for guard in ["tcp", "off"] {
+                world.init_ok(&[&["apply", "--mode", mode, "--guard", guard], chosen].concat());
+                for pod in POD {
+                    let to = addr(pod, 8080);
+                    let outcome = world
+                        .peer
+                        .run(ROOT, || probe::connect(to, Options::default()));
+                    assert!(!outcome.contains("app"), "{backend}, {mode}, {guard}: {outcome}");
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Real rules in real network namespaces. Needs root; says SKIPPED without, fails if
 //! `OUTRIDER_REQUIRE_NETNS=1`.
 
+mod adequacy;
 mod attacks;
 mod crash;
 mod lifecycle;

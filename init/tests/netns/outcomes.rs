@@ -1,6 +1,7 @@
 //! Who answers whom, and what they saw: one reviewed map a set of settings, the same for every backend.
 
 use std::net::{IpAddr, SocketAddr};
+use std::thread;
 
 use crate::compare;
 use crate::world::addr::{OTHER_NET, PEER, POD, REMOTE, REMOTE_EXCLUDED};
@@ -33,15 +34,39 @@ impl Probe<'_> {
     }
 }
 
-/// The outcome map of one family (0 is IPv4).
-fn outcomes(world: &World, family: usize) -> String {
+/// Probes at the same time: most of a probe is waiting.
+const AT_ONCE: usize = 80;
+
+/// Runs all probes; one line each, in their order.
+fn run(probes: &[Probe<'_>]) -> String {
+    let mut map = String::new();
+    for some in probes.chunks(AT_ONCE) {
+        map += &thread::scope(|scope| {
+            let running: Vec<_> = some
+                .iter()
+                .map(|probe| scope.spawn(|| probe.line()))
+                .collect();
+            let lines = running.into_iter();
+            lines
+                .map(|line| line.join().expect("a probe does not panic"))
+                .collect::<String>()
+        });
+    }
+    map
+}
+
+/// The probes of one family (0 is IPv4).
+fn probes(world: &World, family: usize) -> Vec<Probe<'_>> {
     let (loopback, delivery) = [("127.0.0.1", "127.0.0.6"), ("::1", "::6")][family];
     let (pod, remote, peer) = (POD[family], REMOTE[family], PEER[family]);
     let [own_other, peer_other] = OTHER_NET.map(|addrs| addrs[family]);
-    let inside = |sender: Sender, to: &str, port, options| {
-        Probe { from: &world.pod, sender, to: addr(to, port), options }.line()
+    let inside = |sender: Sender, to: &str, port, options| Probe {
+        from: &world.pod,
+        sender,
+        to: addr(to, port),
+        options,
     };
-    let mut map = String::new();
+    let mut probes = Vec::new();
     for sender in [APP, ROOT, BATCH, PROXY] {
         let targets = [
             (remote, 9000),
@@ -59,26 +84,30 @@ fn outcomes(world: &World, family: usize) -> String {
             (remote, 53),
         ];
         for (to, port) in targets {
-            map += &inside(sender, to, port, Options::default());
+            probes.push(inside(sender, to, port, Options::default()));
         }
-        map += &inside(sender, pod, 8080, Options::from_source(delivery));
+        probes.push(inside(sender, pod, 8080, Options::from_source(delivery)));
         for (to, port) in [(remote, 9000), (remote, 53), (loopback, 53)] {
-            map += &inside(sender, to, port, Options::udp());
+            probes.push(inside(sender, to, port, Options::udp()));
         }
     }
-    map += &inside(PROXY, pod, 8080, Options::borrowing(peer));
-    let outside = |to, port, options| {
-        Probe { from: &world.peer, sender: ROOT, to: addr(to, port), options }
-            .line()
-            .replace("root >", "peer >")
+    probes.push(inside(PROXY, pod, 8080, Options::borrowing(peer)));
+    let outside = |to, port, options| Probe {
+        from: &world.peer,
+        sender: PEER_ROOT,
+        to: addr(to, port),
+        options,
     };
     for port in [8080, 8081, 9, 15106, 15101, 15100, 15120] {
-        map += &outside(pod, port, Options::default());
+        probes.push(outside(pod, port, Options::default()));
     }
-    map += &outside(own_other, 8080, Options::default());
-    map += &outside(pod, 8080, Options::udp());
-    map
+    probes.push(outside(own_other, 8080, Options::default()));
+    probes.push(outside(pod, 8080, Options::udp()));
+    probes
 }
+
+/// Root of the peer.
+const PEER_ROOT: Sender = Sender { name: "peer", ..ROOT };
 
 fn addr(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse::<IpAddr>().expect("address"), port)
@@ -86,7 +115,11 @@ fn addr(ip: &str, port: u16) -> SocketAddr {
 
 /// The outcome map of both families.
 pub(crate) fn whole_map(world: &World) -> String {
-    format!("# IPv4\n{}# IPv6\n{}", outcomes(world, 0), outcomes(world, 1))
+    let (v4, v6) = thread::scope(|scope| {
+        let v6 = scope.spawn(|| run(&probes(world, 1)));
+        (run(&probes(world, 0)), v6.join().expect("a probe does not panic"))
+    });
+    format!("# IPv4\n{v4}# IPv6\n{v6}")
 }
 
 /// Applies with every backend, and compares the map with the one file.

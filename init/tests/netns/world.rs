@@ -124,6 +124,17 @@ impl World {
     /// Builds the world with its listeners, or says loudly that it can't.
     pub(crate) fn new() -> Option<Self> {
         let world = Self::without_listeners()?;
+        probe::serve(&world.pod, PROXY, "health", 15120);
+        world.listen();
+        world.warm_up();
+        Some(world)
+    }
+
+    /// The same, but over IPv6 somebody else was on the health port first.
+    pub(crate) fn with_squatter() -> Option<Self> {
+        let world = Self::without_listeners()?;
+        probe::serve_at(&world.pod, PROXY, "health", "0.0.0.0:15120");
+        probe::serve_at(&world.pod, APP, "squatter", "[::]:15120");
         world.listen();
         world.warm_up();
         Some(world)
@@ -178,7 +189,6 @@ impl World {
         for port in [15101, 15106] {
             probe::serve(&self.pod, PROXY, "proxy", port);
         }
-        probe::serve(&self.pod, PROXY, "health", 15120);
         probe::serve_udp(&self.pod, PROXY, "dns", "127.0.0.1:15153");
         probe::serve_udp(&self.pod, PROXY, "dns", "[::1]:15153");
         probe::serve(&self.pod, PROXY, "dns", 15153);
@@ -196,6 +206,23 @@ impl World {
                 let ip: IpAddr = ip.parse().expect("address");
                 let addr = SocketAddr::new(ip, port).to_string();
                 probe::serve_udp(&self.peer, ROOT, "remote", &addr);
+            }
+        }
+    }
+
+    /// Nobody knows a link address any more.
+    pub(crate) fn flush_neighbours(&self) {
+        for namespace in [&self.pod, &self.peer] {
+            namespace.output("ip", &["neighbour", "flush", "all"]);
+        }
+    }
+
+    /// Neighbours have to be found again, each by the other; then they are known.
+    pub(crate) fn forget_neighbours(&self) {
+        self.flush_neighbours();
+        for family in 0..2 {
+            for (from, to) in [(&self.pod, addr::PEER[family]), (&self.peer, addr::POD[family])] {
+                from.exec("ping", &["-c", "1", "-W", "0.1", to]);
             }
         }
     }

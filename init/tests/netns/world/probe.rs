@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 use super::{Namespace, Sender};
 
 /// How long an outcome may take.
-const PATIENCE: Duration = Duration::from_millis(700);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Mark of sockets that borrow a client's address.
 const MARK: u32 = 0x6eb;
@@ -41,6 +41,11 @@ impl Options {
     /// UDP.
     pub(crate) fn udp() -> Self {
         Self { transport: Transport::Udp, ..Self::default() }
+    }
+
+    /// UDP from an address and a port.
+    pub(crate) fn udp_from(source: &str, source_port: u16) -> Self {
+        Self { source_port, transport: Transport::Udp, ..Self::from_source(source) }
     }
 
     /// From one of the pod's own addresses.
@@ -80,12 +85,23 @@ fn background(namespace: &Namespace, owner: Sender, work: impl FnOnce(&dyn Fn())
 
 /// Accepts on `port` for both families until the test ends, and tells every client what it saw.
 pub(crate) fn serve(namespace: &Namespace, owner: Sender, name: &'static str, port: u16) {
+    accept(namespace, owner, name, (Ipv6Addr::UNSPECIFIED, port).into(), false);
+}
+
+/// The same for one family.
+pub(crate) fn serve_at(namespace: &Namespace, owner: Sender, name: &'static str, addr: &str) {
+    accept(namespace, owner, name, addr.parse().expect("address"), true);
+}
+
+fn accept(namespace: &Namespace, owner: Sender, name: &'static str, addr: SocketAddr, alone: bool) {
     background(namespace, owner, move |ready| {
-        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("socket");
-        socket.set_only_v6(false).expect("dual stack");
+        let port = addr.port();
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("socket");
+        if addr.is_ipv6() {
+            socket.set_only_v6(alone).expect("families");
+        }
         socket.set_reuse_address(true).expect("reuse");
         setsockopt(&socket, sockopt::IpTransparent, &true).expect("transparent");
-        let addr = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         socket.bind(&addr.into()).expect("bind");
         socket.listen(128).expect("listen");
         ready();

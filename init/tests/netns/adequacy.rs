@@ -1,0 +1,186 @@
+//! Every rule is needed: without it, some probe sees another outcome. A rule that nobody would miss is removed, or
+//! the reviewed file says why it stays.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use outrider_init::apply;
+use outrider_init::plan::{Plan, Rule};
+use outrider_init::settings::{Backend, RawSettings, Settings};
+
+use crate::attacks::raw;
+use crate::outcomes::whole_map;
+use crate::same;
+use crate::world::addr::{POD, REMOTE};
+use crate::world::probe::{self, Options};
+use crate::world::{APP, PROXY, ROOT, World};
+
+/// A plan without one of its rules.
+struct Mutant {
+    /// Which rule, for people.
+    name: String,
+    plan: Plan,
+}
+
+/// Every plan that lacks one rule.
+fn mutants(plan: &Plan, backend: Backend) -> Vec<Mutant> {
+    let name = |place: &str, rule: &Rule| format!("{place}: {}: {:?}", rule.why, rule.when);
+    let mut mutants = Vec::new();
+    for (chain_at, chain) in plan.chains.iter().enumerate() {
+        for (at, rule) in chain.rules.iter().enumerate() {
+            let mut lacking = plan.clone();
+            lacking.chains[chain_at].rules.remove(at);
+            mutants.push(Mutant { name: name(chain.name, rule), plan: lacking });
+        }
+    }
+    if backend == Backend::Nft {
+        for (at, rule) in plan.egress.iter().enumerate() {
+            let mut lacking = plan.clone();
+            lacking.egress.remove(at);
+            mutants.push(Mutant { name: name("OUTRIDER_EGRESS", rule), plan: lacking });
+        }
+    }
+    mutants
+}
+
+/// What can be seen from outside of the rules, in parts; what most rules are for comes first.
+const PARTS: [fn(&World) -> String; 2] = [whole_map, |world| {
+    [0, 1]
+        .map(|family| {
+            questions(world, family)
+                + &raw::outcomes(world, family)
+                + &pings(world, family)
+                + &strangers(world, family)
+        })
+        .concat()
+}];
+
+/// The workload and the proxy ask the same server from the same port, one after the other.
+fn questions(world: &World, family: usize) -> String {
+    let server = SocketAddr::new(REMOTE[family].parse().expect("address"), 53);
+    let nobody = SocketAddr::new(server.ip(), 9);
+    let refused = world
+        .pod
+        .run(PROXY, || probe::connect(nobody, Options::udp()));
+    let mut text = format!("proxy asks {nobody}: {refused}\n");
+    for (port, order) in [(5301, [APP, PROXY]), (5302, [PROXY, APP])] {
+        for sender in order {
+            let source = Options::udp_from(POD[family], port);
+            let outcome = world
+                .pod
+                .run(sender, move || probe::connect(server, source));
+            text += &format!("{} asks {server} from {port}: {outcome}\n", sender.name);
+        }
+    }
+    text
+}
+
+/// Each asks for the other's link address by itself.
+fn strangers(world: &World, family: usize) -> String {
+    let mut text = String::new();
+    for (from, sender, ip, port) in
+        [(&world.pod, PROXY, REMOTE[family], 9000), (&world.peer, ROOT, POD[family], 8080)]
+    {
+        world.flush_neighbours();
+        let to = SocketAddr::new(ip.parse().expect("address"), port);
+        let outcome = from.run(sender, || probe::connect(to, Options::default()));
+        text += &format!("{to}, for the first time: {outcome}\n");
+    }
+    text
+}
+
+fn pings(world: &World, family: usize) -> String {
+    let ping = |from: &crate::world::Namespace, to: &str| {
+        let heard = from.exec("ping", &["-c", "1", "-W", "0.2", to]);
+        format!("ping {to}: {}\n", heard.status.success())
+    };
+    ping(&world.pod, REMOTE[family]) + &ping(&world.peer, POD[family])
+}
+
+fn install(world: &World, plan: &Plan, settings: &Settings) {
+    let (plan, settings) = (plan.clone(), settings.clone());
+    let report = world.pod.run(ROOT, move || apply::apply(&plan, &settings));
+    report.expect("applied");
+    // A fresh start: neighbours have to be found under the new rules.
+    world.forget_neighbours();
+}
+
+/// Rules that may go unnoticed, each with the reason.
+fn justified() -> BTreeSet<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/adequacy/unnoticed.txt");
+    let text = std::fs::read_to_string(path).expect("the reviewed file");
+    text.lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn check(values: &[(&'static str, &str)]) {
+    let values = values
+        .iter()
+        .map(|(name, value)| (*name, (*value).to_owned()))
+        .collect();
+    let settings = RawSettings { values }.parse().expect("usable");
+    let Some(world) = World::with_squatter() else { return };
+    // Someone else's rule that keeps address translation from what we capture.
+    let notrack = format!(
+        "table inet user {{ chain c {{ type filter hook prerouting priority -400; tcp sport {} notrack; }}; }}",
+        raw::UNTRACKED
+    );
+    world.pod.output("nft", &[&notrack]);
+    let plan = Plan::new(&settings);
+    install(&world, &plan, &settings);
+    let whole = PARTS.map(|part| part(&world));
+    for (part, seen) in PARTS.iter().zip(&whole) {
+        same("the same rules, the same outcomes", seen, &part(&world));
+    }
+    let mut unnoticed = BTreeSet::new();
+    let mutants = mutants(&plan, settings.backend);
+    let all = mutants.len();
+    for mutant in mutants {
+        install(&world, &mutant.plan, &settings);
+        let mut parts = PARTS.iter().zip(&whole);
+        if parts.all(|(part, seen)| part(&world) == *seen) {
+            unnoticed.insert(mutant.name);
+        }
+    }
+    eprintln!("{all} rules, {} unnoticed", unnoticed.len());
+    let unknown: Vec<_> = unnoticed.difference(&justified()).cloned().collect();
+    assert!(unknown.is_empty(), "nobody misses these rules: {unknown:#?}");
+}
+
+#[test]
+fn every_rule_of_redirect_is_missed() {
+    for backend in ["iptables", "nft"] {
+        check(&[("backend", backend)]);
+    }
+}
+
+#[test]
+fn every_rule_of_tproxy_is_missed() {
+    for backend in ["iptables", "nft"] {
+        check(&[("backend", backend), ("mode", "tproxy")]);
+    }
+}
+
+#[test]
+fn every_rule_of_dns_and_the_guard_for_everything_is_missed() {
+    for backend in ["iptables", "nft"] {
+        check(&[("backend", backend), ("dns", "all"), ("guard", "all")]);
+    }
+}
+
+#[test]
+fn every_exclusion_is_missed() {
+    for mode in ["redirect", "tproxy"] {
+        check(&[
+            ("backend", "nft"),
+            ("mode", mode),
+            ("exclude-inbound-ports", "8081"),
+            ("exclude-outbound-ports", "9001"),
+            ("exclude-outbound-cidrs", "198.51.100.0/24,2001:db8:8::/48"),
+            ("exclude-interfaces", "net1"),
+            ("exclude-groups", "2000"),
+        ]);
+    }
+}
