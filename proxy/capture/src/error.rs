@@ -4,7 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
-/// A listener that could not be made, or a connection that could not be taken.
+/// A way in that could not be made, or traffic that could not be taken or sent.
 #[derive(Debug, Error)]
 pub enum CaptureError {
     /// The kernel refused the socket or one of its options.
@@ -33,6 +33,27 @@ pub enum CaptureError {
     /// The connection was taken and dropped: the kernel does not say where it was meant to go.
     #[error("original destination: {0}")]
     OriginalDst(#[source] io::Error),
+    /// The process has not got the capability that this takes.
+    #[error("{what}, which takes the capability {capability}: {source}")]
+    Missing {
+        /// What was to be had.
+        what: &'static str,
+        /// The capability's name, without `CAP_`.
+        capability: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A setting is out of its bounds.
+    #[error("{0}")]
+    Setting(&'static str),
+    /// The tap could not be opened, or does not work any more.
+    #[error("tap, {step}: {source}")]
+    Tap {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
 }
 
 impl CaptureError {
@@ -47,6 +68,30 @@ impl CaptureError {
             Self::Exhausted(_) => "exhausted",
             Self::Accept(_) => "accept",
             Self::OriginalDst(_) => "original-dst",
+            Self::Missing { .. } => "capability",
+            Self::Setting(_) => "setting",
+            Self::Tap { .. } => "tap",
+        }
+    }
+
+    /// Tells a missing `NET_RAW` from any `other` failure.
+    pub(crate) fn net_raw(
+        what: &'static str,
+        source: io::Error,
+        other: impl FnOnce(io::Error) -> Self,
+    ) -> Self {
+        Self::or_missing("NET_RAW", what, source, other)
+    }
+
+    fn or_missing(
+        capability: &'static str,
+        what: &'static str,
+        source: io::Error,
+        other: impl FnOnce(io::Error) -> Self,
+    ) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::Missing { what, capability, source },
+            _ => other(source),
         }
     }
 

@@ -1,16 +1,21 @@
-//! Redirected TCP connections in, with the destination the client meant.
+//! Traffic in: redirected TCP connections, copies of frames.
 //!
 //! A [`Listener`] takes both families on one port, in either [`CaptureMode`]. What it hands out says
 //! where the client wanted to go and whether a redirect rule brought it here at all: a connection
 //! that was dialled straight at the listener has no original destination and must not be relayed.
-#![forbid(unsafe_code)]
+//! A [`Tap`] shows a copy of every frame of an interface.
 
 mod error;
 mod listener;
 mod origin;
+mod sys;
+mod tap;
 
 pub use error::CaptureError;
 pub use listener::{Accepted, Listener};
+pub use tap::{
+    Filter, Frame, Link, MAX_FILTER_PORTS, MAX_RING_BYTES, Tap, TapCounters, TapSettings,
+};
 
 /// How traffic reaches a listener, and how one connection did.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]

@@ -1,0 +1,199 @@
+//! What the kernel offers only through raw pointers: packet socket options and the mapped ring. The
+//! only `unsafe` of the project; everything it hands out is safe to use in any order.
+#![expect(unsafe_code, reason = "a ring shared with the kernel and options that no crate wraps")]
+
+use std::{
+    ffi::CString,
+    io,
+    mem::size_of,
+    os::fd::AsRawFd,
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use socket2::Socket;
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// What a tap waits for: frames, or word that its interface is down.
+pub(crate) const FRAMES_OR_ERROR: Interest = Interest::READABLE.add(Interest::ERROR);
+
+/// Lets a socket be awaited. Must be called inside a tokio runtime.
+pub(crate) fn watch(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: a `Socket` owns its descriptor and keeps it open, the same one, until it is dropped,
+    // which `AsyncFd` does after it has stopped watching; nobody takes it out while it is watched.
+    let watched = unsafe { AsyncFd::register_with_interest(socket, FRAMES_OR_ERROR) };
+    watched.map_err(Into::into)
+}
+
+/// Number of the interface with that name in this thread's network namespace.
+pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
+    let name = CString::new(name).map_err(io::Error::other)?;
+    // SAFETY: `name` is a live string that ends in a zero byte, which the call only reads.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    if index == 0 { Err(io::Error::last_os_error()) } else { Ok(index) }
+}
+
+/// Receives every protocol on that interface, 0 being all of them. Nothing arrives before.
+pub(crate) fn bind_packets(socket: &Socket, interface: u32) -> io::Result<()> {
+    let address = libc::sockaddr_ll {
+        sll_family: AF_PACKET,
+        sll_protocol: ALL_PROTOCOLS.to_be(),
+        sll_ifindex: i32::try_from(interface).map_err(io::Error::other)?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = length_of::<libc::sockaddr_ll>();
+    let address = ptr::from_ref(&address).cast();
+    // SAFETY: `address` points to a live `sockaddr_ll` of `length` bytes, which the call only reads.
+    check(unsafe { libc::bind(socket.as_raw_fd(), address, length) })
+}
+
+/// Joins a group of sockets that share an interface's frames by flow.
+pub(crate) fn join_fanout(socket: &Socket, group: u16) -> io::Result<()> {
+    let value = u32::from(group) | (libc::PACKET_FANOUT_HASH | DEFRAGMENT) << 16;
+    set(socket, libc::PACKET_FANOUT, &value)
+}
+
+/// Frames that passed the filter, frames of those that found no room, and times the ring was full,
+/// since the last call.
+pub(crate) fn take_statistics(socket: &Socket) -> io::Result<[u32; 3]> {
+    let mut value = [0_u32; 3];
+    let mut length = length_of::<[u32; 3]>();
+    let (level, name) = (libc::SOL_PACKET, libc::PACKET_STATISTICS);
+    let into = ptr::from_mut(&mut value).cast();
+    // SAFETY: `into` points to `length` live bytes of integers, which the call may overwrite.
+    check(unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, into, &raw mut length) })?;
+    Ok(value)
+}
+
+/// A ring of blocks that the kernel fills and we empty. A block belongs to one of the two at any time.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    base: NonNull<u8>,
+    block: usize,
+    blocks: usize,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread, and `Ring` alone has its address.
+unsafe impl Send for Ring {}
+// SAFETY: through a shared reference nothing can be read or written.
+unsafe impl Sync for Ring {}
+
+impl Ring {
+    /// Makes the ring of a packet socket and maps it. A block that is not full is handed over after
+    /// `timeout_ms`; `reserve` bytes stay free before each frame.
+    pub(crate) fn map(
+        socket: &Socket,
+        (block, blocks): (u32, u32),
+        timeout_ms: u32,
+        reserve: u32,
+    ) -> io::Result<Self> {
+        let version = libc::tpacket_versions::TPACKET_V3 as libc::c_int;
+        set(socket, libc::PACKET_VERSION, &version)?;
+        set(socket, libc::PACKET_RESERVE, &reserve)?;
+        let request = libc::tpacket_req3 {
+            tp_block_size: block,
+            tp_block_nr: blocks,
+            tp_frame_size: FRAME_UNIT,
+            tp_frame_nr: block / FRAME_UNIT * blocks,
+            tp_retire_blk_tov: timeout_ms,
+            tp_sizeof_priv: 0,
+            tp_feature_req_word: 0,
+        };
+        set(socket, libc::PACKET_RX_RING, &request)?;
+        let (block, blocks) = (block as usize, blocks as usize);
+        let length = block * blocks;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let fd = socket.as_raw_fd();
+        // SAFETY: no address is asked for, so the call cannot replace a mapping that is in use.
+        let base = unsafe { libc::mmap(ptr::null_mut(), length, access, libc::MAP_SHARED, fd, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, block, blocks })
+    }
+
+    /// Number of blocks.
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// The block, if the kernel has filled it and handed it over.
+    pub(crate) fn block(&mut self, index: usize) -> Option<&mut [u8]> {
+        let ours = self.status(index).load(Ordering::Acquire) & libc::TP_STATUS_USER != 0;
+        if !ours {
+            return None;
+        }
+        let start = self.start(index).as_ptr();
+        // SAFETY: the block lies inside the mapping, which lives as long as `self`. While its status
+        // says that it is ours the kernel writes nothing to it, and the borrow of `self` keeps us
+        // from a second reference and from `release`.
+        Some(unsafe { std::slice::from_raw_parts_mut(start, self.block) })
+    }
+
+    /// Gives the block back to the kernel.
+    pub(crate) fn release(&mut self, index: usize) {
+        self.status(index)
+            .store(libc::TP_STATUS_KERNEL, Ordering::Release);
+    }
+
+    fn start(&self, index: usize) -> NonNull<u8> {
+        let offset = index % self.blocks * self.block;
+        // SAFETY: `offset` is less than the length of the mapping.
+        unsafe { self.base.add(offset) }
+    }
+
+    fn status(&mut self, index: usize) -> &AtomicU32 {
+        let start = self.start(index);
+        // SAFETY: a block is a page at least, so the status word lies inside the mapping.
+        let status = unsafe { start.byte_add(STATUS_OFFSET) };
+        // SAFETY: the word is aligned (blocks begin on pages), lives as long as `self`, and no slice
+        // of the block exists while `self` is borrowed here; the kernel's accesses are atomic too.
+        unsafe { AtomicU32::from_ptr(status.as_ptr().cast()) }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let length = self.block * self.blocks;
+        // SAFETY: the mapping is ours alone and every reference into it borrowed `self`.
+        let unmapped = check(unsafe { libc::munmap(self.base.as_ptr().cast(), length) });
+        debug_assert!(unmapped.is_ok(), "a mapping of our own making");
+    }
+}
+
+/// Plain data that the kernel may read every byte of.
+trait Plain {}
+impl Plain for u32 {}
+impl Plain for libc::c_int {}
+impl Plain for libc::tpacket_req3 {}
+
+fn set<T: Plain>(socket: &Socket, name: libc::c_int, value: &T) -> io::Result<()> {
+    let (fd, length) = (socket.as_raw_fd(), length_of::<T>());
+    let value = ptr::from_ref(value).cast();
+    // SAFETY: `value` points to `length` live, initialised bytes, which the call only reads.
+    check(unsafe { libc::setsockopt(fd, libc::SOL_PACKET, name, value, length) })
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "structures of a few bytes")]
+const fn length_of<T>() -> libc::socklen_t {
+    size_of::<T>() as libc::socklen_t
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "17 and 3")]
+const AF_PACKET: u16 = libc::AF_PACKET as u16;
+#[expect(clippy::cast_possible_truncation, reason = "17 and 3")]
+const ALL_PROTOCOLS: u16 = libc::ETH_P_ALL as u16;
+/// Fragments are put together before the hash is taken, so that a flow stays with one socket.
+const DEFRAGMENT: u32 = libc::PACKET_FANOUT_FLAG_DEFRAG;
+/// Frames take what they need; the kernel only wants the size to divide a block.
+const FRAME_UNIT: u32 = 2048;
+/// Where a block says whose it is.
+const STATUS_OFFSET: usize = 8;

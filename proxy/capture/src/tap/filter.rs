@@ -1,0 +1,192 @@
+//! What the tap wants to see, as a program that the kernel runs on each frame.
+
+use socket2::SockFilter;
+
+use crate::CaptureError;
+
+/// Which TCP segments the tap copies. Everything that is not TCP is always copied.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Filter {
+    /// All of them.
+    #[default]
+    Everything,
+    /// None: every connection of the pod crosses the proxy.
+    NoTcp,
+    /// None from or to these ports, and all others. Fragments, which may not tell their ports, are
+    /// copied.
+    NoTcpOf(Vec<u16>),
+    /// Only those from or to these ports, fragments included: what the redirect rules leave out.
+    NoTcpBut(Vec<u16>),
+}
+
+impl Filter {
+    /// Compiles the filter; `snap` bytes of each frame are copied.
+    ///
+    /// TCP behind IPv6 extension headers is copied by every filter: no ordinary socket sends it. The
+    /// copy of a frame that leaves by loopback is left out, since the same frame comes in again.
+    pub(super) fn compile(&self, snap: u32) -> Result<Vec<SockFilter>, CaptureError> {
+        let mut program = Program::default();
+        program.skip_loopback_copies();
+        match self {
+            Self::Everything => {}
+            Self::NoTcp => program.tcp(&[], None)?,
+            Self::NoTcpOf(ports) => program.tcp(ports, Some(To::Drop))?,
+            Self::NoTcpBut(ports) => program.tcp(ports, Some(To::Pass))?,
+        }
+        Ok(program.finish(snap))
+    }
+
+    /// Copies nothing at all.
+    pub(super) fn nothing() -> [SockFilter; 1] {
+        [SockFilter::new(RETURN, 0, 0, 0)]
+    }
+}
+
+/// Ports that a filter may name. A jump reaches 255 instructions; a port takes two.
+pub const MAX_FILTER_PORTS: usize = 64;
+
+/// Where a jump goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum To {
+    Next,
+    Pass,
+    Drop,
+    /// So many instructions ahead.
+    Skip(u8),
+}
+
+#[derive(Debug)]
+struct Step {
+    code: u16,
+    k: u32,
+    yes: To,
+    no: To,
+}
+
+#[derive(Debug, Default)]
+struct Program(Vec<Step>);
+
+impl Program {
+    fn push(&mut self, code: u16, k: u32) {
+        self.0.push(Step { code, k, yes: To::Next, no: To::Next });
+    }
+
+    fn jump(&mut self, code: u16, k: u32, yes: To, no: To) {
+        self.0.push(Step { code, k, yes, no });
+    }
+
+    fn skip_loopback_copies(&mut self) {
+        self.push(LOAD_WORD, HARDWARE_TYPE);
+        self.jump(JUMP_EQUAL, u32::from(libc::ARPHRD_LOOPBACK), To::Next, To::Skip(2));
+        self.push(LOAD_WORD, PACKET_TYPE);
+        self.jump(JUMP_EQUAL, OUTGOING, To::Drop, To::Next);
+    }
+
+    /// Sends TCP on a port of the list to `hit` and other TCP to the opposite; without `hit` all TCP
+    /// is dropped.
+    fn tcp(&mut self, ports: &[u16], hit: Option<To>) -> Result<(), CaptureError> {
+        if ports.len() > MAX_FILTER_PORTS {
+            return Err(CaptureError::Setting("a tap's filter may name 64 ports at most"));
+        }
+        self.push(LOAD_WORD, PROTOCOL);
+        let Some(hit) = hit else {
+            self.jump(JUMP_EQUAL, IPV4, To::Next, To::Skip(2));
+            self.push(LOAD_BYTE, NETWORK + 9);
+            self.jump(JUMP_EQUAL, TCP, To::Drop, To::Pass);
+            self.jump(JUMP_EQUAL, IPV6, To::Next, To::Pass);
+            self.push(LOAD_BYTE, NETWORK + 6);
+            self.jump(JUMP_EQUAL, TCP, To::Drop, To::Pass);
+            return Ok(());
+        };
+        self.jump(JUMP_EQUAL, IPV4, To::Next, To::Skip(9));
+        self.push(LOAD_BYTE, NETWORK + 9);
+        self.jump(JUMP_EQUAL, TCP, To::Next, To::Pass);
+        self.push(LOAD_HALF, NETWORK + 6);
+        self.jump(JUMP_ANY_BIT, FRAGMENT, To::Pass, To::Next);
+        self.push(LOAD_BYTE, NETWORK);
+        self.push(AND, 0x0f);
+        self.push(SHIFT_LEFT, 2);
+        self.push(COPY_TO_INDEX, 0);
+        self.jump(JUMP_EQUAL, ANY, To::Skip(4), To::Skip(4));
+        self.jump(JUMP_EQUAL, IPV6, To::Next, To::Pass);
+        self.push(LOAD_BYTE, NETWORK + 6);
+        self.jump(JUMP_EQUAL, TCP, To::Next, To::Pass);
+        self.push(SET_INDEX, V6_HEADER);
+        for field in [0, 2] {
+            self.push(LOAD_HALF_INDEXED, NETWORK + field);
+            for port in ports {
+                self.jump(JUMP_EQUAL, u32::from(*port), hit, To::Next);
+            }
+        }
+        let miss = if hit == To::Drop { To::Pass } else { To::Drop };
+        self.jump(JUMP_EQUAL, ANY, miss, miss);
+        Ok(())
+    }
+
+    /// Resolves jumps: the program ends in "pass", then "drop".
+    fn finish(self, snap: u32) -> Vec<SockFilter> {
+        let pass = self.0.len();
+        let distance = |at: usize, to| match to {
+            To::Next => 0,
+            To::Skip(count) => count,
+            To::Pass => u8::try_from(pass - at - 1).unwrap_or(u8::MAX),
+            To::Drop => u8::try_from(pass - at).unwrap_or(u8::MAX),
+        };
+        let compile = |(at, step): (usize, &Step)| {
+            SockFilter::new(step.code, distance(at, step.yes), distance(at, step.no), step.k)
+        };
+        let mut program: Vec<_> = self.0.iter().enumerate().map(compile).collect();
+        program.push(SockFilter::new(RETURN, 0, 0, snap));
+        program.push(SockFilter::new(RETURN, 0, 0, 0));
+        program
+    }
+}
+
+/// Instructions of the classic packet filter.
+const LOAD_WORD: u16 = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+const LOAD_HALF: u16 = code(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS);
+const LOAD_BYTE: u16 = code(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS);
+const LOAD_HALF_INDEXED: u16 = code(libc::BPF_LD | libc::BPF_H | libc::BPF_IND);
+const SET_INDEX: u16 = code(libc::BPF_LDX | libc::BPF_W | libc::BPF_IMM);
+const COPY_TO_INDEX: u16 = code(libc::BPF_MISC | libc::BPF_TAX);
+const AND: u16 = code(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K);
+const SHIFT_LEFT: u16 = code(libc::BPF_ALU | libc::BPF_LSH | libc::BPF_K);
+const JUMP_EQUAL: u16 = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+const JUMP_ANY_BIT: u16 = code(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K);
+const RETURN: u16 = code(libc::BPF_RET | libc::BPF_K);
+
+#[expect(clippy::cast_possible_truncation, reason = "instruction codes have 8 bits")]
+const fn code(bits: u32) -> u16 {
+    bits as u16
+}
+
+/// Facts that the kernel keeps beside a frame, and the start of its network header.
+const PROTOCOL: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PROTOCOL).cast_unsigned();
+const PACKET_TYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned();
+const HARDWARE_TYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_HATYPE).cast_unsigned();
+const NETWORK: u32 = libc::SKF_NET_OFF.cast_unsigned();
+
+const IPV4: u32 = libc::ETH_P_IP.cast_unsigned();
+const IPV6: u32 = libc::ETH_P_IPV6.cast_unsigned();
+const TCP: u32 = libc::IPPROTO_TCP.cast_unsigned();
+const OUTGOING: u32 = libc::PACKET_OUTGOING as u32;
+const V6_HEADER: u32 = 40;
+/// "More fragments", or an offset.
+const FRAGMENT: u32 = 0x3fff;
+/// Both ways of the jump are the same.
+const ANY: u32 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compiles_the_most_ports_and_refuses_one_more() {
+        let ports: Vec<u16> = (1..=64).collect();
+        assert_eq!(ports.len(), MAX_FILTER_PORTS);
+        let program = Filter::NoTcpOf(ports.clone()).compile(1).unwrap();
+        assert!(program.len() < 255, "every jump reaches the end: {}", program.len());
+        let more = [ports, vec![65]].concat();
+        assert_eq!(Filter::NoTcpBut(more).compile(1).unwrap_err().reason(), "setting");
+    }
+}
