@@ -36,6 +36,10 @@ pub struct Counters {
     pub reassembled: u64,
     /// Packets whose fragments did not all come, or that there was no room for.
     pub fragments_given_up: u64,
+    /// TCP segments, or parts of them, that were held because an earlier one was missing.
+    pub segments_held: u64,
+    /// Those of them that were let go.
+    pub segments_freed: u64,
     /// Flows opened: TCP.
     pub tcp_flows: u64,
     /// Flows opened: UDP.

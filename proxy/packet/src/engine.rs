@@ -8,14 +8,14 @@ use std::{net::SocketAddr, time::Duration};
 use outrider_model::{FlowId, IpProto, Side, ThreatId};
 
 use crate::{
-    Counters, Ends, Event, FlowEnd, Limits, LinkType,
+    Counters, Ends, Event, FlowEnd, FlowRecord, Limits, LinkType, TcpPlace,
     bytes::Reader,
     flow::{Flow, Key},
     fragment::{Fragments, Joined},
     ip::{self, Packet, Reject},
     link,
     servers::Servers,
-    stream::{Chunk, Room},
+    stream::{Chunk, Room, Tally},
     table::Table,
     transport::{self, Body},
 };
@@ -48,6 +48,7 @@ pub struct Engine {
     servers: Servers,
     /// Bytes that came too early, of all flows.
     held: usize,
+    tally: Tally,
     last_flow: u64,
 }
 
@@ -72,6 +73,7 @@ impl Engine {
             table: Table::new(limits.flows),
             servers: Servers::new(limits.servers),
             held: 0,
+            tally: Tally::default(),
             last_flow: 0,
         }
     }
@@ -124,7 +126,12 @@ impl Engine {
     /// Totals so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        Counters { fragments_given_up: self.fragments.evicted, ..self.counters }
+        Counters {
+            fragments_given_up: self.fragments.evicted,
+            segments_held: self.tally.held,
+            segments_freed: self.tally.freed,
+            ..self.counters
+        }
     }
 
     /// Flows that are open.
@@ -137,6 +144,17 @@ impl Engine {
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.saturating_add(self.fragments.held().1)
+    }
+
+    /// The flows that are open, as far as they have come.
+    pub fn flows(&self) -> impl Iterator<Item = &FlowRecord> {
+        self.table.records()
+    }
+
+    /// Where the two sides of an open TCP connection are.
+    #[must_use]
+    pub fn tcp(&self, flow: FlowId) -> Option<TcpPlace> {
+        self.table.peek(flow)?.tcp_place()
     }
 
     fn packet(&mut self, packet: &Packet<'_>, wire: usize, out: Out<'_>) {
@@ -299,6 +317,7 @@ impl Engine {
             by_side: self.limits.held_by_side,
             used: &mut self.held,
             total: self.limits.held,
+            tally: &mut self.tally,
         };
         flow.end(why, &mut room, &mut |side, chunk| out(event(id, side, chunk)));
         out(Event::Closed(&flow.record));

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use outrider_model::{FlowId, IpProto, Side};
 
 use crate::{
-    Ends, FlowEnd, FlowRecord,
+    Ends, FlowEnd, FlowRecord, SidePlace, TcpPlace,
     icmp::Echoes,
     record::SideRecord,
     stream::{Chunk, Room, Stream},
@@ -110,6 +110,19 @@ impl Flow {
     /// Which side a packet comes from.
     pub(crate) fn side_of(&self, src: SocketAddr) -> Side {
         if src == self.client { Side::Client } else { Side::Server }
+    }
+
+    /// Where the sides of a TCP connection are.
+    pub(crate) fn tcp_place(&self) -> Option<TcpPlace> {
+        let Body::Tcp(tcp) = &self.body else { return None };
+        let place = |wing: &Wing, other: &Wing| {
+            let (next, expected) = wing.stream.sequence()?;
+            Some(SidePlace { next, expected, window: other.window })
+        };
+        Some(TcpPlace {
+            client: place(&tcp.client, &tcp.server),
+            server: place(&tcp.server, &tcp.client),
+        })
     }
 
     /// Counts a packet.

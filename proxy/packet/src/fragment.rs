@@ -19,6 +19,9 @@ pub(crate) const MAX_WHOLE: usize = 65_535;
 /// Fragments of one packet.
 pub(crate) const MAX_PIECES: usize = 8_192;
 
+/// What it costs to hold a fragment beside its bytes: a flood of tiny ones must not be for free.
+const PIECE_COST: usize = 64;
+
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct Key {
     src: IpAddr,
@@ -34,6 +37,8 @@ struct Parts {
     /// Where the last fragment ends.
     end: Option<usize>,
     bytes: usize,
+    /// What it costs to hold them.
+    cost: usize,
     deadline: Duration,
     /// Nothing of it is trusted any more.
     spoilt: bool,
@@ -92,7 +97,7 @@ impl Fragments {
 
     /// Takes one fragment.
     pub(crate) fn join(&mut self, packet: &Packet<'_>, piece: Piece, now: Duration) -> Joined {
-        if packet.payload.len() < packet.length {
+        if packet.payload.len() < packet.length || packet.length == 0 {
             return Joined::Dropped;
         }
         let end = piece.offset.saturating_add(packet.length);
@@ -114,12 +119,9 @@ impl Fragments {
         }
         let Some(parts) = self.parts.get_mut(&key) else { return Joined::Dropped };
         parts.deadline = now.saturating_add(FRAGMENT_TIME);
-        let before = parts.bytes;
+        let before = parts.cost;
         let joined = parts.add(piece, packet.payload, end);
-        self.bytes = self
-            .bytes
-            .saturating_sub(before)
-            .saturating_add(parts.bytes);
+        self.bytes = self.bytes.saturating_sub(before).saturating_add(parts.cost);
         if matches!(joined, Joined::Whole(_)) {
             self.remove(&key);
         }
@@ -135,6 +137,7 @@ impl Fragments {
             pieces: BTreeMap::new(),
             end: None,
             bytes: 0,
+            cost: 0,
             deadline: Duration::MAX,
             spoilt: false,
         };
@@ -178,7 +181,7 @@ impl Fragments {
 
     fn remove(&mut self, key: &Key) {
         if let Some(parts) = self.parts.remove(key) {
-            self.bytes = self.bytes.saturating_sub(parts.bytes);
+            self.bytes = self.bytes.saturating_sub(parts.cost);
         }
     }
 }
@@ -217,6 +220,10 @@ impl Parts {
             self.end = Some(end);
         }
         self.bytes = self.bytes.saturating_add(payload.len());
+        self.cost = self
+            .cost
+            .saturating_add(payload.len())
+            .saturating_add(PIECE_COST);
         self.pieces.insert(piece.offset, payload.to_vec());
         if self.end == Some(self.bytes) {
             let whole = std::mem::take(&mut self.pieces)
@@ -232,6 +239,7 @@ impl Parts {
         self.spoilt = true;
         self.pieces.clear();
         self.bytes = 0;
+        self.cost = 0;
         why
     }
 }
@@ -294,25 +302,47 @@ mod tests {
     }
 
     #[test]
+    fn fragments_of_one_packet_have_a_limit() {
+        let mut parts = Parts {
+            serial: 0,
+            pieces: BTreeMap::new(),
+            end: None,
+            bytes: 0,
+            cost: 0,
+            deadline: NOW,
+            spoilt: false,
+        };
+        for at in 0..MAX_PIECES {
+            let piece = Piece { id: 1, offset: at * 2, more: true };
+            assert_eq!(parts.add(piece, b"x", at * 2 + 1), Joined::Held);
+        }
+        let piece = Piece { id: 1, offset: MAX_PIECES * 2, more: true };
+        let more = parts.add(piece, b"x", MAX_PIECES * 2 + 1);
+        assert_eq!(more, Joined::Malformed("too many fragments"));
+        let mut fragments = Fragments::new(8, 1 << 20);
+        assert_eq!(join(&mut fragments, 1, (8, b"", true), NOW), Joined::Dropped);
+    }
+
+    #[test]
     fn what_does_not_come_is_forgotten() {
         let mut fragments = Fragments::new(8, 1 << 20);
         join(&mut fragments, 1, (0, b"01234567", true), NOW);
         let late = NOW + FRAGMENT_TIME;
         assert_eq!(join(&mut fragments, 1, (8, b"end", false), late), Joined::Held);
-        assert_eq!((fragments.evicted, fragments.held()), (1, (1, 3)));
+        assert_eq!((fragments.evicted, fragments.held()), (1, (1, 3 + PIECE_COST)));
     }
 
     #[test]
     fn packets_and_bytes_have_limits() {
-        let mut fragments = Fragments::new(4, 64);
+        let mut fragments = Fragments::new(4, 1 << 20);
         for id in 0..100 {
             join(&mut fragments, id, (0, b"01234567", true), NOW);
         }
-        assert_eq!((fragments.held(), fragments.evicted), ((4, 32), 96));
-        let mut fragments = Fragments::new(100, 64);
+        assert_eq!((fragments.held(), fragments.evicted), ((4, 4 * (8 + PIECE_COST)), 96));
+        let mut fragments = Fragments::new(100, 8 * (8 + PIECE_COST));
         for id in 0..100 {
             join(&mut fragments, id, (0, b"01234567", true), NOW);
         }
-        assert_eq!(fragments.held(), (8, 64));
+        assert_eq!(fragments.held(), (8, 8 * (8 + PIECE_COST)));
     }
 }

@@ -34,4 +34,4 @@ pub use engine::{Engine, Frame};
 pub use event::{Ends, Event};
 pub use limits::Limits;
 pub use link::LinkType;
-pub use record::{FlowEnd, FlowRecord, SideRecord};
+pub use record::{FlowEnd, FlowRecord, SidePlace, SideRecord, TcpPlace};

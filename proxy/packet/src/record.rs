@@ -40,6 +40,27 @@ pub struct SideRecord {
     pub conflicting: u64,
 }
 
+/// Where one side of a TCP connection is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SidePlace {
+    /// Sequence number of the next byte that was not yet seen in order.
+    pub next: u32,
+    /// Sequence number that the other side expects next, by its last acknowledgement.
+    pub expected: u32,
+    /// How much the other side will take from there.
+    pub window: u64,
+}
+
+/// Where both sides of a TCP connection are: what a reset needs to know. A side of which nothing was
+/// seen has none.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TcpPlace {
+    /// The client's bytes.
+    pub client: Option<SidePlace>,
+    /// The server's bytes.
+    pub server: Option<SidePlace>,
+}
+
 /// A flow from its first packet to its last.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FlowRecord {

@@ -12,6 +12,9 @@ use crate::record::SideRecord;
 /// Segments of one side that may be held.
 pub(crate) const MAX_HELD_SEGMENTS: usize = 4_096;
 
+/// What it costs to hold a segment beside its bytes: a flood of tiny ones must not be for free.
+pub(crate) const PIECE_COST: usize = 64;
+
 /// Acknowledged bytes are lost once so many packets of the flow have passed without them: frames of
 /// one moment may be captured in any order.
 pub(crate) const PATIENCE: u64 = 32;
@@ -54,10 +57,11 @@ impl Piece {
         }
     }
 
+    /// What it costs to hold.
     fn size(&self) -> usize {
         match self {
-            Self::Bytes(bytes) => bytes.len(),
-            Self::Unseen(_) => 0,
+            Self::Bytes(bytes) => bytes.len().saturating_add(PIECE_COST),
+            Self::Unseen(_) => PIECE_COST,
         }
     }
 }
@@ -89,6 +93,14 @@ pub(crate) struct Room<'a> {
     /// Bytes held by all streams.
     pub(crate) used: &'a mut usize,
     pub(crate) total: usize,
+    pub(crate) tally: &'a mut Tally,
+}
+
+/// Segments that were held, and those of them that were let go.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) held: u64,
+    pub(crate) freed: u64,
 }
 
 impl Stream {
@@ -223,16 +235,20 @@ impl Stream {
     }
 
     fn hold_new(&mut self, at: u64, stop: u64, bytes: &[u8], room: &mut Room<'_>) {
-        if !bytes.is_empty() {
-            self.held_bytes = self.held_bytes.saturating_add(bytes.len());
-            *room.used = room.used.saturating_add(bytes.len());
-            self.held.insert(at, Piece::Bytes(bytes.to_vec()));
-        }
         let seen = at.saturating_add(bytes.len() as u64);
-        if stop > seen {
-            self.held
-                .insert(seen, Piece::Unseen(stop.saturating_sub(seen)));
+        if !bytes.is_empty() {
+            room.tally.held = room.tally.held.saturating_add(1);
+            self.insert(at, Piece::Bytes(bytes.to_vec()), room);
         }
+        if stop > seen {
+            self.insert(seen, Piece::Unseen(stop.saturating_sub(seen)), room);
+        }
+    }
+
+    fn insert(&mut self, at: u64, piece: Piece, room: &mut Room<'_>) {
+        self.held_bytes = self.held_bytes.saturating_add(piece.size());
+        *room.used = room.used.saturating_add(piece.size());
+        self.held.insert(at, piece);
     }
 
     /// Gives out what has come to be in order.
@@ -249,7 +265,10 @@ impl Stream {
             self.held_bytes = self.held_bytes.saturating_sub(piece.size());
             *room.used = room.used.saturating_sub(piece.size());
             match piece {
-                Piece::Bytes(bytes) => self.emit(&bytes, bytes.len() as u64, record, out),
+                Piece::Bytes(bytes) => {
+                    room.tally.freed = room.tally.freed.saturating_add(1);
+                    self.emit(&bytes, bytes.len() as u64, record, out);
+                }
                 Piece::Unseen(count) => self.emit(&[], count, record, out),
             }
         }
@@ -358,6 +377,14 @@ impl Stream {
             self.ended = true;
             out(Chunk::End);
         }
+    }
+
+    /// Sequence numbers of the next byte in order, and of the next one that the other side expects.
+    pub(crate) fn sequence(&self) -> Option<(u32, u32)> {
+        let next = self.next?;
+        let first = next.wrapping_sub(low(self.position));
+        let end = u32::from(self.ended);
+        Some((next.wrapping_add(end), first.wrapping_add(low(self.acked))))
     }
 
     #[cfg(test)]

@@ -8,7 +8,13 @@ use std::{
 
 use outrider_model::FlowId;
 
-use crate::flow::{Flow, Key};
+use crate::{
+    FlowRecord,
+    flow::{Flow, Key},
+};
+
+/// Timers beyond four a flow before those that mean nothing any more are thrown out.
+const SPARE_TIMERS: usize = 1_024;
 
 /// All flows that are open.
 #[derive(Debug)]
@@ -47,6 +53,14 @@ impl Table {
         self.flows.get_mut(&id)
     }
 
+    pub(crate) fn peek(&self, id: FlowId) -> Option<&Flow> {
+        self.flows.get(&id)
+    }
+
+    pub(crate) fn records(&self) -> impl Iterator<Item = &FlowRecord> {
+        self.flows.values().map(|flow| &flow.record)
+    }
+
     /// Adds a flow; make room first.
     pub(crate) fn add(&mut self, id: FlowId, flow: Flow) {
         self.index.insert(flow.key, id);
@@ -68,6 +82,23 @@ impl Table {
         if until < flow.scheduled {
             flow.scheduled = until;
             self.timers.push(Reverse((until, id)));
+            self.tidy();
+        }
+    }
+
+    /// Timers of flows that are gone must not pile up until their time.
+    fn tidy(&mut self) {
+        if self.timers.len()
+            > self
+                .flows
+                .len()
+                .saturating_mul(4)
+                .saturating_add(SPARE_TIMERS)
+        {
+            self.timers.retain(|Reverse((at, id))| {
+                let flow = self.flows.get(id);
+                flow.is_some_and(|flow| flow.scheduled == *at)
+            });
         }
     }
 
@@ -115,5 +146,31 @@ impl Table {
         let mut flows: Vec<_> = self.flows.drain().map(|(_, flow)| flow).collect();
         flows.sort_unstable_by_key(|flow| flow.record.flow);
         flows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use outrider_model::IpProto;
+
+    use super::*;
+    use crate::Ends;
+
+    #[test]
+    fn timers_of_flows_that_are_gone_do_not_pile_up() {
+        let mut table = Table::new(10);
+        let client = SocketAddr::from(([10, 0, 0, 1], 1));
+        let ends = Ends { client, server: client, proto: IpProto::UDP };
+        for number in 0..100_000 {
+            let id = FlowId(number);
+            let key = Key::of(ends.proto, client, client, 0);
+            table.add(id, Flow::new(id, key, ends, client, Duration::ZERO));
+            table.keep(id, Duration::from_secs(1_200));
+            table.keep(id, Duration::from_secs(15));
+            table.remove(id);
+            assert!(table.timers.len() <= SPARE_TIMERS + 4);
+        }
     }
 }

@@ -106,6 +106,7 @@ impl Engine {
             by_side: self.limits.held_by_side,
             used: &mut self.held,
             total: self.limits.held,
+            tally: &mut self.tally,
         };
         let taken = stream(tcp, record, side, segment, &mut room, out);
         if !taken {

@@ -13,14 +13,16 @@ struct Rig {
     packets: u64,
 }
 
-const ROOM: usize = 1 << 16;
+const ROOM: usize = 1 << 19;
 
 impl Rig {
     fn with(
         &mut self,
         act: impl FnOnce(&mut Stream, &mut SideRecord, &mut Room<'_>, &mut dyn FnMut(Chunk<'_>)),
     ) {
-        let mut room = Room { by_side: ROOM, used: &mut self.used, total: 4 * ROOM };
+        let mut tally = Tally::default();
+        let mut room =
+            Room { by_side: ROOM, used: &mut self.used, total: 4 * ROOM, tally: &mut tally };
         let (text, ended) = (&mut self.text, &mut self.ended);
         act(&mut self.stream, &mut self.record, &mut room, &mut |chunk| match chunk {
             Chunk::Bytes(bytes) => text.extend_from_slice(bytes),
@@ -130,12 +132,12 @@ fn what_was_not_captured_is_lost_in_its_place() {
 fn holding_has_a_limit_in_bytes_and_in_segments() {
     let mut rig = Rig::default();
     rig.stream.start(0);
-    for at in 0..200_u32 {
+    for at in 0..1000_u32 {
         rig.send(1 + at * 1000, &[b'x'; 1000]);
         assert!(rig.used <= ROOM);
     }
     assert_eq!(rig.text[0], b'?');
-    assert_eq!(rig.text.len(), 200_001);
+    assert_eq!(rig.text.len(), 1_000_001);
     let mut rig = Rig::default();
     rig.stream.start(0);
     for at in 0..=u32::try_from(MAX_HELD_SEGMENTS).unwrap() {

@@ -306,3 +306,20 @@ fn time_that_goes_back_is_no_time() {
     let (heard, _) = run_at(&packets, Duration::ZERO);
     assert!(!heard.records.is_empty());
 }
+
+#[test]
+fn open_flows_can_be_asked_where_they_are() {
+    let mut engine = Engine::new(Limits::default());
+    for packet in talk().open().client(HELLO).server(b"answer").packets {
+        let frame =
+            Frame { link: LinkType::Raw, at: Duration::ZERO, bytes: &packet, wire: packet.len() };
+        engine.feed(&frame, &mut |_| {});
+    }
+    let records: Vec<_> = engine.flows().copied().collect();
+    assert_eq!((records.len(), records[0].client.bytes, records[0].server.bytes), (1, 18, 6));
+    let place = engine.tcp(records[0].flow).unwrap();
+    let (client, server) = (place.client.unwrap(), place.server.unwrap());
+    let first = u32::MAX - 2_999;
+    assert_eq!((client.next, client.expected), (first.wrapping_add(18), first.wrapping_add(18)));
+    assert_eq!((server.next, server.expected, server.window), (84, 84, 65_535));
+}
