@@ -17,7 +17,7 @@ use crate::{
     identity::Identity,
     readiness::Readiness,
     rights::Rights,
-    settings::Settings,
+    settings::{Secret, Settings},
 };
 
 /// Handles to everything that more than one thread reads.
@@ -49,6 +49,14 @@ pub(crate) struct Context {
     pub log: Option<LogHandle>,
     /// When the process started.
     pub started: Instant,
+}
+
+impl Context {
+    /// The mark of our own sockets: the pod's secret, if it has one and we may set marks.
+    #[must_use]
+    pub(crate) fn own_mark(&self) -> Option<Secret> {
+        self.settings.mark.filter(|_| self.rights.raw_sockets())
+    }
 }
 
 /// Shared by all threads.

@@ -79,11 +79,11 @@ impl Dns {
     /// Binds loopback in both families: an answer from any other address would not be taken for one
     /// by the rules that redirected the question. The kernel may lack IPv6, not IPv4.
     pub(crate) fn bind(context: &Context) -> io::Result<Self> {
-        let settings = &context.settings.dns;
-        let v4 = bind((Ipv4Addr::LOCALHOST, settings.port).into())?;
+        let (settings, mark) = (&context.settings.dns, context.own_mark());
+        let v4 = bind((Ipv4Addr::LOCALHOST, settings.port).into(), mark)?;
         let port = v4.0.local_addr()?.port();
         let mut sockets = vec![v4];
-        match bind((Ipv6Addr::LOCALHOST, port).into()) {
+        match bind((Ipv6Addr::LOCALHOST, port).into(), mark) {
             Ok(v6) => sockets.push(v6),
             Err(error) if is_absent(&error) => info!(%error, "no IPv6 loopback for DNS"),
             Err(error) => return Err(error),
@@ -92,7 +92,7 @@ impl Dns {
             resolvers: Resolvers::read(&settings.servers),
             names: Arc::clone(&context.names),
             metrics: context.dns.clone(),
-            mark: context.settings.mark,
+            mark,
             ids: Ids::default(),
             questions: Arc::new(Semaphore::new(udp::MAX_QUESTIONS)),
             connections: Arc::new(Semaphore::new(tcp::MAX_CONNECTIONS)),
@@ -139,9 +139,12 @@ async fn keep(asker: &Asker, telemetry: &Telemetry) {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+/// Answers leave with the mark too, or the pod's rules would not know them for ours.
+fn bind(address: SocketAddr, mark: Option<Secret>) -> io::Result<(UdpSocket, TcpListener)> {
     let udp = UdpSocket::bind(address)?;
     let tcp = TcpListener::bind(udp.local_addr()?)?;
+    set_mark(&udp, mark)?;
+    set_mark(&tcp, mark)?;
     udp.set_nonblocking(true)?;
     tcp.set_nonblocking(true)?;
     Ok((udp, tcp))
@@ -162,10 +165,14 @@ impl Asker {
 
     /// A socket towards a name server carries the pod's secret mark, if there is one.
     fn mark(&self, socket: &impl AsFd) -> io::Result<()> {
-        match self.mark {
-            Some(mark) => Ok(setsockopt(socket, Mark, &mark.reveal())?),
-            None => Ok(()),
-        }
+        set_mark(socket, self.mark)
+    }
+}
+
+fn set_mark(socket: &impl AsFd, mark: Option<Secret>) -> io::Result<()> {
+    match mark {
+        Some(mark) => Ok(setsockopt(socket, Mark, &mark.reveal())?),
+        None => Ok(()),
     }
 }
 

@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use self::dns::{QUESTIONS, Seen, ask_tcp, ask_udp, capture, question, questions, serve_knot};
+use self::dns::{
+    QUESTIONS, Seen, ask_tcp, ask_udp, capture, capture_marked, question, questions, serve_knot,
+};
 use anyhow::{Context as _, Result, ensure};
 use outrider_tests::{
     World,
@@ -83,6 +85,25 @@ fn a_real_server_answers_as_it_does_without_capture() -> Result<()> {
         ensure!(count("udp", outcome) + count("tcp", outcome) == 0.0, "{outcome}");
     }
     ensure!(metrics.sum("outrider_dns_addresses_learned_total", &[]) > 1_000.0);
+    Ok(())
+}
+
+#[test]
+fn with_a_secret_mark_questions_are_answered_too() -> Result<()> {
+    require_netns!();
+    let mut world = World::new()?;
+    let (mut server, mut shop) = (world.pod("dns")?, world.pod("shop")?);
+    serve_knot(&mut server, &[])?;
+    let asked = questions(20);
+    let servers = [server.at(false, 53), server.at(true, 53)];
+    capture_marked(&mut shop, &servers, "0x5ec4e7")?;
+    for at in servers {
+        ask_udp(&shop.netns, at, &asked)?;
+        ask_tcp(&shop.netns, at, &asked, 1)?;
+    }
+    let labels = [("outcome", "answered")];
+    let answered = shop.metrics()?.sum("outrider_dns_queries_total", &labels);
+    ensure!(answered == 80.0, "{answered} of 80 questions went through the proxy");
     Ok(())
 }
 

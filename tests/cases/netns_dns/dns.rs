@@ -109,6 +109,22 @@ fn zone(more: &[String]) -> Result<String> {
 
 /// Rules that redirect questions to these servers, and a proxy that takes them.
 pub(crate) fn capture(pod: &mut Pod, servers: &[SocketAddr]) -> Result<()> {
+    let list = redirect(pod, servers, &[])?;
+    pod.start_proxy_with(&[("OUTRIDER_PROXY_DNS", "on"), ("OUTRIDER_PROXY_DNS_SERVERS", &list)])
+}
+
+/// The same with rules that know the proxy by a mark besides its uid.
+pub(crate) fn capture_marked(pod: &mut Pod, servers: &[SocketAddr], mark: &str) -> Result<()> {
+    let marked = ("OUTRIDER_MARK", mark);
+    let list = redirect(pod, servers, &[marked])?;
+    pod.start_proxy_with_net_raw(&[
+        marked,
+        ("OUTRIDER_PROXY_DNS", "on"),
+        ("OUTRIDER_PROXY_DNS_SERVERS", &list),
+    ])
+}
+
+fn redirect(pod: &Pod, servers: &[SocketAddr], settings: &[(&str, &str)]) -> Result<String> {
     let list: Vec<String> = servers
         .iter()
         .map(|server| server.ip().to_string())
@@ -116,8 +132,9 @@ pub(crate) fn capture(pod: &mut Pod, servers: &[SocketAddr]) -> Result<()> {
     let list = list.join(",");
     let init = binaries::find("outrider-init")?;
     let mut command = pod.netns.limited(Duration::from_secs(30), init);
+    command.envs(settings.iter().copied());
     run(command.arg("apply").env("OUTRIDER_INIT_DNS", &list))?;
-    pod.start_proxy_with(&[("OUTRIDER_PROXY_DNS", "on"), ("OUTRIDER_PROXY_DNS_SERVERS", &list)])
+    Ok(list)
 }
 
 /// Asks one question after the other.
