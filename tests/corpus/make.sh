@@ -1,6 +1,7 @@
 #!/bin/bash
 # Captures real clients and servers in a network namespace of its own, one file a protocol.
-# Needs root, tcpdump, and the servers that tests/setup.sh installs. Run again, the files differ in
+# Needs root and, of Debian, tcpdump nginx-light redis-server redis-tools knot bind9-dnsutils
+# openssh-server mariadb-server postgresql bsdutils iputils-ping curl. Run again, the files differ in
 # ports, times and random bytes; then write the expected rows again too (README.md).
 set -euo pipefail
 cd "$(dirname "$0")"

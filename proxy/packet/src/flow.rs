@@ -67,6 +67,8 @@ pub(crate) struct Tcp {
 pub(crate) struct Wing {
     pub(crate) stream: Stream,
     pub(crate) window: u64,
+    /// Its SYN was seen.
+    pub(crate) syn: bool,
     pub(crate) scale: Option<u8>,
 }
 

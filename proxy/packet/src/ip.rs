@@ -221,6 +221,17 @@ mod tests {
     }
 
     #[test]
+    fn a_length_that_was_left_to_the_network_card_is_the_frames() {
+        let mut packet = v4_packet();
+        packet[3] = 0;
+        assert_eq!(v4(&packet, packet.len()).unwrap().length, 4);
+        let mut packet = v6_packet(6, b"data");
+        packet[5] = 0;
+        let read = v6(&packet, packet.len()).unwrap();
+        assert_eq!((read.payload, read.length), (&b"data"[..], 4));
+    }
+
+    #[test]
     fn tells_a_cut_capture_from_a_contradiction() {
         let packet = v4_packet();
         for cut in 0..packet.len() {

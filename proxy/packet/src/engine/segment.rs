@@ -11,7 +11,7 @@ use crate::{
     transport::Segment,
 };
 
-/// Window scale where the handshake was not seen: the largest there is.
+/// Window scale where a SYN was not seen: the largest there is.
 const UNKNOWN_SCALE: u8 = 14;
 /// A window that every segment is allowed: acknowledgements may come late.
 const LEAST_WINDOW: u64 = 65_535;
@@ -129,13 +129,14 @@ fn stream(
     let (flow, flags, packets) = (record.flow, segment.flags, tcp.packets);
     let (own, other) = tcp.wings(side);
     if flags.syn() {
+        own.syn = true;
         own.scale = segment.scale;
         own.window = segment.window.into();
     } else {
-        let scale = match (own.scale, other.scale) {
-            (Some(scale), Some(_)) => scale,
-            _ if record.mid_stream => UNKNOWN_SCALE,
-            _ => 0,
+        let scale = match own.scale.zip(other.scale) {
+            _ if !own.syn || !other.syn => UNKNOWN_SCALE,
+            Some((scale, _)) => scale,
+            None => 0,
         };
         own.window = u64::from(segment.window).wrapping_shl(scale.into());
     }

@@ -106,6 +106,24 @@ fn a_connection_seen_from_the_middle_is_read_from_there() {
 }
 
 #[test]
+fn windows_without_a_seen_scale_are_as_large_as_can_be() {
+    let mut packets = talk().open().packets;
+    // The server's SYN was not captured, and nothing of 300 000 bytes is acknowledged.
+    packets.remove(1);
+    let mut sent = talk().open();
+    sent.packets.clear();
+    for _ in 0..300 {
+        sent = sent.packet(false, PSH | ACK, &[b'w'; 1000]);
+    }
+    let first = sent.packets.remove(0);
+    packets.extend(sent.packets);
+    packets.push(first);
+    let (heard, engine) = run(&packets);
+    assert_eq!(engine.counters().stray, 0);
+    assert_eq!(heard.text(Side::Server).len(), 300_000);
+}
+
+#[test]
 fn resets_and_ends_open_nothing() {
     let packets = talk()
         .packet(true, RST, &[])
