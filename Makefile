@@ -51,14 +51,15 @@ unit: ## what needs neither root nor the network
 
 netns: ## the real world: namespaces, iptables, nginx, redis, curl, openssl (root)
 	$(call say,tests in network namespaces)
-	env $(AS_ROOT) cargo test --locked \
-	    --package outrider-init --package outrider-capture --test '*' -- --test-threads=1
+	env $(AS_ROOT) cargo test --locked --package outrider-init --test '*' -- --test-threads=2
+	env $(AS_ROOT) cargo test --locked --package outrider-capture --test '*' -- --test-threads=1
 	env $(AS_ROOT) cargo test --locked \
 	    --package outrider-tests $(NETNS) -- --test-threads=1
 
 bench: build ## figures beside direct, a copy loop, HAProxy and Envoy (docs/performance.md)
 	@$(SUDO) e2e/setup.sh
 	cargo build --locked --release --package outrider-e2e
+	env $(AS_ROOT) cargo bench --locked --package outrider-init
 	@$(SUDO) target/release/outrider-bench run \
 	    --envoy target/bench-tools/lib/python3*/site-packages/envoy/_bin/envoy $(BENCH)
 
