@@ -168,6 +168,9 @@ impl Engine {
         };
         self.counters.fragments = self.counters.fragments.saturating_add(1);
         match self.fragments.join(packet, piece, self.now) {
+            Joined::Dropped if packet.payload.len() < packet.length => {
+                self.counters.cut = self.counters.cut.saturating_add(1);
+            }
             Joined::Held | Joined::Dropped => {}
             Joined::Whole(bytes) => {
                 self.counters.reassembled = self.counters.reassembled.saturating_add(1);

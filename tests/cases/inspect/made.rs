@@ -88,6 +88,32 @@ fn lost_bytes_are_said() {
 }
 
 #[test]
+fn a_reader_that_lost_its_place_stops_and_says_so() {
+    let mut packets = usual();
+    let head = packets
+        .iter()
+        .position(|packet| packet.len() > 1000)
+        .unwrap();
+    packets.remove(head);
+    let row = only(RAW, packets);
+    assert_eq!((&row["app"], &row["host"]), (&json!("HTTP"), &json!("made.example")));
+    let notes = row["notes"].to_string();
+    assert!(notes.contains("inspection stopped where bytes are missing"), "{notes}");
+}
+
+#[test]
+fn a_capture_cut_by_its_snap_length_keeps_what_it_can() {
+    let mut file = File::of(RAW, usual());
+    file.records
+        .iter_mut()
+        .for_each(|record| record.bytes.truncate(96));
+    let row = inspect(&file.plain()).remove(0);
+    assert_eq!((&row["app"], &row["host"]), (&json!("HTTP"), &json!("made.example")));
+    assert_eq!(row["server_bytes"], json!(response().len()));
+    assert!(row["notes"].to_string().contains("bytes were not captured"), "{row}");
+}
+
+#[test]
 fn disorder_repeats_and_conflicts_are_said() {
     let mut packets = usual();
     let data: Vec<_> = (0..packets.len())
