@@ -54,6 +54,20 @@ pub enum CaptureError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A packet could not be sent.
+    #[error("send a packet: {0}")]
+    Send(#[source] io::Error),
+    /// These bytes are no IP packet that can be sent.
+    #[error("no packet that can be sent: {0}")]
+    Unsendable(&'static str),
+    /// The queue could not be opened, or does not work any more.
+    #[error("packet queue, {step}: {source}")]
+    Queue {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
 }
 
 impl CaptureError {
@@ -71,6 +85,9 @@ impl CaptureError {
             Self::Missing { .. } => "capability",
             Self::Setting(_) => "setting",
             Self::Tap { .. } => "tap",
+            Self::Send(_) => "send",
+            Self::Unsendable(_) => "unsendable",
+            Self::Queue { .. } => "queue",
         }
     }
 
@@ -81,6 +98,15 @@ impl CaptureError {
         other: impl FnOnce(io::Error) -> Self,
     ) -> Self {
         Self::or_missing("NET_RAW", what, source, other)
+    }
+
+    /// Tells a missing `NET_ADMIN` from any `other` failure.
+    pub(crate) fn net_admin(
+        what: &'static str,
+        source: io::Error,
+        other: impl FnOnce(io::Error) -> Self,
+    ) -> Self {
+        Self::or_missing("NET_ADMIN", what, source, other)
     }
 
     fn or_missing(

@@ -3,16 +3,23 @@
 //! A [`Listener`] takes both families on one port, in either [`CaptureMode`]. What it hands out says
 //! where the client wanted to go and whether a redirect rule brought it here at all: a connection
 //! that was dialled straight at the listener has no original destination and must not be relayed.
-//! A [`Tap`] shows a copy of every frame of an interface.
+//! A [`Tap`] shows a copy of every frame of an interface. An [`Injector`] sends packets of our own making. A [`Queue`] hands out packets that wait for a verdict.
 
 mod error;
 mod listener;
 mod origin;
+mod queue;
+mod raw;
 mod sys;
 mod tap;
 
 pub use error::CaptureError;
 pub use listener::{Accepted, Listener};
+pub use queue::{
+    Held, KernelCounters, MAX_QUEUE_BYTES, MAX_QUEUE_LENGTH, Queue, QueueCounters, QueueSettings,
+    QueueVerdict, Queued,
+};
+pub use raw::{Injector, MAX_INJECTED};
 pub use tap::{
     Filter, Frame, Link, MAX_FILTER_PORTS, MAX_RING_BYTES, Tap, TapCounters, TapSettings,
 };
