@@ -5,6 +5,7 @@ mod adequacy;
 mod attacks;
 mod crash;
 mod lifecycle;
+mod minimal;
 mod outcomes;
 mod verify;
 mod world;
