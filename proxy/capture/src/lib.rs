@@ -3,7 +3,10 @@
 //! A [`Listener`] takes both families on one port, in either [`CaptureMode`]. What it hands out says
 //! where the client wanted to go and whether a redirect rule brought it here at all: a connection
 //! that was dialled straight at the listener has no original destination and must not be relayed.
-//! A [`Tap`] shows a copy of every frame of an interface. An [`Injector`] sends packets of our own making. A [`Queue`] hands out packets that wait for a verdict.
+//!
+//! For what is not TCP, or did not cross the proxy: a [`Tap`] shows a copy of every frame, a [`Queue`]
+//! hands out packets that wait for a verdict, an [`Injector`] sends packets of our own making. None of
+//! them reads what is inside. The only `unsafe` of the project is in the module `sys`.
 
 mod error;
 mod listener;

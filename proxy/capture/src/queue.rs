@@ -157,7 +157,7 @@ impl Drop for Queue {
         {
             warn!("the reader of a packet queue has panicked");
         }
-        self.shared.expire(None);
+        self.shared.close();
     }
 }
 
@@ -222,6 +222,15 @@ impl Shared {
         true
     }
 
+    /// Lets go of everything and gives the queue up, even while packets of it are still held: the rule
+    /// decides from here on.
+    fn close(&self) {
+        self.expire(None);
+        if self.socket.send(&message::unbind(self.number)).is_err() {
+            add(&self.counts.refused, 1);
+        }
+    }
+
     /// Lets go of what has waited since `limit` or longer, of everything without a limit.
     fn expire(&self, limit: Option<Instant>) {
         let due = |since: &Instant| limit.is_none_or(|limit| *since <= limit);
@@ -257,7 +266,7 @@ impl Reader {
                 Err(error) if is_passing(&error) => {}
                 Err(error) => {
                     warn!(%error, queue = self.shared.number, "a packet queue cannot be read");
-                    return;
+                    return self.shared.close();
                 }
             }
             let now = Instant::now();

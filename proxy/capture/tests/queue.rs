@@ -220,15 +220,17 @@ fn a_full_kernel_queue_is_counted_by_the_kernel() {
 fn a_reader_that_ends_settles_what_waits() {
     in_pod(|peer| async move {
         fill(false);
-        let (queue, packets) = Queue::open(&QueueSettings { open: true, ..settings() }).unwrap();
+        let open = QueueSettings { open: true, ..settings() };
+        let (queue, mut packets) = Queue::open(&open).unwrap();
         let (near, far) = pair(&peer, 0);
         send(&near, "waits");
-        until(&queue, |counters| counters.received == 1);
+        let packet = held(&mut packets).await;
         drop(queue);
         assert_eq!(next(&far), "waits");
-        drop(packets);
         send(&near, "after");
         nothing(&far);
+        let (_queue, _packets) = Queue::open(&open).expect("it is free, though a packet is held");
+        drop(packet);
     });
 }
 

@@ -105,6 +105,13 @@ pub(super) fn bind(queue: u16, length: u32, copy: u32, open: bool) -> Vec<u8> {
     request(queue, libc::NFQNL_MSG_CONFIG, ACKNOWLEDGE, &body)
 }
 
+/// Gives the queue up, as if nobody had ever read it. What waits is dropped.
+pub(super) fn unbind(queue: u16) -> Vec<u8> {
+    let mut body = Vec::new();
+    attribute(&mut body, libc::NFQA_CFG_CMD, &[UNBIND, 0, 0, 0]);
+    request(queue, libc::NFQNL_MSG_CONFIG, 0, &body)
+}
+
 /// Says what becomes of packets for which the kernel has no room.
 pub(super) fn set_open(queue: u16, open: bool) -> Vec<u8> {
     let mut body = Vec::new();
@@ -198,6 +205,7 @@ const ACKNOWLEDGE: u16 = 4;
 /// The only request that is answered.
 const BIND_REQUEST: u32 = 1;
 const BIND: u8 = 1;
+const UNBIND: u8 = 2;
 const COPY_PACKET: u8 = 2;
 
 #[cfg(test)]
