@@ -380,4 +380,26 @@ mod tests {
             assert_eq!(check(&settings).unwrap_err().reason(), "setting", "{settings:?}");
         }
     }
+
+    #[test]
+    fn a_gap_in_the_numbers_is_loss() {
+        let shared = Arc::new(Shared {
+            socket: Socket::new(Domain::UNIX, Type::DGRAM, None).unwrap(),
+            number: 5,
+            open: AtomicBool::new(false),
+            patience: Duration::from_secs(1),
+            waiting: Mutex::default(),
+            counts: Counts::default(),
+            over: AtomicBool::new(false),
+        });
+        let (give, packets) = mpsc::channel(8);
+        let mut reader = Reader { shared: Arc::clone(&shared), give, last: u32::MAX - 1 };
+        for id in [u32::MAX, 0, 3, 4, 9] {
+            reader.packet(Queued { id, ..Queued::default() });
+        }
+        let counters = shared.counts.snapshot(None);
+        assert_eq!((counters.received, counters.lost), (5, 2 + 4));
+        drop(packets);
+        assert_eq!(shared.counts.snapshot(None).undecided, 5);
+    }
 }

@@ -217,6 +217,22 @@ fn a_full_kernel_queue_is_counted_by_the_kernel() {
 }
 
 #[test]
+fn a_full_kernel_queue_lets_pass_when_open() {
+    in_pod(|peer| async move {
+        fill(false);
+        let small = QueueSettings { length: 2, open: true, ..settings() };
+        let (_queue, mut packets) = Queue::open(&small).unwrap();
+        let (near, far) = pair(&peer, 1);
+        for number in 0..4 {
+            send(&near, &number.to_string());
+        }
+        assert_eq!([next(&far), next(&far)], ["2", "3"]);
+        held(&mut packets).await.decide(QueueVerdict::Accept, None);
+        assert_eq!(next(&far), "0");
+    });
+}
+
+#[test]
 fn a_reader_that_ends_settles_what_waits() {
     in_pod(|peer| async move {
         fill(false);

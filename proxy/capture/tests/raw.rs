@@ -5,7 +5,7 @@ mod net;
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{IpAddr, TcpListener, TcpStream},
+    net::{IpAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
@@ -43,14 +43,7 @@ impl Half {
         tcp[12] = 0x50;
         tcp[13] = 0x04;
         let (to, from) = (octets(self.ips.0), octets(self.ips.1));
-        let pseudo = [&from[..], &to, &[0, 6, 0, 20], &tcp].concat();
-        let sum: u32 = pseudo
-            .chunks(2)
-            .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-            .sum();
-        let folded = (sum & 0xffff) + (sum >> 16);
-        let folded = (folded & 0xffff) + (folded >> 16);
-        tcp[16..18].copy_from_slice(&(!u16::try_from(folded).unwrap()).to_be_bytes());
+        tcp = checked(&[&from[..], &to, &[0, 6, 0, 20]].concat(), tcp, 16);
         let header = if self.ips.0.is_ipv4() {
             vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]
         } else {
@@ -58,6 +51,36 @@ impl Half {
         };
         [header, from, to, tcp].concat()
     }
+}
+
+/// Fills in the checksum at `at`, over what the protocol puts before it.
+fn checked(before: &[u8], mut body: Vec<u8>, at: usize) -> Vec<u8> {
+    let covered = [before, &body].concat();
+    let sum: u32 = covered
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    let sum = !u16::try_from(folded).unwrap();
+    body[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    body
+}
+
+/// "Port unreachable" for an IP packet, from whom it was sent to.
+fn unreachable(packet: &[u8]) -> Vec<u8> {
+    let (length, part) = (u16::try_from(packet.len() + 8).unwrap(), packet.len());
+    if packet[0] >> 4 == 4 {
+        let icmp = checked(&[], [&[3, 3, 0, 0, 0, 0, 0, 0][..], packet].concat(), 2);
+        let [high, low] = (length + 20).to_be_bytes();
+        let header = [0x45, 0, high, low, 0, 0, 0x40, 0, 64, 1, 0, 0];
+        return [&header[..], &packet[16..20], &packet[12..16], &icmp].concat();
+    }
+    let addresses = [&packet[24..40], &packet[8..24]].concat();
+    let [high, low] = length.to_be_bytes();
+    let before = [&addresses[..], &[0, 0, high, low, 0, 0, 0, 58]].concat();
+    let icmp = checked(&before, [&[1, 4, 0, 0, 0, 0, 0, 0][..], &packet[..part]].concat(), 2);
+    [&[0x60, 0, 0, 0, high, low, 58, 64][..], &addresses, &icmp].concat()
 }
 
 fn v4(frame: &[u8], at: usize) -> IpAddr {
@@ -154,6 +177,34 @@ async fn last_ack(half: &Half, tap: &mut Tap) -> Option<u32> {
     };
     drop(tokio::time::timeout(Duration::from_millis(300), wait).await);
     last
+}
+
+#[test]
+fn an_unreachable_port_ends_a_datagrams_wait() {
+    in_pod(|peer| async move {
+        let eth0 = TapSettings { interface: Some("eth0".to_owned()), ..TapSettings::default() };
+        for family in [0, 1] {
+            let mut tap = Tap::open(&eth0).unwrap();
+            let silent = peer.udp(&at(PEER[family], 5000).to_string());
+            let near = UdpSocket::bind(at(POD[family], 0)).unwrap();
+            near.connect(silent.local_addr().unwrap()).unwrap();
+            near.send(b"is anybody there").unwrap();
+            let mut packet = Vec::new();
+            while packet.is_empty() {
+                let look = |frame: outrider_capture::Frame<'_>| {
+                    if frame.bytes.ends_with(b"there") {
+                        packet = frame.bytes[14..].to_vec();
+                    }
+                };
+                tap.wait(look).await.unwrap();
+            }
+            let injector = Injector::open(None).unwrap();
+            injector.send(&unreachable(&packet), 0).unwrap();
+            near.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let error = near.recv(&mut [0; 16]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "family {family}");
+        }
+    });
 }
 
 #[test]
