@@ -15,12 +15,15 @@ need curl curl
 need ip iproute2
 need iptables-restore iptables
 need knotd knot
+need nft nftables
 need nginx nginx-light
 need openssl openssl
+need ping iputils-ping
 need python3 python3
 need redis-server redis-server
 need redis-cli redis-tools
 need setpriv util-linux
+need sysctl procps
 
 if [ -z "$missing" ]; then
     echo "setup: every tool is installed"
