@@ -37,6 +37,13 @@ pub mod names {
     pub const FWMARK: u32 = 0x6eb;
     /// Route table behind [`FWMARK`].
     pub const ROUTE_TABLE: u32 = 171;
+    /// Number of the packet queue that init's rules fill and the proxy reads.
+    pub const QUEUE: u16 = 171;
+    /// Bit of a flow's conntrack mark: the proxy has allowed the flow, so that its packets pass without
+    /// being queued. Set and tested with itself as the mask; other bits belong to others.
+    pub const VERDICT_MARK: u32 = 0x0100_0000;
+    /// Bit of a flow's conntrack mark: the flow is the proxy's own. Used as [`VERDICT_MARK`] is.
+    pub const OWN_MARK: u32 = 0x0200_0000;
     /// Default directory of the two ctrl sockets inside a pod.
     pub const CTRL_DIR: &str = "/run/outrider/ctrl";
     /// Default root of the mailboxes on a node, one directory a pod.
