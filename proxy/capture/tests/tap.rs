@@ -170,6 +170,94 @@ fn the_filter_leaves_proxied_tcp_out() {
     });
 }
 
+/// A frame with a TCP segment from port 40000: its flags, where it goes, how many options and data.
+fn segment(family: usize, flags: u8, port: u16, data: u16, options: bool) -> Vec<u8> {
+    let header: u16 = if options { 32 } else { 20 };
+    let mut frame = vec![0; 12];
+    if family == 0 {
+        // With options of its own, so that the place of the TCP header must be computed.
+        frame.extend([0x08, 0x00, 0x46, 0]);
+        frame.extend((24 + header + data).to_be_bytes());
+        frame.extend([0, 0, 0, 0, 64, 6, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2, 1, 1, 1, 0]);
+    } else {
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+        frame.extend((header + data).to_be_bytes());
+        frame.extend([6, 64]);
+        frame.extend([0; 32]);
+    }
+    frame.extend(40_000_u16.to_be_bytes());
+    frame.extend(port.to_be_bytes());
+    frame.extend([0; 8]);
+    frame.extend([u8::try_from(header).unwrap() << 2, flags]);
+    frame.resize(frame.len() + usize::from(header - 14 + data), 0);
+    frame
+}
+
+#[test]
+fn openings_and_what_no_honest_end_sends_are_seen() {
+    let [fin, syn, rst, psh, ack, urg] = [1_u8, 2, 4, 8, 16, 32];
+    let cases = [
+        (syn, 7001, 0, true),
+        (syn | ack, 7001, 0, true),
+        (syn | fin, 7001, 0, true),
+        (syn | rst, 7001, 0, true),
+        (0, 7001, 5, true),
+        (fin, 7001, 0, true),
+        (fin | psh | urg, 7001, 0, true),
+        (rst, 7001, 1, true),
+        (rst | ack, 7001, 700, true),
+        (rst, 7001, 0, false),
+        (rst | ack, 7001, 0, false),
+        (ack, 7001, 0, false),
+        (ack | psh, 7001, 700, false),
+        (ack | fin, 7001, 0, false),
+        (ack | psh, 7000, 700, true),
+        (rst, 7000, 0, true),
+    ];
+    in_pod(move |_peer| async move {
+        let sender = Tap::open(&on("eth0")).unwrap();
+        for (family, options) in [(0, false), (0, true), (1, false), (1, true)] {
+            let filter = Filter::Openings(vec![9, 7000]);
+            let mut tap = Tap::open(&TapSettings { filter, ..on("eth0") }).unwrap();
+            let frames = cases
+                .iter()
+                .map(|(flags, port, data, _)| segment(family, *flags, *port, *data, options));
+            let frames: Vec<_> = frames.collect();
+            frames.iter().for_each(|frame| sender.send(frame).unwrap());
+            // Whatever is no TCP is seen: the end.
+            let near = UdpSocket::bind(at(POD[family], 0)).unwrap();
+            near.send_to(b"the end", at(PEER[family], 9)).unwrap();
+            let mut want: Vec<_> = frames
+                .iter()
+                .zip(&cases)
+                .filter(|(_, case)| case.3)
+                .map(|(frame, _)| frame.clone())
+                .collect();
+            let seen =
+                collect(&mut tap, want.len() + 1, |frame| matches!(frame.kind().1, 6 | 17)).await;
+            let last = seen.last().unwrap();
+            assert!(last.carries(b"the end"));
+            want.push(last.bytes.clone());
+            let seen: Vec<_> = seen.into_iter().map(|seen| seen.bytes).collect();
+            assert_eq!(seen, want, "family {family}, options {options}");
+        }
+    });
+}
+
+#[test]
+fn fragments_are_seen_by_the_filter_of_openings() {
+    in_pod(|_peer| async move {
+        let filter = Filter::Openings(Vec::new());
+        let mut tap = Tap::open(&TapSettings { filter, ..on("eth0") }).unwrap();
+        let sender = Tap::open(&on("eth0")).unwrap();
+        let mut fragment = segment(0, 16, 7001, 100, false);
+        fragment[20] = 0x20;
+        sender.send(&fragment).unwrap();
+        let seen = collect(&mut tap, 1, |_| true).await;
+        assert_eq!(seen[0].bytes, fragment);
+    });
+}
+
 #[test]
 fn a_filter_is_replaced_while_the_tap_runs() {
     in_pod(|peer| async move {

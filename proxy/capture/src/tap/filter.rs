@@ -17,6 +17,9 @@ pub enum Filter {
     NoTcpOf(Vec<u16>),
     /// Only those from or to these ports, fragments included: what the redirect rules leave out.
     NoTcpBut(Vec<u16>),
+    /// Those from or to these ports, fragments included, and of all others what opens a connection or
+    /// what no honest end sends: SYN whatever else is set, neither SYN nor ACK nor RST, RST with data.
+    Openings(Vec<u16>),
 }
 
 impl Filter {
@@ -32,6 +35,7 @@ impl Filter {
             Self::NoTcp => program.tcp(&[], None)?,
             Self::NoTcpOf(ports) => program.tcp(ports, Some(To::Drop))?,
             Self::NoTcpBut(ports) => program.tcp(ports, Some(To::Pass))?,
+            Self::Openings(ports) => program.openings(ports)?,
         }
         Ok(program.finish(snap))
     }
@@ -85,11 +89,8 @@ impl Program {
     /// Sends TCP on a port of the list to `hit` and other TCP to the opposite; without `hit` all TCP
     /// is dropped.
     fn tcp(&mut self, ports: &[u16], hit: Option<To>) -> Result<(), CaptureError> {
-        if ports.len() > MAX_FILTER_PORTS {
-            return Err(CaptureError::Setting("a tap's filter may name 64 ports at most"));
-        }
-        self.push(LOAD_WORD, PROTOCOL);
         let Some(hit) = hit else {
+            self.push(LOAD_WORD, PROTOCOL);
             self.jump(JUMP_EQUAL, IPV4, To::Next, To::Skip(2));
             self.push(LOAD_BYTE, NETWORK + 9);
             self.jump(JUMP_EQUAL, TCP, To::Drop, To::Pass);
@@ -98,6 +99,19 @@ impl Program {
             self.jump(JUMP_EQUAL, TCP, To::Drop, To::Pass);
             return Ok(());
         };
+        self.ports(ports, hit)?;
+        let miss = if hit == To::Drop { To::Pass } else { To::Drop };
+        self.jump(JUMP_EQUAL, ANY, miss, miss);
+        Ok(())
+    }
+
+    /// Sends a TCP segment on a port of the list to `hit`; others go on, with the length of their IP
+    /// header in the index.
+    fn ports(&mut self, ports: &[u16], hit: To) -> Result<(), CaptureError> {
+        if ports.len() > MAX_FILTER_PORTS {
+            return Err(CaptureError::Setting("a tap's filter may name 64 ports at most"));
+        }
+        self.push(LOAD_WORD, PROTOCOL);
         self.jump(JUMP_EQUAL, IPV4, To::Next, To::Skip(9));
         self.push(LOAD_BYTE, NETWORK + 9);
         self.jump(JUMP_EQUAL, TCP, To::Next, To::Pass);
@@ -118,8 +132,28 @@ impl Program {
                 self.jump(JUMP_EQUAL, u32::from(*port), hit, To::Next);
             }
         }
-        let miss = if hit == To::Drop { To::Pass } else { To::Drop };
-        self.jump(JUMP_EQUAL, ANY, miss, miss);
+        Ok(())
+    }
+
+    fn openings(&mut self, ports: &[u16]) -> Result<(), CaptureError> {
+        self.ports(ports, To::Pass)?;
+        self.push(LOAD_BYTE_INDEXED, NETWORK + 13);
+        self.jump(JUMP_ANY_BIT, SYN, To::Pass, To::Next);
+        self.jump(JUMP_ANY_BIT, RST | ACK, To::Next, To::Pass);
+        self.jump(JUMP_ANY_BIT, RST, To::Next, To::Drop);
+        // A reset has data if the packet is longer than both of its headers.
+        self.push(LOAD_BYTE_INDEXED, NETWORK + 12);
+        self.push(AND, 0xf0);
+        self.push(SHIFT_RIGHT, 2);
+        self.push(ADD_INDEX, 0);
+        self.push(COPY_TO_INDEX, 0);
+        self.push(LOAD_WORD, PROTOCOL);
+        self.jump(JUMP_EQUAL, IPV4, To::Next, To::Skip(2));
+        self.push(LOAD_HALF, NETWORK + 2);
+        self.jump(JUMP_ABOVE_INDEX, 0, To::Pass, To::Drop);
+        self.push(LOAD_HALF, NETWORK + 4);
+        self.push(ADD, V6_HEADER);
+        self.jump(JUMP_ABOVE_INDEX, 0, To::Pass, To::Drop);
         Ok(())
     }
 
@@ -147,12 +181,17 @@ const LOAD_WORD: u16 = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
 const LOAD_HALF: u16 = code(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS);
 const LOAD_BYTE: u16 = code(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS);
 const LOAD_HALF_INDEXED: u16 = code(libc::BPF_LD | libc::BPF_H | libc::BPF_IND);
+const LOAD_BYTE_INDEXED: u16 = code(libc::BPF_LD | libc::BPF_B | libc::BPF_IND);
 const SET_INDEX: u16 = code(libc::BPF_LDX | libc::BPF_W | libc::BPF_IMM);
 const COPY_TO_INDEX: u16 = code(libc::BPF_MISC | libc::BPF_TAX);
 const AND: u16 = code(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K);
 const SHIFT_LEFT: u16 = code(libc::BPF_ALU | libc::BPF_LSH | libc::BPF_K);
+const SHIFT_RIGHT: u16 = code(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K);
+const ADD: u16 = code(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_K);
+const ADD_INDEX: u16 = code(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_X);
 const JUMP_EQUAL: u16 = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
 const JUMP_ANY_BIT: u16 = code(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K);
+const JUMP_ABOVE_INDEX: u16 = code(libc::BPF_JMP | libc::BPF_JGT | libc::BPF_X);
 const RETURN: u16 = code(libc::BPF_RET | libc::BPF_K);
 
 #[expect(clippy::cast_possible_truncation, reason = "instruction codes have 8 bits")]
@@ -171,6 +210,10 @@ const IPV6: u32 = libc::ETH_P_IPV6.cast_unsigned();
 const TCP: u32 = libc::IPPROTO_TCP.cast_unsigned();
 const OUTGOING: u32 = libc::PACKET_OUTGOING as u32;
 const V6_HEADER: u32 = 40;
+/// Flags of a segment.
+const SYN: u32 = 0x02;
+const RST: u32 = 0x04;
+const ACK: u32 = 0x10;
 /// "More fragments", or an offset.
 const FRAGMENT: u32 = 0x3fff;
 /// Both ways of the jump are the same.
@@ -184,9 +227,11 @@ mod tests {
     fn compiles_the_most_ports_and_refuses_one_more() {
         let ports: Vec<u16> = (1..=64).collect();
         assert_eq!(ports.len(), MAX_FILTER_PORTS);
-        let program = Filter::NoTcpOf(ports.clone()).compile(1).unwrap();
-        assert!(program.len() < 255, "every jump reaches the end: {}", program.len());
-        let more = [ports, vec![65]].concat();
-        assert_eq!(Filter::NoTcpBut(more).compile(1).unwrap_err().reason(), "setting");
+        for filter in [Filter::NoTcpOf, Filter::NoTcpBut, Filter::Openings] {
+            let program = filter(ports.clone()).compile(1).unwrap();
+            assert!(program.len() < 255, "every jump reaches the end: {}", program.len());
+            let more = [ports.clone(), vec![65]].concat();
+            assert_eq!(filter(more).compile(1).unwrap_err().reason(), "setting");
+        }
     }
 }
