@@ -68,6 +68,14 @@ pub enum CaptureError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The kernel's flow table could not be reached or changed.
+    #[error("flow table, {step}: {source}")]
+    Conntrack {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
 }
 
 impl CaptureError {
@@ -88,6 +96,7 @@ impl CaptureError {
             Self::Send(_) => "send",
             Self::Unsendable(_) => "unsendable",
             Self::Queue { .. } => "queue",
+            Self::Conntrack { .. } => "conntrack",
         }
     }
 

@@ -5,9 +5,11 @@
 //! that was dialled straight at the listener has no original destination and must not be relayed.
 //!
 //! For what is not TCP, or did not cross the proxy: a [`Tap`] shows a copy of every frame, a [`Queue`]
-//! hands out packets that wait for a verdict, an [`Injector`] sends packets of our own making. None of
-//! them reads what is inside. The only `unsafe` of the project is in the module `sys`.
+//! hands out packets that wait for a verdict, [`Conntrack`] takes verdicts back that the kernel keeps, an
+//! [`Injector`] sends packets of our own making. None of them reads what is inside. The only `unsafe` of
+//! the project is in the module `sys`.
 
+mod conntrack;
 mod error;
 mod listener;
 mod origin;
@@ -16,6 +18,7 @@ mod raw;
 mod sys;
 mod tap;
 
+pub use conntrack::Conntrack;
 pub use error::CaptureError;
 pub use listener::{Accepted, Listener};
 pub use queue::{
