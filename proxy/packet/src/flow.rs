@@ -1,6 +1,10 @@
 //! One flow as the table keeps it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    hash::{Hash, Hasher},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use outrider_model::{FlowId, IpProto, Side};
 
@@ -12,19 +16,42 @@ use crate::{
     tcp::States,
 };
 
-/// What packets of both directions of a flow have in common.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+/// What packets of both directions of a flow have in common, in as few words as it takes: it is hashed
+/// for every packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Key {
-    proto: IpProto,
-    low: SocketAddr,
-    high: SocketAddr,
-    tag: u16,
+    low: u128,
+    high: u128,
+    /// Both ports, the tag, the protocol and the family.
+    rest: u64,
 }
 
 impl Key {
     /// `tag` tells apart what the addresses do not.
     pub(crate) fn of(proto: IpProto, src: SocketAddr, dst: SocketAddr, tag: u16) -> Self {
-        Self { proto, low: src.min(dst), high: src.max(dst), tag }
+        let (src_ip, dst_ip) = (number(src.ip()), number(dst.ip()));
+        let (low, high) = ((src_ip, src.port()), (dst_ip, dst.port()));
+        let (low, high) = if low <= high { (low, high) } else { (high, low) };
+        let [low_a, low_b] = low.1.to_be_bytes();
+        let [high_a, high_b] = high.1.to_be_bytes();
+        let [tag_a, tag_b] = tag.to_be_bytes();
+        let rest = [low_a, low_b, high_a, high_b, tag_a, tag_b, proto.0, src.is_ipv6().into()];
+        Self { low: low.0, high: high.0, rest: u64::from_be_bytes(rest) }
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.rest);
+        state.write_u128(self.low);
+        state.write_u128(self.high);
+    }
+}
+
+fn number(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(v4) => v4.to_bits().into(),
+        IpAddr::V6(v6) => v6.to_bits(),
     }
 }
 

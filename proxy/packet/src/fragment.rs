@@ -143,6 +143,13 @@ impl Fragments {
         };
         self.parts.insert(key, parts);
         self.order.push_back((self.serial, key));
+        // One packet that stays incomplete keeps what is behind it waiting, whole ones too.
+        if self.order.len() > self.max_packets.saturating_mul(4) {
+            let parts = &self.parts;
+            self.order.retain(|(serial, key)| {
+                parts.get(key).is_some_and(|parts| parts.serial == *serial)
+            });
+        }
     }
 
     /// Forgets the oldest packet; whether there was one.
@@ -226,11 +233,8 @@ impl Parts {
             .saturating_add(PIECE_COST);
         self.pieces.insert(piece.offset, payload.to_vec());
         if self.end == Some(self.bytes) {
-            let whole = std::mem::take(&mut self.pieces)
-                .into_values()
-                .flatten()
-                .collect();
-            return Joined::Whole(whole);
+            let pieces: Vec<_> = std::mem::take(&mut self.pieces).into_values().collect();
+            return Joined::Whole(pieces.concat());
         }
         Joined::Held
     }
@@ -330,6 +334,20 @@ mod tests {
         let late = NOW + FRAGMENT_TIME;
         assert_eq!(join(&mut fragments, 1, (8, b"end", false), late), Joined::Held);
         assert_eq!((fragments.evicted, fragments.held()), (1, (1, 3 + PIECE_COST)));
+    }
+
+    #[test]
+    fn packets_that_were_whole_do_not_pile_up_behind_one_that_is_not() {
+        let mut fragments = Fragments::new(4, 1 << 20);
+        join(&mut fragments, 0, (0, b"01234567", true), NOW);
+        for id in 1..1_000 {
+            join(&mut fragments, id, (0, b"01234567", true), NOW);
+            let whole = join(&mut fragments, id, (8, b"end", false), NOW);
+            assert!(matches!(whole, Joined::Whole(_)));
+            assert!(fragments.order.len() <= 16);
+        }
+        let late = join(&mut fragments, 0, (8, b"end", false), NOW);
+        assert!(matches!(late, Joined::Whole(_)), "and it is still awaited");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
+    hash::{BuildHasherDefault, Hasher},
     time::Duration,
 };
 
@@ -19,7 +20,7 @@ const SPARE_TIMERS: usize = 1_024;
 /// All flows that are open.
 #[derive(Debug)]
 pub(crate) struct Table {
-    flows: HashMap<FlowId, Flow>,
+    flows: HashMap<FlowId, Flow, BuildHasherDefault<Serial>>,
     index: HashMap<Key, FlowId>,
     /// Each flow is in here at least once, not later than its time to go. Entries that are no longer
     /// its earliest are passed over.
@@ -30,7 +31,7 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(max: usize) -> Self {
         Self {
-            flows: HashMap::new(),
+            flows: HashMap::default(),
             index: HashMap::new(),
             timers: BinaryHeap::new(),
             max: max.max(1),
@@ -146,6 +147,28 @@ impl Table {
         let mut flows: Vec<_> = self.flows.drain().map(|(_, flow)| flow).collect();
         flows.sort_unstable_by_key(|flow| flow.record.flow);
         flows
+    }
+}
+
+/// Hashes numbers that are given out in turn, by nobody but us. Keys, which peers choose, have the
+/// standard hasher with its secret.
+#[derive(Debug, Default)]
+pub(crate) struct Serial(u64);
+
+impl Hasher for Serial {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64((*byte).into());
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2^64 by the golden ratio: neighbours differ in the high bits too, which the map looks at first.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
