@@ -54,6 +54,25 @@ pub enum CaptureError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The pair of interfaces could not be joined, or does not work any more.
+    #[error("interface pair, {step}: {source}")]
+    Pair {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The network namespace may not be entered, or is none.
+    #[error("network namespace, {step}: {source}")]
+    Namespace {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A path at which no network namespace is looked for.
+    #[error("no path of a network namespace")]
+    NamespacePath,
     /// A packet could not be sent.
     #[error("send a packet: {0}")]
     Send(#[source] io::Error),
@@ -93,6 +112,8 @@ impl CaptureError {
             Self::Missing { .. } => "capability",
             Self::Setting(_) => "setting",
             Self::Tap { .. } => "tap",
+            Self::Pair { .. } => "pair",
+            Self::Namespace { .. } | Self::NamespacePath => "namespace",
             Self::Send(_) => "send",
             Self::Unsendable(_) => "unsendable",
             Self::Queue { .. } => "queue",
@@ -118,7 +139,8 @@ impl CaptureError {
         Self::or_missing("NET_ADMIN", what, source, other)
     }
 
-    fn or_missing(
+    /// Tells a missing capability from any `other` failure.
+    pub(crate) fn or_missing(
         capability: &'static str,
         what: &'static str,
         source: io::Error,

@@ -12,7 +12,9 @@
 mod conntrack;
 mod error;
 mod listener;
+mod netlink;
 mod origin;
+mod pair;
 mod queue;
 mod raw;
 mod sys;
@@ -21,6 +23,7 @@ mod tap;
 pub use conntrack::Conntrack;
 pub use error::CaptureError;
 pub use listener::{Accepted, Listener};
+pub use pair::{Pair, PairCounters, PairPath, PairVerdict};
 pub use queue::{
     Held, KernelCounters, MAX_QUEUE_BYTES, MAX_QUEUE_LENGTH, Queue, QueueCounters, QueueSettings,
     QueueVerdict, Queued,

@@ -15,11 +15,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 use tokio::{sync::mpsc, time::Instant};
 use tracing::warn;
 
-use crate::CaptureError;
+use crate::{CaptureError, netlink};
 use counters::{Counts, add};
 pub use counters::{KernelCounters, QueueCounters};
 use message::Message;
@@ -89,12 +89,7 @@ impl Queue {
     pub fn open(settings: &QueueSettings) -> Result<(Self, mpsc::Receiver<Held>), CaptureError> {
         check(settings)?;
         let failed = |step| move |source| CaptureError::Queue { step, source };
-        let socket = Socket::new(
-            Domain::from(libc::AF_NETLINK),
-            Type::RAW,
-            Some(Protocol::from(libc::NETLINK_NETFILTER)),
-        )
-        .map_err(failed("open"))?;
+        let socket = netlink::open(libc::NETLINK_NETFILTER).map_err(failed("open"))?;
         socket
             .set_read_timeout(Some(TICK))
             .map_err(failed("set up"))?;
@@ -361,6 +356,8 @@ const KERNEL_TABLE: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
 
 #[cfg(test)]
 mod tests {
+    use socket2::{Domain, Type};
+
     use super::*;
 
     #[test]

@@ -68,12 +68,41 @@ pub(crate) fn take_statistics(socket: &Socket) -> io::Result<[u32; 3]> {
     Ok(value)
 }
 
+/// Hands frames out, and takes them, with what the hardware was to do about them in front. Must be
+/// said before a ring is made.
+pub(crate) fn with_offloads(socket: &Socket) -> io::Result<()> {
+    set(socket, libc::PACKET_VNET_HDR, &ON)
+}
+
+/// Leaves out frames that this machine sends.
+pub(crate) fn only_incoming(socket: &Socket) -> io::Result<()> {
+    set(socket, libc::PACKET_IGNORE_OUTGOING, &ON)
+}
+
+/// Puts a frame that does not fit its slot into the socket's queue as well, whole.
+pub(crate) fn queue_large(socket: &Socket) -> io::Result<()> {
+    set(socket, libc::PACKET_COPY_THRESH, &ON)
+}
+
+/// Lets in frames for the addresses of other machines, until the socket is closed.
+pub(crate) fn promiscuous(socket: &Socket, interface: u32) -> io::Result<()> {
+    let wish = libc::packet_mreq {
+        mr_ifindex: i32::try_from(interface).map_err(io::Error::other)?,
+        mr_type: PROMISCUOUS,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set(socket, libc::PACKET_ADD_MEMBERSHIP, &wish)
+}
+
 /// A ring of blocks that the kernel fills and we empty. A block belongs to one of the two at any time.
 #[derive(Debug)]
 pub(crate) struct Ring {
     base: NonNull<u8>,
     block: usize,
     blocks: usize,
+    /// Where a block says whose it is.
+    status_at: usize,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread, and `Ring` alone has its address.
@@ -103,6 +132,27 @@ impl Ring {
             tp_feature_req_word: 0,
         };
         set(socket, libc::PACKET_RX_RING, &request)?;
+        Self::at(socket, (block, blocks), 8)
+    }
+
+    /// Makes the ring of slots of a packet socket and maps it: each slot is a block with one frame,
+    /// which is handed over at once. The number of slots is a multiple of 32; `reserve` bytes stay
+    /// free before each frame.
+    pub(crate) fn slots(socket: &Socket, slots: u32, reserve: u32) -> io::Result<Self> {
+        let version = libc::tpacket_versions::TPACKET_V2 as libc::c_int;
+        set(socket, libc::PACKET_VERSION, &version)?;
+        set(socket, libc::PACKET_RESERVE, &reserve)?;
+        let request = libc::tpacket_req {
+            tp_block_size: FRAME_UNIT * SLOTS_OF_ALLOCATION,
+            tp_block_nr: slots / SLOTS_OF_ALLOCATION,
+            tp_frame_size: FRAME_UNIT,
+            tp_frame_nr: slots / SLOTS_OF_ALLOCATION * SLOTS_OF_ALLOCATION,
+        };
+        set(socket, libc::PACKET_RX_RING, &request)?;
+        Self::at(socket, (FRAME_UNIT, request.tp_frame_nr), 0)
+    }
+
+    fn at(socket: &Socket, (block, blocks): (u32, u32), status_at: usize) -> io::Result<Self> {
         let (block, blocks) = (block as usize, blocks as usize);
         let length = block * blocks;
         let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -113,7 +163,7 @@ impl Ring {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, block, blocks })
+        Ok(Self { base, block, blocks, status_at })
     }
 
     /// Number of blocks.
@@ -148,9 +198,9 @@ impl Ring {
 
     fn status(&mut self, index: usize) -> &AtomicU32 {
         let start = self.start(index);
-        // SAFETY: a block is a page at least, so the status word lies inside the mapping.
-        let status = unsafe { start.byte_add(STATUS_OFFSET) };
-        // SAFETY: the word is aligned (blocks begin on pages), lives as long as `self`, and no slice
+        // SAFETY: a block has 2048 bytes at least, so the status word lies inside the mapping.
+        let status = unsafe { start.byte_add(self.status_at) };
+        // SAFETY: the word is aligned (blocks begin on multiples of 2048), lives as long as `self`, and no slice
         // of the block exists while `self` is borrowed here; the kernel's accesses are atomic too.
         unsafe { AtomicU32::from_ptr(status.as_ptr().cast()) }
     }
@@ -169,7 +219,9 @@ impl Drop for Ring {
 trait Plain {}
 impl Plain for u32 {}
 impl Plain for libc::c_int {}
+impl Plain for libc::tpacket_req {}
 impl Plain for libc::tpacket_req3 {}
+impl Plain for libc::packet_mreq {}
 
 fn set<T: Plain>(socket: &Socket, name: libc::c_int, value: &T) -> io::Result<()> {
     let (fd, length) = (socket.as_raw_fd(), length_of::<T>());
@@ -187,6 +239,8 @@ const fn length_of<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "1")]
+const PROMISCUOUS: u16 = libc::PACKET_MR_PROMISC as u16;
 #[expect(clippy::cast_possible_truncation, reason = "17 and 3")]
 const AF_PACKET: u16 = libc::AF_PACKET as u16;
 #[expect(clippy::cast_possible_truncation, reason = "17 and 3")]
@@ -195,5 +249,6 @@ const ALL_PROTOCOLS: u16 = libc::ETH_P_ALL as u16;
 const DEFRAGMENT: u32 = libc::PACKET_FANOUT_FLAG_DEFRAG;
 /// Frames take what they need; the kernel only wants the size to divide a block.
 const FRAME_UNIT: u32 = 2048;
-/// Where a block says whose it is.
-const STATUS_OFFSET: usize = 8;
+/// Slots that the kernel allocates together: 64 KiB.
+const SLOTS_OF_ALLOCATION: u32 = 32;
+const ON: libc::c_int = 1;

@@ -60,7 +60,7 @@ pub enum Link {
 }
 
 impl Link {
-    fn from_hardware(number: u16) -> Self {
+    pub(crate) fn from_hardware(number: u16) -> Self {
         match number {
             libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Self::Ethernet,
             libc::ARPHRD_NONE

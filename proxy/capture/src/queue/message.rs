@@ -3,6 +3,9 @@
 use std::io;
 
 use super::QueueVerdict;
+use crate::netlink::{
+    self, ACKNOWLEDGE, ATTRIBUTE, ERROR, HEADER, REQUEST, aligned, native, network,
+};
 
 /// A packet that waits in the kernel for a verdict.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -147,18 +150,12 @@ pub(super) fn answer(message: &Message) -> Option<io::Result<()>> {
 }
 
 fn request(queue: u16, kind: i32, flags: u16, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(HEADER + GENERIC + body.len()).unwrap_or(u32::MAX);
     let kind = QUEUE << 8 | u16::try_from(kind).unwrap_or_default();
     let sequence = if flags == ACKNOWLEDGE { BIND_REQUEST } else { 0 };
-    let mut message = length.to_ne_bytes().to_vec();
-    message.extend(kind.to_ne_bytes());
-    message.extend((REQUEST | flags).to_ne_bytes());
-    message.extend(sequence.to_ne_bytes());
-    message.extend([0; 4]);
-    message.extend([0, 0]);
-    message.extend(queue.to_be_bytes());
-    message.extend(body);
-    message
+    let mut whole = vec![0, 0];
+    whole.extend(queue.to_be_bytes());
+    whole.extend(body);
+    netlink::message(kind, REQUEST | flags, sequence, &whole)
 }
 
 fn flagged(body: &mut Vec<u8>, mask: i32, flags: i32) {
@@ -167,41 +164,20 @@ fn flagged(body: &mut Vec<u8>, mask: i32, flags: i32) {
 }
 
 fn attribute(body: &mut Vec<u8>, kind: i32, value: &[u8]) {
-    let length = u16::try_from(ATTRIBUTE + value.len()).unwrap_or(u16::MAX);
-    body.extend(length.to_ne_bytes());
-    body.extend(u16::try_from(kind).unwrap_or_default().to_ne_bytes());
-    body.extend(value);
-    body.resize(aligned(body.len()), 0);
+    netlink::attribute(body, u16::try_from(kind).unwrap_or_default(), value);
 }
 
 fn fail_open(open: bool) -> i32 {
     if open { libc::NFQA_CFG_F_FAIL_OPEN } else { 0 }
 }
 
-fn native(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn network(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn aligned(length: usize) -> usize {
-    length.next_multiple_of(4)
-}
-
-/// Lengths of the headers of a message, of this family's messages, and of an attribute.
-const HEADER: usize = 16;
+/// Length of the header of this family's messages.
 const GENERIC: usize = 4;
-const ATTRIBUTE: usize = 4;
 /// Bits of an attribute's kind; the others are flags.
 const KIND: u16 = 0x3fff;
-/// Kinds of messages, and their flags.
-const ERROR: u16 = 2;
+/// Kinds of messages.
 const QUEUE: u16 = 3;
 const PACKET: u16 = 0;
-const REQUEST: u16 = 1;
-const ACKNOWLEDGE: u16 = 4;
 /// The only request that is answered.
 const BIND_REQUEST: u32 = 1;
 const BIND: u8 = 1;

@@ -41,8 +41,13 @@ impl Filter {
     }
 
     /// Copies nothing at all.
-    pub(super) fn nothing() -> [SockFilter; 1] {
+    pub(crate) fn nothing() -> [SockFilter; 1] {
         [SockFilter::new(RETURN, 0, 0, 0)]
+    }
+
+    /// Copies everything, from the first byte to the last.
+    pub(crate) fn whole() -> [SockFilter; 1] {
+        [SockFilter::new(RETURN, 0, 0, u32::MAX)]
     }
 }
 

@@ -38,14 +38,21 @@ impl Peer {
 /// Runs `test` in a fresh pod, inside a runtime. Without the privilege the test is skipped, which
 /// `OUTRIDER_REQUIRE_NETNS=1` turns into a failure.
 pub(crate) fn in_pod<F: Future<Output = ()>>(test: impl FnOnce(Peer) -> F + Send + 'static) {
+    in_namespaces(|| make().map(|peer| [peer]), |[peer]| test(peer));
+}
+
+fn in_namespaces<const N: usize, F: Future<Output = ()>>(
+    make: impl FnOnce() -> nix::Result<[Peer; N]> + Send + 'static,
+    test: impl FnOnce([Peer; N]) -> F + Send + 'static,
+) {
     let ran = thread::spawn(move || {
-        let peer = make().map_err(|error| error.to_string())?;
+        let there = make().map_err(|error| error.to_string())?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        let _alive = peer.0.try_clone().unwrap();
-        runtime.block_on(test(peer));
+        let _alive = there.each_ref().map(|peer| peer.0.try_clone().unwrap());
+        runtime.block_on(test(there));
         Ok::<(), String>(())
     });
     if let Err(why) = ran.join().unwrap() {
@@ -53,6 +60,43 @@ pub(crate) fn in_pod<F: Future<Output = ()>>(test: impl FnOnce(Peer) -> F + Send
         assert_ne!(required.as_deref(), Ok("1"), "no network namespace: {why}");
         eprintln!("SKIPPED: no network namespace: {why}");
     }
+}
+
+/// Runs `test` in a namespace between two peers: the first is behind the interface `out`, the second,
+/// with the addresses of a pod, behind `in`. Neither has a way to the other.
+pub(crate) fn in_middle<F: Future<Output = ()>>(
+    test: impl FnOnce([Peer; 2]) -> F + Send + 'static,
+) {
+    in_namespaces(make_middle, test);
+}
+
+fn make_middle() -> nix::Result<[Peer; 2]> {
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    let middle = File::open("/proc/thread-self/ns/net").unwrap();
+    quiet();
+    let side = |here: &str, there, addresses| {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let peer = File::open("/proc/thread-self/ns/net").unwrap();
+        quiet();
+        run("ip", &["link", "set", "lo", "up"], "");
+        let tid = std::fs::read_link("/proc/thread-self").unwrap();
+        let tid = tid.file_name().unwrap().to_str().unwrap().to_owned();
+        thread::scope(|scope| {
+            let inside = || {
+                setns(&middle, CloneFlags::CLONE_NEWNET).unwrap();
+                let veth = ["link", "add", here, "type", "veth", "peer", "name", there];
+                run("ip", &[&veth[..], &["netns", &tid]].concat(), "");
+                run("ip", &["link", "set", here, "up"], "");
+            };
+            scope.spawn(inside).join().unwrap();
+        });
+        configure(there, addresses);
+        run("ip", &["neigh", "flush", "nud", "permanent", "dev", there], "");
+        Ok(Peer(peer))
+    };
+    let peers = [side("out", "eth1", PEER)?, side("in", "eth0", POD)?];
+    setns(&middle, CloneFlags::CLONE_NEWNET)?;
+    Ok(peers)
 }
 
 fn make() -> nix::Result<Peer> {
