@@ -12,6 +12,7 @@
 mod conntrack;
 mod error;
 mod listener;
+mod namespace;
 mod netlink;
 mod origin;
 mod pair;
@@ -23,6 +24,7 @@ mod tap;
 pub use conntrack::Conntrack;
 pub use error::CaptureError;
 pub use listener::{Accepted, Listener};
+pub use namespace::Namespace;
 pub use pair::{Pair, PairCounters, PairPath, PairVerdict};
 pub use queue::{
     Held, KernelCounters, MAX_QUEUE_BYTES, MAX_QUEUE_LENGTH, Queue, QueueCounters, QueueSettings,

@@ -5,6 +5,7 @@ mod message;
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io::{self, ErrorKind, Read},
     sync::{
         Arc,
@@ -71,6 +72,8 @@ pub const MAX_QUEUE_LENGTH: u32 = 16_384;
 pub struct Queue {
     shared: Arc<Shared>,
     reader: Option<JoinHandle<()>>,
+    /// The kernel's figures about the queues of this namespace.
+    table: Option<File>,
 }
 
 /// A packet that waits for a verdict. One that is let go without gets what the mode says.
@@ -119,7 +122,8 @@ impl Queue {
             .name(name)
             .spawn(work)
             .map_err(failed("start"))?;
-        Ok((Self { shared, reader: Some(reader) }, take))
+        let table = File::open(KERNEL_TABLE).ok();
+        Ok((Self { shared, reader: Some(reader), table }, take))
     }
 
     /// Says what becomes of packets that nobody decided about, from now on.
@@ -137,8 +141,10 @@ impl Queue {
     /// What was received, decided and lost so far.
     #[must_use]
     pub fn counters(&self) -> QueueCounters {
-        let table = std::fs::read_to_string(KERNEL_TABLE).unwrap_or_default();
-        let kernel = counters::of_kernel(&table, self.shared.number);
+        let kernel = self.table.as_ref().and_then(|table| {
+            let table = counters::read(table).ok()?;
+            counters::of_kernel(&table, self.shared.number)
+        });
         self.shared.counts.snapshot(kernel)
     }
 }

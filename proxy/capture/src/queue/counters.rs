@@ -1,6 +1,11 @@
 //! What a queue counts, and what the kernel counts of it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// Packets since the queue was opened. Every one that was `received` ends in one of `decided`,
 /// `undecided`, `overflow` and `stalled`, or still waits.
@@ -74,6 +79,19 @@ pub(super) fn add(counter: &AtomicU64, count: u64) {
     counter.fetch_add(count, Ordering::Relaxed);
 }
 
+/// Reads the kernel's table again, whichever namespace this thread is in.
+pub(super) fn read(table: &File) -> io::Result<String> {
+    let mut text = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        let length = table.read_at(&mut part, text.len() as u64)?;
+        if length == 0 || text.len() > MAX_TABLE {
+            return Ok(String::from_utf8_lossy(&text).into_owned());
+        }
+        text.extend(part.get(..length).unwrap_or_default());
+    }
+}
+
 /// Finds a queue in the kernel's table: number, owner, waiting, copy mode, copy range, dropped
 /// because it was full, dropped because the socket was.
 pub(super) fn of_kernel(table: &str, queue: u16) -> Option<KernelCounters> {
@@ -87,6 +105,9 @@ pub(super) fn of_kernel(table: &str, queue: u16) -> Option<KernelCounters> {
     let [_, _, waiting, _, _, full, lost, ..] = line[..] else { return None };
     Some(KernelCounters { waiting, full, lost })
 }
+
+/// Length of the table at most: a line for each of 65 536 queues.
+const MAX_TABLE: usize = 8 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
