@@ -20,6 +20,7 @@ mod icmp;
 mod ip;
 mod limits;
 mod link;
+mod meter;
 mod record;
 mod servers;
 mod stream;
@@ -34,4 +35,7 @@ pub use engine::{Engine, Frame};
 pub use event::{Ends, Event};
 pub use limits::Limits;
 pub use link::LinkType;
+pub use meter::{
+    MAX_METERS, MAX_TARGETS, MeterKind, MeterLimit, MeterLog, MeterState, Meters, Reading,
+};
 pub use record::{FlowEnd, FlowRecord, SidePlace, SideRecord, TcpPlace};
