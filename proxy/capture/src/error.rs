@@ -95,6 +95,14 @@ pub enum CaptureError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The kernel does not show the namespace's sockets.
+    #[error("sockets of the pod, {step}: {source}")]
+    Sockets {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
 }
 
 impl CaptureError {
@@ -118,6 +126,7 @@ impl CaptureError {
             Self::Unsendable(_) => "unsendable",
             Self::Queue { .. } => "queue",
             Self::Conntrack { .. } => "conntrack",
+            Self::Sockets { .. } => "sockets",
         }
     }
 

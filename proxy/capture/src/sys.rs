@@ -56,6 +56,11 @@ pub(crate) fn join_fanout(socket: &Socket, group: u16) -> io::Result<()> {
     set(socket, libc::PACKET_FANOUT, &value)
 }
 
+/// Receives what the kernel tells that group of a netlink family.
+pub(crate) fn join_netlink(socket: &Socket, group: u32) -> io::Result<()> {
+    set_at(socket, libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, &group)
+}
+
 /// Frames that passed the filter, frames of those that found no room, and times the ring was full,
 /// since the last call.
 pub(crate) fn take_statistics(socket: &Socket) -> io::Result<[u32; 3]> {
@@ -224,10 +229,19 @@ impl Plain for libc::tpacket_req3 {}
 impl Plain for libc::packet_mreq {}
 
 fn set<T: Plain>(socket: &Socket, name: libc::c_int, value: &T) -> io::Result<()> {
+    set_at(socket, libc::SOL_PACKET, name, value)
+}
+
+fn set_at<T: Plain>(
+    socket: &Socket,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
     let (fd, length) = (socket.as_raw_fd(), length_of::<T>());
     let value = ptr::from_ref(value).cast();
     // SAFETY: `value` points to `length` live, initialised bytes, which the call only reads.
-    check(unsafe { libc::setsockopt(fd, libc::SOL_PACKET, name, value, length) })
+    check(unsafe { libc::setsockopt(fd, level, name, value, length) })
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
