@@ -28,6 +28,7 @@ use crate::{
     ctrl::{self, CtrlMetrics},
     dns::{Dns, DnsMetrics, Names},
     identity::Identity,
+    packets::{PacketMetrics, Packets, Tier},
     readiness::Readiness,
     rights::Rights,
     settings::{CaptureChoice, Settings},
@@ -69,19 +70,41 @@ pub fn run(settings: Settings, log: Option<LogHandle>) -> anyhow::Result<()> {
     let stop_dns = stop.clone();
     let dns = dns.map(|dns| side_thread("dns", move || dns.serve(stop_dns)));
     let dns = dns.transpose()?;
+    let stop_packets = CancellationToken::new();
+    let packets = packets(&context, &relay, stop_packets.clone())?;
     drop(not_listening);
     info!(took = ?context.started.elapsed(), "ready for traffic");
 
     let intake = Intake::new(Arc::clone(&context), relay, &context.settings.own_ports(), marks);
     runtime.block_on(serve(listeners, context, intake, told));
+    // First, so that its sessions are in the last reports.
+    stop_packets.cancel();
+    packets
+        .map_or(Ok(()), thread::JoinHandle::join)
+        .unwrap_or_else(ended_badly);
     stop.cancel();
     for thread in [ctrl, admin].into_iter().chain(dns) {
-        if thread.join().is_err() {
-            warn!("a side thread ended badly");
-        }
+        thread.join().unwrap_or_else(ended_badly);
     }
     info!("stopped");
     Ok(())
+}
+
+fn ended_badly(_panic: Box<dyn std::any::Any + Send>) {
+    warn!("a side thread ended badly");
+}
+
+/// Starts the thread that looks at packets, where there is anything for it to do.
+fn packets(
+    context: &SharedContext,
+    relay: &Relay,
+    stop: CancellationToken,
+) -> anyhow::Result<Option<thread::JoinHandle<()>>> {
+    let tier = context.packets.tier();
+    let starts = tier.tap || tier.queue;
+    let (context, relay) = (Arc::clone(context), relay.clone());
+    let run = move || Packets::new(context, &relay).run(stop);
+    starts.then(|| side_thread("packets", run)).transpose()
 }
 
 fn flow_runtime(settings: &Settings) -> anyhow::Result<Runtime> {
@@ -101,12 +124,15 @@ fn assemble(
     let started = Instant::now();
     let rights = Rights::take();
     let identity = Identity::read().context("interfaces")?;
-    introduce(&settings, &rights, &identity);
+    let tier = Tier::choose(&settings, &rights)?;
+    introduce(&settings, &rights, &identity, tier);
     let registry = Registry::default();
     let telemetry = Telemetry::new(&registry)?;
     let ctrl::Beginning { state, view } = ctrl::begin(&settings, &identity)?;
     let policy = Arc::new(ArcSwap::from_pointee(view));
     let dns = DnsMetrics::register(&registry)?;
+    let packets = PacketMetrics::register(&registry)?;
+    packets.set_tier(tier);
     let configured = state.network().names.clone();
     let names = Arc::new(Names::new(Arc::clone(&policy), configured, dns.clone()));
     let dpi = Arc::new(detectors(&settings));
@@ -120,6 +146,7 @@ fn assemble(
         telemetry,
         ctrl: CtrlMetrics::register(&registry)?,
         dns,
+        packets,
         registry,
         readiness: Readiness::default(),
         log,
@@ -130,7 +157,7 @@ fn assemble(
 }
 
 /// Says at start what the proxy is, what it may do, and what it goes by.
-fn introduce(settings: &Settings, rights: &Rights, identity: &Identity) {
+fn introduce(settings: &Settings, rights: &Rights, identity: &Identity, tier: Tier) {
     let version = env!("CARGO_PKG_VERSION");
     info!(version, ?settings, "outrider-proxy starts");
     info!(
@@ -141,6 +168,7 @@ fn introduce(settings: &Settings, rights: &Rights, identity: &Identity) {
         open_files = rights.open_files,
         "rights"
     );
+    info!(tier = tier.label(), "what is seen and can be stopped");
     let macs: Vec<_> = identity.macs().iter().map(ToString::to_string).collect();
     let addresses: Vec<_> = identity.addresses().collect();
     info!(?macs, ?addresses, "pod");
@@ -178,20 +206,21 @@ fn relay_settings(settings: &Settings) -> RelaySettings {
     }
 }
 
-/// The two listeners; the outbound one is always fed by redirection.
+/// The two listeners, the outbound one always fed by redirection; none if nothing is redirected.
 fn bind_listeners(
     settings: &Settings,
     rights: &Rights,
-) -> anyhow::Result<[(Listener, Direction); 2]> {
+) -> anyhow::Result<Vec<(Listener, Direction)>> {
     let mode = match settings.capture {
         CaptureChoice::Auto if rights.raw_sockets() => CaptureMode::Tproxy,
         CaptureChoice::Auto | CaptureChoice::Redirect => CaptureMode::Redirect,
         CaptureChoice::Tproxy => CaptureMode::Tproxy,
+        CaptureChoice::None => return Ok(Vec::new()),
     };
     let outbound = Listener::bind(settings.outbound_port, CaptureMode::Redirect)?;
     let inbound = Listener::bind(settings.inbound_port, mode).context("inbound listener")?;
     info!(capture = mode.label(), "inbound listener");
-    Ok([(outbound, Direction::Outbound), (inbound, Direction::Inbound)])
+    Ok(vec![(outbound, Direction::Outbound), (inbound, Direction::Inbound)])
 }
 
 /// A thread with a runtime of its own, so that what runs there neither slows flows nor waits for
@@ -213,7 +242,7 @@ fn side_thread<F: Future<Output = ()>>(
 
 /// Accepts until told to stop, then drains: within the grace period, or until told again.
 async fn serve(
-    listeners: [(Listener, Direction); 2],
+    listeners: Vec<(Listener, Direction)>,
     context: SharedContext,
     intake: Intake,
     mut told: Told,

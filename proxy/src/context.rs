@@ -15,6 +15,7 @@ use crate::{
     ctrl::CtrlMetrics,
     dns::{DnsMetrics, Names},
     identity::Identity,
+    packets::PacketMetrics,
     readiness::Readiness,
     rights::Rights,
     settings::{Secret, Settings},
@@ -43,6 +44,8 @@ pub(crate) struct Context {
     pub ctrl: CtrlMetrics,
     /// Counters of the DNS listener.
     pub dns: DnsMetrics,
+    /// What works of the packet side, and its counters.
+    pub packets: PacketMetrics,
     /// Who is not ready.
     pub readiness: Readiness,
     /// Changes the log filter, if this process has a log.

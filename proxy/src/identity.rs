@@ -1,6 +1,9 @@
 //! Who this pod is on the wire and in the kernel: its MACs and addresses.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrStorage};
 use outrider_model::MacAddr;
@@ -13,6 +16,8 @@ pub(crate) struct Identity {
     addresses: BTreeSet<IpAddr>,
     /// All, those of the loopback interface included.
     local: BTreeSet<IpAddr>,
+    /// Those that stand for everybody on a link.
+    broadcast: BTreeSet<IpAddr>,
 }
 
 impl Identity {
@@ -21,7 +26,7 @@ impl Identity {
     #[must_use]
     pub(crate) fn new(macs: Vec<MacAddr>, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         let addresses: BTreeSet<_> = addresses.into_iter().map(|ip| ip.to_canonical()).collect();
-        Self { macs, local: addresses.clone(), addresses }
+        Self { macs, local: addresses.clone(), addresses, ..Self::default() }
     }
 
     /// Asks the kernel.
@@ -32,6 +37,14 @@ impl Identity {
             if let Some(address) = interface.address {
                 identity.add(&address, loopback);
             }
+            let everybody = interface
+                .flags
+                .contains(InterfaceFlags::IFF_BROADCAST)
+                .then_some(interface.broadcast);
+            let ip = everybody
+                .flatten()
+                .and_then(|to| Some(IpAddr::V4(to.as_sockaddr_in()?.ip())));
+            identity.broadcast.extend(ip);
         }
         Ok(identity)
     }
@@ -64,6 +77,12 @@ impl Identity {
     pub(crate) fn is_local(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         ip.is_loopback() || ip.is_unspecified() || self.local.contains(&ip)
+    }
+
+    /// Whether an address stands for more than one host.
+    #[must_use]
+    pub(crate) fn is_shared(&self, ip: IpAddr) -> bool {
+        ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) || self.broadcast.contains(&ip)
     }
 }
 

@@ -10,6 +10,7 @@ mod context;
 mod ctrl;
 mod dns;
 mod identity;
+mod packets;
 mod readiness;
 mod rights;
 pub mod settings;

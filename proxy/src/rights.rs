@@ -33,6 +33,18 @@ impl Rights {
         !self.capabilities.is_empty()
     }
 
+    /// Whether packet sockets that see everything are ours to use.
+    #[must_use]
+    pub(crate) fn tap(&self) -> bool {
+        self.capabilities.contains(&NET_RAW)
+    }
+
+    /// Whether packet queues are ours to read.
+    #[must_use]
+    pub(crate) fn queue(&self) -> bool {
+        self.capabilities.contains(&NET_ADMIN)
+    }
+
     /// Reads the text of `/proc/self/status`.
     fn from_status(status: &str) -> Self {
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
@@ -43,8 +55,8 @@ impl Rights {
         let has = |bit: u32| effective & (1_u64 << bit) != 0;
         let (admin, raw) = (has(CAP_NET_ADMIN), has(CAP_NET_RAW));
         let mut rights = Self { uid: uid.unwrap_or_default(), ..Self::default() };
-        rights.capabilities.extend(admin.then_some("NET_ADMIN"));
-        rights.capabilities.extend(raw.then_some("NET_RAW"));
+        rights.capabilities.extend(admin.then_some(NET_ADMIN));
+        rights.capabilities.extend(raw.then_some(NET_RAW));
         rights
             .can
             .push("relay redirected TCP, inspect it and enforce policy on it");
@@ -70,6 +82,8 @@ fn raise_open_files() -> u64 {
     }
 }
 
+const NET_ADMIN: &str = "NET_ADMIN";
+const NET_RAW: &str = "NET_RAW";
 /// Numbers of linux/capability.h.
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;

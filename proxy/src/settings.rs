@@ -10,7 +10,10 @@ use std::{
 
 use outrider_model::{Mode, ThreatId, names};
 
+pub use packets::{CaptureChoice, MAX_UNCAPTURED, PacketSettings, PacketsChoice, QueueRule};
+
 pub mod help;
+mod packets;
 #[cfg(test)]
 mod tests;
 
@@ -61,8 +64,10 @@ pub struct Settings {
     pub dns: DnsSettings,
     /// Whether readiness waits for a policy, saved or received.
     pub first_policy: FirstPolicy,
-    /// How traffic reaches the inbound listener.
+    /// How traffic reaches the listeners.
     pub capture: CaptureChoice,
+    /// What is done with packets.
+    pub packets: PacketSettings,
     /// Mark of connections that borrow a client's address, the same as init's.
     pub tproxy_mark: u32,
     /// How long flows may go on after a stop was asked for.
@@ -105,30 +110,6 @@ pub struct FlowLimits {
     pub half_close_timeout: Duration,
     /// Longest silence, if there is a limit.
     pub idle_timeout: Option<Duration>,
-}
-
-/// How traffic is put before the inbound listener.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum CaptureChoice {
-    /// Either way, as each connection comes; by TPROXY only with the capability for it.
-    Auto,
-    /// The kernel rewrites the destination.
-    Redirect,
-    /// The kernel hands over connections to foreign addresses. An error without the capability for it.
-    Tproxy,
-}
-
-impl FromStr for CaptureChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "redirect" => Ok(Self::Redirect),
-            "tproxy" => Ok(Self::Tproxy),
-            _ => Err("one of auto, redirect, tproxy".to_owned()),
-        }
-    }
 }
 
 /// What readiness asks of policy.
@@ -228,6 +209,7 @@ impl Settings {
             dns: DnsSettings::read(reader),
             first_policy: reader.or("OUTRIDER_PROXY_FIRST_POLICY", FirstPolicy::Default),
             capture: reader.or("OUTRIDER_PROXY_CAPTURE", CaptureChoice::Auto),
+            packets: PacketSettings::read(reader),
             tproxy_mark: reader.mark("OUTRIDER_PROXY_TPROXY_MARK", names::FWMARK),
             drain_grace: reader.span("OUTRIDER_PROXY_DRAIN_GRACE", DRAIN_GRACE),
             flow: FlowLimits::read(reader),

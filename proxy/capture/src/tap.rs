@@ -171,6 +171,15 @@ impl Tap {
     /// # Errors
     /// The interface is gone or down; one that comes up again is seen again.
     pub async fn wait(&mut self, visit: impl FnMut(Frame<'_>)) -> Result<u64, CaptureError> {
+        self.ready().await?;
+        Ok(self.drain(visit))
+    }
+
+    /// Waits until a block is ready to be shown. Dropping the future loses none.
+    ///
+    /// # Errors
+    /// The interface is gone or down; one that comes up again is seen again.
+    pub async fn ready(&mut self) -> Result<(), CaptureError> {
         let failed = |source| CaptureError::Tap { step: "receive", source };
         loop {
             let mut ready = self
@@ -183,11 +192,10 @@ impl Tap {
                 return Err(failed(error));
             }
             if self.ring.block(self.next).is_some() {
-                break;
+                return Ok(());
             }
             ready.clear_ready();
         }
-        Ok(self.drain(visit))
     }
 
     /// Shows the frames of every block that is ready, one round of the ring at most; returns how many
@@ -195,15 +203,21 @@ impl Tap {
     pub fn drain(&mut self, mut visit: impl FnMut(Frame<'_>)) -> u64 {
         let mut total: u64 = 0;
         for _ in 0..self.ring.blocks() {
-            let Some(block) = self.ring.block(self.next) else { break };
-            let (shown, whole) = block::walk(block, &mut visit);
-            self.ring.release(self.next);
-            self.next = (self.next + 1) % self.ring.blocks();
-            self.counters.torn += u64::from(!whole);
+            let Some(shown) = self.show(&mut visit) else { break };
             total += shown;
         }
-        self.counters.shown += total;
         total
+    }
+
+    /// Shows the frames of the next block, if one is ready; returns how many there were.
+    pub fn show(&mut self, mut visit: impl FnMut(Frame<'_>)) -> Option<u64> {
+        let block = self.ring.block(self.next)?;
+        let (shown, whole) = block::walk(block, &mut visit);
+        self.ring.release(self.next);
+        self.next = (self.next + 1) % self.ring.blocks();
+        self.counters.torn += u64::from(!whole);
+        self.counters.shown += shown;
+        Some(shown)
     }
 
     /// Sends a whole frame on the tap's interface; a tap of all interfaces has none to send on.

@@ -86,6 +86,8 @@ pub struct IpProto(pub u8);
 impl IpProto {
     /// ICMP.
     pub const ICMP: Self = Self(1);
+    /// IGMP.
+    pub const IGMP: Self = Self(2);
     /// TCP.
     pub const TCP: Self = Self(6);
     /// UDP.
@@ -94,6 +96,19 @@ impl IpProto {
     pub const ICMPV6: Self = Self(58);
     /// SCTP.
     pub const SCTP: Self = Self(132);
+
+    /// The closed label of logs and metrics: both families of ICMP are one, and so are all that have
+    /// no name here.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::TCP => "tcp",
+            Self::UDP => "udp",
+            Self::ICMP | Self::ICMPV6 => "icmp",
+            Self::SCTP => "sctp",
+            _ => "other",
+        }
+    }
 }
 
 impl fmt::Display for IpProto {

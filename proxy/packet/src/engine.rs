@@ -272,6 +272,7 @@ impl Engine {
         let side = found.side_of(src);
         if known.is_none() {
             found.count(side, self.now, packet.length);
+            out(Event::Packet(&found.record, side));
             self.table.keep(flow, self.now.saturating_add(OTHER_TIME));
         }
         out(Event::Finding { flow: Some(flow), side, id, message });

@@ -68,6 +68,8 @@ pub enum Event<'a> {
         /// For people.
         message: &'static str,
     },
+    /// A packet of a flow was taken in, after all else that is said of it: what the flow comes to now.
+    Packet(&'a FlowRecord, Side),
     /// A flow is over, or was silent for too long. Nothing more comes of it.
     Closed(&'a FlowRecord),
 }

@@ -17,6 +17,7 @@ pub(crate) struct Heard {
     pub(crate) records: Vec<FlowRecord>,
     pub(crate) opened: Vec<Ends>,
     pub(crate) ends: usize,
+    pub(crate) packets: u64,
 }
 
 impl Heard {
@@ -37,6 +38,7 @@ impl Heard {
                 stream.extend(std::iter::repeat_n(b'?', bytes.min(1 << 20).try_into().unwrap()));
             }
             Event::Ended { .. } => self.ends += 1,
+            Event::Packet(..) => self.packets += 1,
             Event::Finding { id, .. } => self.findings.push(id),
             Event::Closed(record) => self.records.push(*record),
         }

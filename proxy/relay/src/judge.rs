@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::Guard;
-use outrider_model::{
-    Decision, DecisionCause, FlowKey, IpProto, Mode, PolicyAction, RuleId, Verdict,
-};
+use outrider_model::{Decision, DecisionCause, FlowKey, Mode, PolicyAction, RuleId, Verdict};
 use outrider_policy::{AppKnowledge, Grace, Query};
 use outrider_telemetry::{Identification, unix_seconds};
 use parking_lot::Mutex;
@@ -14,22 +12,27 @@ use crate::{PolicyHandle, PolicyView};
 
 /// Policy in force and what it remembers between flows.
 #[derive(Debug)]
-pub(crate) struct Law {
+pub struct Law {
     policy: PolicyHandle,
     grace: Mutex<Grace>,
 }
 
 impl Law {
-    pub(crate) fn new(policy: PolicyHandle) -> Self {
+    /// The policy to judge by, with nothing remembered.
+    #[must_use]
+    pub fn new(policy: PolicyHandle) -> Self {
         Self { policy, grace: Mutex::default() }
     }
 
-    pub(crate) fn view(&self) -> Guard<Arc<PolicyView>> {
+    /// The policy in force.
+    #[must_use]
+    pub fn view(&self) -> Guard<Arc<PolicyView>> {
         self.policy.load()
     }
 
     /// Decides about a flow. Quarantine comes before everything; grace only where no rule spoke.
-    pub(crate) fn decide(&self, view: &PolicyView, query: &Query<'_>) -> Decision {
+    #[must_use]
+    pub fn decide(&self, view: &PolicyView, query: &Query<'_>) -> Decision {
         if view.quarantined {
             return Decision {
                 action: PolicyAction::Deny,
@@ -58,7 +61,7 @@ pub(crate) fn query<'a>(
         client: key.client.ip(),
         server: key.server.ip(),
         port: key.server.port(),
-        proto: IpProto::TCP,
+        proto: key.proto,
         direction: key.direction,
         app,
         host,
@@ -77,7 +80,7 @@ pub(crate) fn knowledge(identification: Identification) -> AppKnowledge {
 
 /// One flow before its judge: what is known, what was decided.
 #[derive(Debug)]
-pub(crate) struct Judge {
+pub struct Judge {
     key: FlowKey,
     app: AppKnowledge,
     host: Option<Box<str>>,
@@ -91,7 +94,8 @@ pub(crate) struct Judge {
 
 impl Judge {
     /// Judges a flow of which only the addresses are known.
-    pub(crate) fn open(key: FlowKey, law: &Law) -> Self {
+    #[must_use]
+    pub fn open(key: FlowKey, law: &Law) -> Self {
         let mut judge = Self {
             key,
             app: AppKnowledge::Pending,
@@ -107,7 +111,7 @@ impl Judge {
     }
 
     /// Judges again, with what is known now and the policy in force now.
-    pub(crate) fn rule(&mut self, law: &Law) {
+    pub fn rule(&mut self, law: &Law) {
         let view = law.view();
         let query = query(&self.key, self.app, self.host.as_deref(), view.mode);
         let mut decision = law.decide(&view, &query);
@@ -127,27 +131,28 @@ impl Judge {
     }
 
     /// Whether the policy it ruled by is still in force.
-    pub(crate) fn is_current(&self, law: &Law) -> bool {
+    #[must_use]
+    pub fn is_current(&self, law: &Law) -> bool {
         law.view().version == self.version
     }
 
     /// Identification said its last word.
-    pub(crate) fn learn_app(&mut self, app: AppKnowledge) {
+    pub fn learn_app(&mut self, app: AppKnowledge) {
         self.app = app;
     }
 
     /// The HTTP host; the latest counts.
-    pub(crate) fn learn_host(&mut self, host: Box<str>) {
+    pub fn learn_host(&mut self, host: Box<str>) {
         self.host = Some(host);
     }
 
     /// The TLS server name.
-    pub(crate) fn learn_sni(&mut self, name: Box<str>) {
+    pub fn learn_sni(&mut self, name: Box<str>) {
         self.host.get_or_insert(name);
     }
 
     /// Time or room to wait for more is used up: what is not identified now counts as unidentified.
-    pub(crate) fn give_up(&mut self, law: &Law) {
+    pub fn give_up(&mut self, law: &Law) {
         if self.app == AppKnowledge::Pending {
             self.app = AppKnowledge::Unidentified;
         }
@@ -156,24 +161,32 @@ impl Judge {
     }
 
     /// Whether the application is still to be learned.
-    pub(crate) fn is_pending(&self) -> bool {
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
         self.app == AppKnowledge::Pending
     }
 
     /// Whether the client's bytes must wait: what will be known of the flow may yet deny it.
-    pub(crate) fn holds(&self) -> bool {
+    #[must_use]
+    pub fn holds(&self) -> bool {
         self.holds
     }
 
-    pub(crate) fn decision(&self) -> Decision {
+    /// What policy says, rule and cause included.
+    #[must_use]
+    pub fn decision(&self) -> Decision {
         self.decision
     }
 
-    pub(crate) fn mode(&self) -> Mode {
+    /// The mode that it ruled in.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    pub(crate) fn verdict(&self) -> Verdict {
+    /// What that comes to in the mode.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
         self.decision.verdict(self.mode)
     }
 }

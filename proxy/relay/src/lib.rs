@@ -31,6 +31,7 @@ mod timers;
 mod view;
 
 pub use dial::{Delivery, DialError, Source};
+pub use judge::{Judge, Law};
 pub use relay::Relay;
 pub use settings::RelaySettings;
 pub use view::{PolicyHandle, PolicyView};

@@ -10,7 +10,7 @@ use std::{
 
 use outrider_dpi::DpiConfig;
 use outrider_model::{FlowKey, Verdict};
-use outrider_telemetry::{CutReason, FlowState, Outcome, Telemetry};
+use outrider_telemetry::{CutReason, FlowState, Grip, Outcome, Telemetry};
 use tokio::net::TcpStream;
 use tracing::debug;
 
@@ -30,7 +30,7 @@ pub struct Relay(Arc<Shared>);
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) settings: RelaySettings,
-    pub(crate) law: Law,
+    pub(crate) law: Arc<Law>,
     pub(crate) dpi: Arc<DpiConfig>,
     pub(crate) telemetry: Telemetry,
     pub(crate) cut: AtomicBool,
@@ -45,8 +45,20 @@ impl Relay {
         dpi: Arc<DpiConfig>,
         telemetry: Telemetry,
     ) -> Self {
-        let (law, cut) = (Law::new(policy), AtomicBool::new(false));
+        let (law, cut) = (Arc::new(Law::new(policy)), AtomicBool::new(false));
         Self(Arc::new(Shared { settings, law, dpi, telemetry, cut }))
+    }
+
+    /// What its flows are judged by, for flows that are seen and not relayed.
+    #[must_use]
+    pub fn law(&self) -> &Arc<Law> {
+        &self.0.law
+    }
+
+    /// Which detectors are on.
+    #[must_use]
+    pub fn dpi(&self) -> &Arc<DpiConfig> {
+        &self.0.dpi
     }
 
     /// Runs one flow to its end. Dropped before, it resets both sides and reports the flow as cut.
@@ -70,14 +82,16 @@ impl Relay {
         }
     }
 
-    /// Ends every live flow and each that still comes, as at the end of a drain; says how many live.
+    /// Ends every flow that is relayed and each that still comes, as at the end of a drain; says how many live.
     pub fn cut_all(&self) -> usize {
         // A flow enters the table before it looks: it is found here, or it finds this.
         self.0.cut.store(true, Ordering::SeqCst);
         let mut cut = 0;
         self.0.telemetry.flows().for_each(|flow| {
-            flow.cut(CutReason::Drain);
-            cut += 1;
+            if flow.grip() == Grip::Held {
+                flow.cut(CutReason::Drain);
+                cut += 1;
+            }
         });
         cut
     }
@@ -136,6 +150,11 @@ impl Relay {
         let before = flow.decision();
         let decision = self.0.law.decide(view, &query);
         flow.decide(decision, view.mode);
+        if flow.grip() != Grip::Held {
+            // Whoever sees its packets asks again before the next one.
+            flow.nudge();
+            return false;
+        }
         if decision.verdict(view.mode) == Verdict::Deny {
             flow.cut(CutReason::Policy);
             return true;

@@ -11,7 +11,7 @@ const fn entry(key: &'static str, default: &'static str, about: &'static str) ->
     Entry { key, default, about }
 }
 
-const ENTRIES: [Entry; 24] = [
+const ENTRIES: [Entry; 27] = [
     entry("OUTRIDER_CTRL_DIR", "/run/outrider/ctrl", "directory of the ctrl sockets"),
     entry("OUTRIDER_STATE_DIR", "the ctrl directory", "where the last policy is kept"),
     entry("OUTRIDER_DEFAULT_MODE", "discover", "discover, monitor or protect, until a policy came"),
@@ -19,7 +19,22 @@ const ENTRIES: [Entry; 24] = [
     entry("OUTRIDER_PROXY_WORKERS", "one a core", "threads that run flows"),
     entry("OUTRIDER_PROXY_OUTBOUND_PORT", "15101", "connections the workload opens"),
     entry("OUTRIDER_PROXY_INBOUND_PORT", "15106", "connections that arrive at the workload"),
-    entry("OUTRIDER_PROXY_CAPTURE", "auto", "redirect, tproxy (needs NET_RAW), or whichever comes"),
+    entry(
+        "OUTRIDER_PROXY_CAPTURE",
+        "auto",
+        "redirect, tproxy (needs NET_RAW), whichever comes, or none",
+    ),
+    entry(
+        "OUTRIDER_PROXY_PACKETS",
+        "auto",
+        "what is not TCP: off, tap (NET_RAW), queue (NET_ADMIN too)",
+    ),
+    entry(
+        "OUTRIDER_PROXY_QUEUE_RULE",
+        "none",
+        "open or closed: what init's queue rules do unanswered",
+    ),
+    entry("OUTRIDER_PROXY_UNCAPTURED_PORTS", "none", "TCP ports that the redirect rules leave out"),
     entry("OUTRIDER_PROXY_TPROXY_MARK", "0x6eb", "mark of TPROXY, the same as init's"),
     entry("OUTRIDER_PROXY_ADMIN_PORT", "15100", "admin surface, loopback only"),
     entry("OUTRIDER_PROXY_HEALTH_PORT", "15120", "/metrics, /healthz/live, /healthz/ready"),

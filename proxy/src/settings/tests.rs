@@ -55,10 +55,13 @@ fn reports_every_mistake_at_once() {
         ("OUTRIDER_PROXY_CAPTURE", "magic"),
         ("OUTRIDER_PROXY_FIRST_POLICY", "maybe"),
         ("OUTRIDER_PROXY_DNS", "yes"),
+        ("OUTRIDER_PROXY_PACKETS", "all"),
+        ("OUTRIDER_PROXY_QUEUE_RULE", "ajar"),
+        ("OUTRIDER_PROXY_UNCAPTURED_PORTS", "22,ssh"),
         ("OUTRIDER_PROXY_DNS_SERVERS", "10.0.0.1,ns.example"),
     ])
     .unwrap_err();
-    assert_eq!(error.mistakes().len(), 11, "{error}");
+    assert_eq!(error.mistakes().len(), 14, "{error}");
 }
 
 #[test]

@@ -6,15 +6,17 @@ mod signal;
 
 use std::{
     future::poll_fn,
-    sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     task::{Poll, Waker},
 };
 
-use outrider_model::{Decision, FlowId, FlowKey, Mode, Severity, Side, ThreatId, Verdict};
+use outrider_model::{
+    AppId, Decision, FlowId, FlowKey, IpProto, Mode, Severity, Side, ThreatId, Verdict,
+};
 use parking_lot::Mutex;
 
 pub use guard::FlowGuard;
-pub use outcome::{CutReason, Identification, MAX_NAME, Names, Outcome};
+pub use outcome::{CutReason, Grip, Identification, MAX_NAME, Names, Outcome};
 
 use signal::Signal;
 
@@ -63,10 +65,14 @@ struct Seen {
 pub struct FlowState {
     id: FlowId,
     key: FlowKey,
+    grip: Grip,
     opened_at: u64,
+    /// It counts as a session.
+    established: AtomicBool,
     bytes: [AtomicU64; 2],
     chunks: [AtomicU64; 2],
-    /// TCP states of the two wings as the session list shows them (Linux numbers); 0 before the other end is dialled.
+    /// TCP states of the two wings as the session list shows them (Linux numbers); 0 before the other end is dialled,
+    /// and for what is not TCP.
     wings: [AtomicU8; 2],
     signal: Signal,
     knowledge: Mutex<Knowledge>,
@@ -105,17 +111,19 @@ const ESTABLISHED: u8 = 1;
 const FIN_WAIT: u8 = 4;
 
 impl FlowState {
-    pub(crate) fn new(id: FlowId, key: FlowKey, decision: Decision) -> Self {
+    pub(crate) fn new(id: FlowId, key: FlowKey, grip: Grip, decision: Decision) -> Self {
         let now = unix_seconds();
         let knowledge = Knowledge {
-            decision,
+            decision: grip.soften(decision),
             seen: Seen { moved_at: now, ..Seen::default() },
             ..Knowledge::default()
         };
         Self {
             id,
             key,
+            grip,
             opened_at: now,
+            established: AtomicBool::new(false),
             bytes: Default::default(),
             chunks: Default::default(),
             wings: Default::default(),
@@ -136,6 +144,12 @@ impl FlowState {
         &self.key
     }
 
+    /// What the proxy can do about it.
+    #[must_use]
+    pub fn grip(&self) -> Grip {
+        self.grip
+    }
+
     /// Seconds since the epoch at which it was taken in.
     #[must_use]
     pub fn opened_at(&self) -> u64 {
@@ -150,6 +164,13 @@ impl FlowState {
         self.chunks[side].store(load(&self.chunks[side]).wrapping_add(1), Relaxed);
     }
 
+    /// Counts several packets at once.
+    pub fn count_packets(&self, side: Side, bytes: u64, packets: u64) {
+        let side = index(side);
+        self.bytes[side].store(load(&self.bytes[side]).wrapping_add(bytes), Relaxed);
+        self.chunks[side].store(load(&self.chunks[side]).wrapping_add(packets), Relaxed);
+    }
+
     /// Bytes by side: client, server.
     #[must_use]
     pub fn bytes(&self) -> [u64; 2] {
@@ -162,11 +183,21 @@ impl FlowState {
         [load(&self.chunks[0]), load(&self.chunks[1])]
     }
 
-    /// The other end was dialled: from now on the flow counts as a session.
+    /// From now on the flow counts as a session: the other end was dialled, or as much was seen of it as its protocol
+    /// takes.
     pub fn establish(&self) {
-        self.wings
-            .iter()
-            .for_each(|wing| wing.store(ESTABLISHED, Relaxed));
+        self.established.store(true, Relaxed);
+        if self.key.proto == IpProto::TCP {
+            self.wings
+                .iter()
+                .for_each(|wing| wing.store(ESTABLISHED, Relaxed));
+        }
+    }
+
+    /// Whether it counts as a session.
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        self.established.load(Relaxed)
     }
 
     /// A side sent its end.
@@ -174,7 +205,7 @@ impl FlowState {
         self.wings[index(side)].store(FIN_WAIT, Relaxed);
     }
 
-    /// TCP states of client and server as Linux numbers them; 0 before the other end is dialled.
+    /// TCP states of client and server as Linux numbers them; 0 before the other end is dialled, and for what is not TCP.
     #[must_use]
     pub fn wings(&self) -> [u8; 2] {
         [self.wings[0].load(Relaxed), self.wings[1].load(Relaxed)]
@@ -197,8 +228,10 @@ impl FlowState {
         self.knowledge.lock().decision
     }
 
-    /// Sets what policy says, and what it comes to in the mode in force.
+    /// Sets what policy says, and what it comes to in the mode in force. A denial that nobody can carry out is a
+    /// violation.
     pub fn decide(&self, decision: Decision, mode: Mode) {
+        let decision = self.grip.soften(decision);
         let mut knowledge = self.knowledge.lock();
         knowledge.decision = decision;
         knowledge.verdict = decision.verdict(mode);
@@ -291,7 +324,7 @@ impl FlowState {
     }
 
     pub(crate) fn settle(&self, now: u64, ended: bool) -> Settled {
-        let established = self.wings()[0] != 0;
+        let established = self.is_established();
         let (bytes, chunks) = (self.bytes(), self.chunks());
         let mut knowledge = self.knowledge.lock();
         let moved = Settled {
@@ -334,7 +367,13 @@ impl FlowState {
         if decision.action.violates() {
             knowledge.seen.violation = Some(decision);
         }
-        let key = RowKey::new(&self.key, decision.rule, knowledge.identification.app());
+        let app = match knowledge.identification {
+            Identification::Pending if !established && knowledge.verdict == Verdict::Deny => {
+                AppId::NOT_CHECKED
+            }
+            other => other.app(),
+        };
+        let key = RowKey::new(&self.key, decision.rule, app);
         let row = Row {
             bytes_client: delta[0],
             bytes_server: delta[1],

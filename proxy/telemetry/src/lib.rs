@@ -24,13 +24,13 @@ use outrider_model::{Decision, FlowKey};
 use parking_lot::Mutex;
 
 pub use apps::{AppPort, AppTable, MAX_APP_PORTS};
-pub use flow::{CutReason, FlowGuard, FlowState, Identification, MAX_NAME, Names, Outcome};
+pub use flow::{CutReason, FlowGuard, FlowState, Grip, Identification, MAX_NAME, Names, Outcome};
 pub use log::{LogFormat, LogHandle, init_log};
 pub use metric::{Counter, CounterFamily, Gauge, GaugeFamily, MetricError, Registry};
 pub use metrics::{Metrics, Refusal};
 pub use rows::{HARD_MAX_ROWS, MAX_ROWS, Row, RowFlags, RowKey, RowTable};
 pub use stats::{SLOT_SECONDS, SLOTS, Stats, StatsSnapshot, Window};
-pub use table::FlowTable;
+pub use table::{ByProto, FlowTable};
 pub use threats::{
     MAX_EVIDENCE, MAX_MESSAGE, MAX_PENDING_THREATS, ThreatKey, ThreatReport, ThreatTable,
 };
@@ -112,7 +112,19 @@ impl Telemetry {
     /// Enters a flow into the table of live flows; the guard takes it out again, however its task ends.
     #[must_use]
     pub fn open(&self, key: FlowKey, decision: Decision) -> FlowGuard {
-        let state = self.0.flows.insert(key, decision);
+        self.open_with(key, Grip::Held, decision)
+    }
+
+    /// The same for a flow that the proxy may have less of a grip on.
+    #[must_use]
+    pub fn open_with(&self, key: FlowKey, grip: Grip, decision: Decision) -> FlowGuard {
+        let state = self.0.flows.insert(key, grip, decision);
+        if grip != Grip::Held {
+            self.0
+                .metrics
+                .packet_sessions(key.direction, key.proto)
+                .inc();
+        }
         self.0.metrics.opened(key.direction).inc();
         self.0.metrics.open_flows(key.direction).add(1);
         self.0.stats.lock().session_opened(key.direction);

@@ -1,6 +1,6 @@
 //! The sidecar's metric families. Label sets are closed: never an address, host, path or event id.
 
-use outrider_model::{AppId, Direction, PolicyAction, Side, ThreatId};
+use outrider_model::{AppId, Direction, IpProto, PolicyAction, Side, ThreatId};
 
 use crate::{
     flow::Outcome,
@@ -75,6 +75,7 @@ pub struct Metrics {
     opened: [Counter; 2],
     open: [Gauge; 2],
     bytes: [[Counter; 2]; 2],
+    packet_sessions: CounterFamily,
     closed: CounterFamily,
     refused: CounterFamily,
     violations: CounterFamily,
@@ -99,11 +100,8 @@ fn index(direction: Direction) -> usize {
 impl Metrics {
     /// Registers every family.
     pub(crate) fn register(registry: &Registry) -> Result<Self, MetricError> {
-        let opened = registry.counters(
-            "outrider_flows_opened_total",
-            "Flows taken in and dialled",
-            &["direction"],
-        )?;
+        let opened =
+            registry.counters("outrider_flows_opened_total", "Flows taken in", &["direction"])?;
         let open = registry.gauges("outrider_flows_open", "Flows that live", &["direction"])?;
         let bytes = registry.counters(
             "outrider_flow_bytes_total",
@@ -115,6 +113,11 @@ impl Metrics {
             open: DIRECTIONS.map(|direction| open.with(&[direction.label()])),
             bytes: DIRECTIONS
                 .map(|direction| SIDES.map(|side| bytes.with(&[direction.label(), side.label()]))),
+            packet_sessions: registry.counters(
+                "outrider_packet_sessions_total",
+                "Flows of which only packets are seen, by protocol; they are among those opened",
+                &["direction", "proto"],
+            )?,
             closed: registry.counters(
                 "outrider_flows_closed_total",
                 "Flows ended, by how",
@@ -149,10 +152,8 @@ impl Metrics {
                 "outrider_report_rows_dropped_total",
                 "Connection rows lost because the table was full",
             )?,
-            sessions_dropped: registry.counter(
-                "outrider_report_sessions_dropped_total",
-                "Sessions that lost connection rows stood for",
-            )?,
+            sessions_dropped: registry
+                .counter("outrider_report_sessions_dropped_total", SESSIONS_DROPPED)?,
             threats_dropped: registry.counter(
                 "outrider_report_threats_dropped_total",
                 "Threat logs lost because too many were pending",
@@ -180,6 +181,13 @@ impl Metrics {
 
     pub(crate) fn total_bytes(&self) -> [u64; 2] {
         [0, 1].map(|side| self.bytes.iter().map(|counters| counters[side].get()).sum())
+    }
+
+    /// Flows of which only packets are seen.
+    #[must_use]
+    pub fn packet_sessions(&self, direction: Direction, proto: IpProto) -> Counter {
+        self.packet_sessions
+            .with(&[direction.label(), proto.label()])
     }
 
     /// Flows ended.
@@ -237,6 +245,8 @@ impl Metrics {
         &self.threats_dropped
     }
 }
+
+const SESSIONS_DROPPED: &str = "Sessions that lost connection rows stood for";
 
 /// Applications without a public name share one label, so that the set stays closed.
 fn app_label(app: AppId) -> &'static str {

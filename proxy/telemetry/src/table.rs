@@ -5,18 +5,57 @@ use std::{
     sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed},
 };
 
-use outrider_model::{Decision, FlowId, FlowKey};
+use outrider_model::{Decision, FlowId, FlowKey, IpProto};
 use parking_lot::Mutex;
 
-use crate::{FlowState, load};
+use crate::{FlowState, Grip, load};
 
 /// Shards; a power of two.
 const SHARDS: usize = 16;
 
-/// All live flows. Bounded by the process's descriptors: each flow holds two.
+/// Flows by protocol.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ByProto {
+    /// TCP.
+    pub tcp: u64,
+    /// UDP.
+    pub udp: u64,
+    /// ICMP of both families.
+    pub icmp: u64,
+    /// All others.
+    pub other: u64,
+}
+
+impl ByProto {
+    /// All of them.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        [self.tcp, self.udp, self.icmp, self.other]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
+
+    fn from_places([tcp, udp, icmp, other]: [u64; 4]) -> Self {
+        Self { tcp, udp, icmp, other }
+    }
+}
+
+/// The place of a protocol in [`ByProto::from_places`].
+fn place(proto: IpProto) -> usize {
+    match proto {
+        IpProto::TCP => 0,
+        IpProto::UDP => 1,
+        IpProto::ICMP | IpProto::ICMPV6 => 2,
+        _ => 3,
+    }
+}
+
+/// All live flows. Bounded by the process's descriptors, of which each relayed flow holds two, and by the cap of whoever
+/// sees packets, who ends a flow for each that he opens beyond it.
 #[derive(Debug, Default)]
 pub struct FlowTable {
     opened: AtomicU64,
+    by_proto: [AtomicU64; 4],
     shards: [Mutex<HashMap<FlowId, Arc<FlowState>>>; SHARDS],
 }
 
@@ -26,9 +65,10 @@ impl FlowTable {
         &self.shards[index]
     }
 
-    pub(crate) fn insert(&self, key: FlowKey, decision: Decision) -> Arc<FlowState> {
+    pub(crate) fn insert(&self, key: FlowKey, grip: Grip, decision: Decision) -> Arc<FlowState> {
         let id = FlowId(self.opened.fetch_add(1, Relaxed) + 1);
-        let state = Arc::new(FlowState::new(id, key, decision));
+        self.by_proto[place(key.proto)].fetch_add(1, Relaxed);
+        let state = Arc::new(FlowState::new(id, key, grip, decision));
         self.shard(id).lock().insert(id, Arc::clone(&state));
         state
     }
@@ -41,6 +81,24 @@ impl FlowTable {
     #[must_use]
     pub fn opened(&self) -> u64 {
         load(&self.opened)
+    }
+
+    /// The same by protocol.
+    #[must_use]
+    pub fn opened_by_proto(&self) -> ByProto {
+        ByProto::from_places([0, 1, 2, 3].map(|place| load(&self.by_proto[place])))
+    }
+
+    /// Flows that live, by protocol.
+    #[must_use]
+    pub fn by_proto(&self) -> ByProto {
+        let mut live = [0; 4];
+        for shard in &self.shards {
+            for flow in shard.lock().values() {
+                live[place(flow.key().proto)] += 1;
+            }
+        }
+        ByProto::from_places(live)
     }
 
     /// Flows that live.

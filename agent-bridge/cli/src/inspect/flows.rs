@@ -46,6 +46,7 @@ impl Flows {
                 }
             }
             Event::Finding { flow: None, .. } => self.loose = self.loose.saturating_add(1),
+            Event::Packet(..) => {}
             Event::Closed(record) => self.close(record),
         }
     }

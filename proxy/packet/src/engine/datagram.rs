@@ -40,6 +40,7 @@ impl Engine {
         if lost > 0 {
             out(Event::Lost { flow: id, side, bytes: lost });
         }
+        out(Event::Packet(&flow.record, side));
         self.table.keep(id, self.now.saturating_add(UDP_TIME));
     }
 
@@ -74,6 +75,7 @@ impl Engine {
         {
             out(Event::Finding { flow: Some(id), side, id: threat, message });
         }
+        out(Event::Packet(&flow.record, side));
         self.table.keep(id, self.now.saturating_add(ICMP_TIME));
     }
 
@@ -89,6 +91,7 @@ impl Engine {
         flow.count(side, self.now, seen.wire);
         let record = flow.record.side_mut(side);
         record.bytes = record.bytes.saturating_add(length as u64);
+        out(Event::Packet(&flow.record, side));
         self.table.keep(id, self.now.saturating_add(OTHER_TIME));
     }
 }

@@ -112,6 +112,7 @@ impl Engine {
         if !taken {
             self.counters.stray = self.counters.stray.saturating_add(1);
         }
+        out(Event::Packet(record, side));
         let until = self.now.saturating_add(tcp.states.patience());
         self.table.keep(id, until);
     }

@@ -37,6 +37,7 @@ fn survive(link: LinkType, frames: &[Vec<u8>]) {
     let mut open = std::collections::BTreeSet::new();
     let mut hear = |event: Event<'_>| match event {
         Event::Opened { flow, .. } => assert!(open.insert(flow)),
+        Event::Packet(record, _) => assert!(open.contains(&record.flow)),
         Event::Closed(record) => assert!(open.remove(&record.flow)),
         Event::Data { flow, .. } | Event::Lost { flow, .. } | Event::Ended { flow, .. } => {
             assert!(open.contains(&flow));

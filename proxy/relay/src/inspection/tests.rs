@@ -20,7 +20,7 @@ fn shared(view: PolicyView) -> (PolicyHandle, Arc<Shared>) {
     let policy: PolicyHandle = Arc::new(ArcSwap::from_pointee(view));
     let shared = Shared {
         settings: RelaySettings::default(),
-        law: Law::new(Arc::clone(&policy)),
+        law: Arc::new(Law::new(Arc::clone(&policy))),
         dpi: Arc::new(DpiConfig::default()),
         telemetry: Telemetry::new(&Registry::default()).unwrap(),
         cut: false.into(),

@@ -1,4 +1,4 @@
-use outrider_model::{AppId, Direction, Mode, PolicyAction};
+use outrider_model::{AppId, Direction, IpProto, Mode, PolicyAction};
 
 use super::*;
 use crate::tests::rig::{RULE, all, apps, unjudged};

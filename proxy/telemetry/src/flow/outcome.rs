@@ -1,6 +1,6 @@
 //! How far identification got, how a flow ends, the names it carried.
 
-use outrider_model::AppId;
+use outrider_model::{AppId, Decision, PolicyAction};
 
 /// Longest host or server name kept for a flow, in bytes (RFC 1035, section 2.3.4).
 pub const MAX_NAME: usize = 255;
@@ -28,6 +28,31 @@ impl Identification {
     }
 }
 
+/// What the proxy can do about a flow.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Grip {
+    /// Both of its connections are the proxy's own: it can be ended.
+    #[default]
+    Held,
+    /// Its packets are seen, and those of a denied flow are stopped.
+    Gated,
+    /// Its packets are seen, and nothing can stop them.
+    Seen,
+}
+
+impl Grip {
+    /// What a decision comes to: a denial that nobody can carry out is a violation.
+    #[must_use]
+    pub fn soften(self, decision: Decision) -> Decision {
+        match decision.action {
+            PolicyAction::Deny if self == Self::Seen => {
+                Decision { action: PolicyAction::Violate, ..decision }
+            }
+            _ => decision,
+        }
+    }
+}
+
 /// How a flow ended.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Outcome {
@@ -37,6 +62,8 @@ pub enum Outcome {
     ResetByClient,
     /// The server reset it.
     ResetByServer,
+    /// One of the two reset it.
+    Reset,
     /// Nothing came for too long.
     TimedOut,
     /// The other end could not be dialled.
@@ -45,6 +72,8 @@ pub enum Outcome {
     Denied,
     /// A threat's action stopped it.
     Threat,
+    /// It made room for another: too many lived.
+    Evicted,
     /// It was cleared by request.
     Cleared,
     /// The proxy drained, or its task was dropped.
@@ -53,14 +82,16 @@ pub enum Outcome {
 
 impl Outcome {
     /// All, for the closed label set.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Done,
         Self::ResetByClient,
         Self::ResetByServer,
+        Self::Reset,
         Self::TimedOut,
         Self::DialFailed,
         Self::Denied,
         Self::Threat,
+        Self::Evicted,
         Self::Cleared,
         Self::Cut,
     ];
@@ -72,10 +103,12 @@ impl Outcome {
             Self::Done => "done",
             Self::ResetByClient => "reset-by-client",
             Self::ResetByServer => "reset-by-server",
+            Self::Reset => "reset",
             Self::TimedOut => "timed-out",
             Self::DialFailed => "dial-failed",
             Self::Denied => "denied",
             Self::Threat => "threat",
+            Self::Evicted => "evicted",
             Self::Cleared => "cleared",
             Self::Cut => "cut",
         }

@@ -1,0 +1,176 @@
+//! What is counted of packets, for `/metrics`, the device counters and the status.
+
+use outrider_capture::{QueueCounters, TapCounters};
+use outrider_packet::Counters;
+use outrider_telemetry::{Counter, CounterFamily, GaugeFamily, MetricError, Registry};
+use parking_lot::Mutex;
+
+use super::{sort::Ignored, tier::Tier};
+
+/// Totals of the packet side, as of its last tick.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    /// What the engine counted.
+    pub engine: Counters,
+    /// What all taps saw and lost.
+    pub tap: TapCounters,
+    /// What the queue received, decided and lost.
+    pub queue: QueueCounters,
+}
+
+/// Counters and gauges of packets.
+#[derive(Debug)]
+pub(crate) struct PacketMetrics {
+    tier: Mutex<Tier>,
+    tiers: GaugeFamily,
+    ignored: CounterFamily,
+    totals: Mutex<Totals>,
+    tap: [Counter; 4],
+    queue: [Counter; 9],
+    seen: [Counter; 10],
+}
+
+const TAP: [(&str, &str); 4] = [
+    (
+        "outrider_tap_frames_seen_total",
+        "Frames that passed the tap's filter, by the kernel's count",
+    ),
+    ("outrider_tap_frames_lost_total", "Frames that found no room in the tap's ring"),
+    ("outrider_tap_ring_full_total", "Times that the tap's ring was full"),
+    ("outrider_tap_blocks_torn_total", "Blocks of the tap's ring that made no sense"),
+];
+
+const QUEUE: [&str; 9] = [
+    "received",
+    "decided",
+    "undecided",
+    "overflow",
+    "stalled",
+    "late",
+    "lost",
+    "refused",
+    "malformed",
+];
+
+const SEEN: [&str; 10] = [
+    "tcp",
+    "udp",
+    "icmp",
+    "other",
+    "not-ip",
+    "malformed",
+    "cut",
+    "no-flow",
+    "stray",
+    "fragments-given-up",
+];
+
+impl PacketMetrics {
+    /// Registers every family.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub(crate) fn register(registry: &Registry) -> Result<Self, MetricError> {
+        let [a, b, c, d] = TAP;
+        let tap = |(name, help): (&str, &str)| registry.counter(name, help);
+        let queue = registry.counters(
+            "outrider_queue_packets_total",
+            "Packets of the queue by what became of them: received is the sum of decided, undecided, \
+             overflow and stalled",
+            &["outcome"],
+        )?;
+        let seen = registry.counters(
+            "outrider_packets_total",
+            "Packets that were looked at, by protocol, or by why nothing could be made of them",
+            &["kind"],
+        )?;
+        Ok(Self {
+            tier: Mutex::default(),
+            tiers: registry.gauges(
+                "outrider_tier",
+                "1 for what the proxy sees and can stop, 0 for the others",
+                &["tier"],
+            )?,
+            ignored: registry.counters(
+                "outrider_packets_ignored_total",
+                "Packets and frames of no session, by reason",
+                &["reason"],
+            )?,
+            totals: Mutex::default(),
+            tap: [tap(a)?, tap(b)?, tap(c)?, tap(d)?],
+            queue: QUEUE.map(|outcome| queue.with(&[outcome])),
+            seen: SEEN.map(|kind| seen.with(&[kind])),
+        })
+    }
+
+    /// What works from now on.
+    pub(crate) fn set_tier(&self, tier: Tier) {
+        *self.tier.lock() = tier;
+        for label in Tier::LABELS {
+            self.tiers
+                .with(&[label])
+                .set(i64::from(label == tier.label()));
+        }
+    }
+
+    /// What works.
+    #[must_use]
+    pub(crate) fn tier(&self) -> Tier {
+        *self.tier.lock()
+    }
+
+    /// A packet or frame of no session.
+    pub(crate) fn ignored(&self, reason: Ignored) {
+        self.ignored.with(&[reason.label()]).inc();
+    }
+
+    /// The totals of the last tick.
+    #[must_use]
+    pub(crate) fn totals(&self) -> Totals {
+        *self.totals.lock()
+    }
+
+    /// Takes new totals; none of them is ever less than before.
+    pub(crate) fn follow(&self, totals: Totals) {
+        *self.totals.lock() = totals;
+        let Totals { engine, tap, queue } = totals;
+        let kernel_lost = queue.lost;
+        follow(&self.tap, [tap.seen, tap.lost, tap.full, tap.torn]);
+        follow(
+            &self.queue,
+            [
+                queue.received,
+                queue.decided,
+                queue.undecided,
+                queue.overflow,
+                queue.stalled,
+                queue.late,
+                kernel_lost,
+                queue.refused,
+                queue.malformed,
+            ],
+        );
+        follow(
+            &self.seen,
+            [
+                engine.tcp,
+                engine.udp,
+                engine.icmp,
+                engine.other,
+                engine.not_ip,
+                engine.malformed,
+                engine.cut,
+                engine.no_flow,
+                engine.stray,
+                engine.fragments_given_up,
+            ],
+        );
+    }
+}
+
+/// Brings counters up to values that somebody else counts.
+fn follow<const N: usize>(counters: &[Counter; N], values: [u64; N]) {
+    for (counter, value) in counters.iter().zip(values) {
+        counter.inc_by(value.saturating_sub(counter.get()));
+    }
+}

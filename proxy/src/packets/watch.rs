@@ -1,0 +1,247 @@
+//! Frames in, sessions out: the engine's events, each told to the session it is about.
+
+use std::{collections::HashMap, time::Duration};
+
+use outrider_capture as capture;
+use outrider_dpi::Finding;
+use outrider_model::{FlowId, IpProto, Side, ThreatId};
+use outrider_packet::{Counters, Ends, Engine, Event, FlowRecord, Frame, Limits, LinkType};
+use outrider_telemetry::{CutReason, Grip, Outcome};
+
+use super::{
+    session::{self, Fate, Scene, Session},
+    sort::{self, Ignored},
+};
+use crate::context::SharedContext;
+
+/// The packets' engine and the sessions it makes. It owns no socket and reads no clock.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    engine: Engine,
+    book: Book,
+}
+
+/// The sessions, by the engine's numbers.
+#[derive(Debug)]
+struct Book {
+    context: SharedContext,
+    scene: Scene,
+    gates: Gates,
+    open: HashMap<FlowId, Entry>,
+    /// TCP flows that may not go on, since somebody last asked.
+    condemned: Vec<FlowId>,
+    /// Room for what an inspector says.
+    events: Vec<outrider_dpi::Event>,
+}
+
+/// What can be stopped.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Gates {
+    /// TCP, by resets.
+    pub tcp: bool,
+    /// What is not TCP, by the queue.
+    pub other: bool,
+}
+
+impl Gates {
+    fn grip(self, proto: IpProto) -> Grip {
+        let gated = if proto == IpProto::TCP { self.tcp } else { self.other };
+        if gated { Grip::Gated } else { Grip::Seen }
+    }
+}
+
+#[derive(Debug)]
+enum Entry {
+    Session(Box<Session>),
+    Ignored(Ignored),
+}
+
+impl Watch {
+    /// Starts with nothing seen.
+    pub(crate) fn new(context: SharedContext, scene: Scene, limits: Limits) -> Self {
+        let book = Book {
+            context,
+            scene,
+            gates: Gates::default(),
+            open: HashMap::new(),
+            condemned: Vec::new(),
+            events: Vec::new(),
+        };
+        Self { engine: Engine::new(limits), book }
+    }
+
+    /// Says what can be stopped; flows that are open keep what held when they came.
+    pub(crate) fn set_gates(&mut self, gates: Gates) {
+        self.book.gates = gates;
+    }
+
+    /// Takes a frame of a tap, as of `now`.
+    pub(crate) fn frame(&mut self, now: Duration, frame: &capture::Frame<'_>) {
+        let link = match frame.link {
+            _ if frame.loopback => return self.book.ignored(Ignored::Loopback),
+            _ if frame.foreign => return self.book.ignored(Ignored::Foreign),
+            capture::Link::Ethernet => LinkType::Ethernet,
+            capture::Link::Raw => LinkType::Raw,
+            capture::Link::Other(_) => return self.book.ignored(Ignored::Link),
+        };
+        self.feed(&Frame { link, at: now, bytes: frame.bytes, wire: frame.wire });
+    }
+
+    /// Takes an IP packet that no tap shows, of which `wire` bytes were there.
+    #[expect(dead_code, reason = "for packets that the queue drops")]
+    pub(crate) fn packet(&mut self, now: Duration, bytes: &[u8], wire: usize) {
+        self.feed(&Frame { link: LinkType::Raw, at: now, bytes, wire });
+    }
+
+    fn feed(&mut self, frame: &Frame<'_>) {
+        let Self { engine, book } = self;
+        engine.feed(frame, &mut |event| book.hear(event, frame.bytes));
+    }
+
+    /// Lets time pass: flows that were silent for too long end, and so do those that were cleared.
+    pub(crate) fn advance(&mut self, now: Duration) {
+        let Self { engine, book } = self;
+        engine.advance(now, &mut |event| book.hear(event, &[]));
+        book.clear();
+    }
+
+    /// Judges every session again, after a policy swap.
+    pub(crate) fn rule(&mut self) {
+        self.book.rule();
+    }
+
+    /// Every session ends.
+    pub(crate) fn finish(&mut self) {
+        let Self { engine, book } = self;
+        engine.finish(&mut |event| book.hear(event, &[]));
+    }
+
+    /// What the engine counted.
+    pub(crate) fn counters(&self) -> Counters {
+        self.engine.counters()
+    }
+
+    /// The engine, for who needs to know where a flow is.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// TCP flows that may not go on, since the last call: whoever can resets them.
+    pub(crate) fn take_condemned(&mut self) -> Vec<FlowId> {
+        std::mem::take(&mut self.book.condemned)
+    }
+}
+
+impl Book {
+    fn hear(&mut self, event: Event<'_>, frame: &[u8]) {
+        match event {
+            Event::Opened { flow, ends, mid_stream } => self.open(flow, &ends, mid_stream),
+            Event::Data { flow, side, bytes } => {
+                self.with(flow, |session, scene, events| session.data(scene, side, bytes, events))
+            }
+            Event::Lost { flow, side, bytes } => self.with(flow, |session, scene, events| {
+                session.lost(scene, side, bytes, events);
+                session.fate()
+            }),
+            Event::Ended { flow, side } => self.with(flow, |session, scene, events| {
+                session.ended(scene, side, events);
+                session.fate()
+            }),
+            Event::Finding { flow, side, id, message } => {
+                self.found(flow, side, (id, message), frame);
+            }
+            Event::Packet(record, _) => self.packet(record),
+            Event::Closed(record) => self.close(record),
+        }
+    }
+
+    fn open(&mut self, flow: FlowId, ends: &Ends, mid_stream: bool) {
+        let sorted = sort::sort(ends, &self.context.identity.load());
+        let entry = match sorted {
+            Ok(direction) => {
+                let grip = self.gates.grip(ends.proto);
+                let key = session::key(ends, direction);
+                let session = Session::open(&self.scene, key, grip, mid_stream);
+                self.settle(flow, ends.proto, session.fate());
+                Entry::Session(Box::new(session))
+            }
+            Err(reason) => Entry::Ignored(reason),
+        };
+        self.open.insert(flow, entry);
+    }
+
+    fn with(
+        &mut self,
+        flow: FlowId,
+        act: impl FnOnce(&mut Session, &Scene, &mut Vec<outrider_dpi::Event>) -> Fate,
+    ) {
+        let Some(Entry::Session(session)) = self.open.get_mut(&flow) else { return };
+        let fate = act(session, &self.scene, &mut self.events);
+        let proto = session.flow().key().proto;
+        self.settle(flow, proto, fate);
+    }
+
+    fn packet(&mut self, record: &FlowRecord) {
+        match self.open.get_mut(&record.flow) {
+            Some(Entry::Session(session)) => session.packet(record),
+            Some(Entry::Ignored(reason)) => {
+                let reason = *reason;
+                self.ignored(reason);
+            }
+            // It was cleared and goes on.
+            None => self.open(record.flow, &record.ends, true),
+        }
+    }
+
+    fn found(
+        &mut self,
+        flow: Option<FlowId>,
+        side: Side,
+        (id, message): (ThreatId, &'static str),
+        frame: &[u8],
+    ) {
+        let Some(flow) = flow.filter(|_| self.scene.dpi.is_on(id)) else { return };
+        let finding = Finding { id, side, message: message.into() };
+        self.with(flow, |session, scene, _| session.found(scene, &finding, frame));
+    }
+
+    fn close(&mut self, record: &FlowRecord) {
+        if let Some(Entry::Session(session)) = self.open.remove(&record.flow) {
+            session.close(&self.scene, record.end, &mut self.events);
+        }
+    }
+
+    fn settle(&mut self, flow: FlowId, proto: IpProto, fate: Fate) {
+        if fate.condemned && proto == IpProto::TCP && self.condemned.last() != Some(&flow) {
+            self.condemned.push(flow);
+        }
+    }
+
+    fn rule(&mut self) {
+        let mut condemned = Vec::new();
+        for (flow, entry) in &mut self.open {
+            let Entry::Session(session) = entry else { continue };
+            session.rule(&self.scene);
+            if session.fate().condemned && session.flow().key().proto == IpProto::TCP {
+                condemned.push(*flow);
+            }
+        }
+        self.condemned.extend(condemned);
+    }
+
+    fn clear(&mut self) {
+        let cleared = |entry: &Entry| match entry {
+            Entry::Session(session) => session.flow().cut_reason() == Some(CutReason::Clear),
+            Entry::Ignored(_) => false,
+        };
+        for (_, entry) in self.open.extract_if(|_, entry| cleared(entry)) {
+            if let Entry::Session(session) = entry {
+                session.finish(Outcome::Cleared);
+            }
+        }
+    }
+
+    fn ignored(&self, reason: Ignored) {
+        self.context.packets.ignored(reason);
+    }
+}
