@@ -59,9 +59,12 @@ netns: ## the real world: namespaces, iptables, nginx, redis, curl, openssl (roo
 bench: build ## figures beside direct, a copy loop, HAProxy and Envoy (docs/performance.md)
 	@$(SUDO) e2e/setup.sh
 	cargo build --locked --release --package outrider-e2e
+	cargo build --locked --release --package outrider-capture --example reader
 	env $(AS_ROOT) cargo bench --locked --package outrider-init
+	cargo bench --locked --package outrider-packet --features test-util
 	@$(SUDO) target/release/outrider-bench run \
 	    --envoy target/bench-tools/lib/python3*/site-packages/envoy/_bin/envoy $(BENCH)
+	@$(SUDO) target/release/outrider-bench packets $(PACKETS)
 
 e2e: ## a real cluster: not there yet
 	@echo 'e2e: there is no cluster test yet; see "not there yet" in README.md'

@@ -20,6 +20,29 @@ pub(crate) fn seconds(pid: u32) -> Result<f64> {
     Ok(precise(ticks) / precise(u64::try_from(per_second)?))
 }
 
+/// Nanoseconds on a CPU of all threads that a process has.
+pub(crate) fn nanos(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/task");
+    let mut sum = 0_u64;
+    for task in fs::read_dir(&path).context(path)? {
+        // A thread may end while this reads.
+        let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        let first = text.split_whitespace().next().unwrap_or("0");
+        sum = sum.saturating_add(first.parse()?);
+    }
+    Ok(sum)
+}
+
+/// The kernel's threads that take packets when no process is there to be charged.
+pub(crate) fn softirq_threads() -> Result<Vec<u32>> {
+    let name = |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let pids =
+        fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Ok(pids
+        .filter(|pid| name(*pid).starts_with("ksoftirqd/"))
+        .collect())
+}
+
 /// Resident memory of a process, in KiB.
 pub(crate) fn resident_kib(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/status");

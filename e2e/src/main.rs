@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod cpu;
+mod packets;
 mod proxies;
 mod report;
 mod run;
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Measure and write the results.
     Run(RunArgs),
+    /// Measure what is not TCP: seeing every packet, deciding about the first of each flow.
+    Packets(packets::PacketsArgs),
     /// Print a results file as tables.
     Report {
         /// Written by `run`.
@@ -94,6 +97,13 @@ enum Tool {
         /// How long.
         seconds: u32,
     },
+    /// Send datagrams as fast as it goes, or as fast as told; prints what was sent and what it cost.
+    Flood(tools::Flood),
+    /// Bind a UDP port, say so, and never read.
+    Sink {
+        /// Where.
+        listen: SocketAddr,
+    },
     /// Open connections, exchange 64 bytes on each, print `held`, and keep them until the input ends.
     Hold {
         /// An echo server.
@@ -116,6 +126,7 @@ fn main() -> ExitCode {
 fn command(command: Command) -> Result<()> {
     match command {
         Command::Run(args) => run::run(&args),
+        Command::Packets(args) => packets::run(&args),
         Command::Report { results } => report::print(&results),
         Command::Tool(Tool::Echo { listen }) => tools::echo(listen),
         Command::Tool(Tool::Reference { port }) => tools::reference(port),
@@ -125,6 +136,8 @@ fn command(command: Command) -> Result<()> {
         Command::Tool(Tool::Short { server, connections, seconds }) => {
             tools::short(server, connections, seconds)
         }
+        Command::Tool(Tool::Flood(what)) => tools::flood(&what),
+        Command::Tool(Tool::Sink { listen }) => tools::sink(listen),
         Command::Tool(Tool::Hold { server, connections }) => tools::hold(server, connections),
     }
 }

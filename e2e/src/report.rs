@@ -4,9 +4,13 @@ use std::{fs, io::Write as _, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use crate::run::{Sample, grouped};
+use crate::{
+    packets,
+    run::{Sample, grouped},
+};
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+/// The middle value; 0 of none.
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
@@ -26,6 +30,9 @@ fn ratio(of: &[Sample], to: Option<&Vec<Sample>>, value: fn(&Sample) -> f64) -> 
 /// Prints a results file.
 pub(crate) fn print(path: &Path) -> Result<()> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    if let Ok(rows) = serde_json::from_str::<Vec<packets::Row>>(&text) {
+        return packets::print(&rows);
+    }
     let samples: Vec<Sample> = serde_json::from_str(&text)?;
     let groups = grouped(&samples);
     let mut out = std::io::stdout().lock();

@@ -1,5 +1,7 @@
 //! Load tools and the reference proxy, so that every machine measures with the same ones.
 
+mod udp;
+
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr},
@@ -19,6 +21,8 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::task::TaskTracker;
+
+pub(crate) use udp::{Flood, flood, sink};
 
 /// Bytes of one exchange.
 const EXCHANGE: usize = 64;

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
-    sys::signal::{Signal, killpg},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,6 +43,20 @@ impl Running {
     /// The process's number.
     pub(crate) fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.0.id())?), signal)?)
+    }
+
+    /// Interrupts it and returns what it still had to say.
+    pub(crate) fn finish(mut self) -> Result<String> {
+        self.signal(Signal::SIGINT)?;
+        let mut text = String::new();
+        let output = self.0.stdout.as_mut().context("its output is not ours")?;
+        output.read_to_string(&mut text)?;
+        Ok(text)
     }
 }
 
@@ -147,10 +161,11 @@ impl World {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let mut output = child.stdout.take().context("no output")?;
+        let mut byte = [0; 1];
+        let output = child.stdout.as_mut().context("no output")?;
+        let read = output.read(&mut byte);
         let running = Running(child);
-        let mut line = [0; 1];
-        ensure!(output.read(&mut line)? == 1, "{command}: ended early");
+        ensure!(read? == 1, "{command}: ended early");
         Ok(running)
     }
 
