@@ -12,6 +12,7 @@ need() {
 need cc build-essential
 need c++ build-essential
 need curl curl
+need editcap wireshark-common
 need ip iproute2
 need iptables-restore iptables
 need knotd knot
@@ -24,6 +25,8 @@ need redis-server redis-server
 need redis-cli redis-tools
 need setpriv util-linux
 need sysctl procps
+need tcpdump tcpdump
+need tcprewrite tcpreplay
 
 if [ -z "$missing" ]; then
     echo "setup: every tool is installed"

@@ -7,6 +7,10 @@
 mod files;
 #[path = "inspect/made.rs"]
 mod made;
+#[path = "inspect/protocols.rs"]
+mod protocols;
+#[path = "inspect/tools.rs"]
+mod tools;
 #[path = "inspect/variants.rs"]
 mod variants;
 

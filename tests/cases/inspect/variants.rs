@@ -7,21 +7,24 @@ use outrider_packet::build::{Talk, ethernet};
 use crate::{
     corpus,
     files::{Dice, File, Form, hex},
-    inspect, inspect_with, rows,
+    inspect, inspect_with, protocols, rows,
 };
 
 /// Variants of each capture.
-const VARIANTS: u64 = 40;
+const VARIANTS: u64 = 24;
 
 #[test]
 fn five_hundred_spoilt_captures_are_survived() {
-    let captures = corpus();
+    let real = corpus()
+        .into_iter()
+        .map(|(_, capture)| File::read(&capture));
+    let captures: Vec<_> = real.chain(protocols::captures()).collect();
     assert!(captures.len() as u64 * VARIANTS >= 500);
     let half = captures.len() / 2;
     thread::scope(|scope| {
         for part in [&captures[..half], &captures[half..]] {
             scope.spawn(move || {
-                for (name, (_, capture)) in part.iter().enumerate() {
+                for (name, capture) in part.iter().enumerate() {
                     for variant in 0..VARIANTS {
                         survive(&spoil(capture, variant), name, variant);
                     }
@@ -31,7 +34,8 @@ fn five_hundred_spoilt_captures_are_survived() {
     });
 }
 
-fn survive(bytes: &[u8], name: usize, variant: u64) {
+/// Runs the command over what may be anything, within its memory.
+pub(crate) fn survive(bytes: &[u8], name: usize, variant: u64) {
     let output = inspect_with(bytes, "--json");
     let said = String::from_utf8_lossy(&output.stderr);
     let code = output.status.code();
@@ -46,9 +50,9 @@ fn survive(bytes: &[u8], name: usize, variant: u64) {
 }
 
 /// One thing that is wrong with a capture.
-fn spoil(capture: &[u8], variant: u64) -> Vec<u8> {
+fn spoil(capture: &File, variant: u64) -> Vec<u8> {
     let mut dice = Dice(variant * 7_919 + 1);
-    let mut file = File::read(capture);
+    let mut file = capture.clone();
     let count = file.records.len();
     match variant % 8 {
         // Every frame somewhere else.
