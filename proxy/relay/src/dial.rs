@@ -7,7 +7,7 @@ use outrider_telemetry::Refusal;
 use thiserror::Error;
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::borrow;
+use crate::{Legs, borrow};
 
 /// Where to dial, and from which address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -100,12 +100,18 @@ impl DialError {
     }
 }
 
-/// Dials, within `limit`.
-pub(crate) async fn dial(delivery: Delivery, limit: Duration) -> Result<TcpStream, DialError> {
+/// Dials, within `limit`. What is tried is one of our legs, whatever comes of it.
+pub(crate) async fn dial(
+    delivery: Delivery,
+    limit: Duration,
+    legs: &Legs,
+) -> Result<TcpStream, DialError> {
     let dialled = async {
         match delivery.source {
-            Source::Borrowed(client) => borrowing(delivery, client).await,
-            Source::Route | Source::Own(_) => connect(prepare(delivery)?, delivery.target).await,
+            Source::Borrowed(client) => borrowing(delivery, client, legs).await,
+            Source::Route | Source::Own(_) => {
+                connect(prepare(delivery)?, delivery.target, legs).await
+            }
         }
     };
     tokio::time::timeout(limit, dialled)
@@ -113,15 +119,22 @@ pub(crate) async fn dial(delivery: Delivery, limit: Duration) -> Result<TcpStrea
         .unwrap_or(Err(DialError::Timeout))
 }
 
-async fn connect(socket: TcpSocket, target: SocketAddr) -> Result<TcpStream, DialError> {
-    socket
-        .connect(target)
+async fn connect(
+    socket: TcpSocket,
+    target: SocketAddr,
+    legs: &Legs,
+) -> Result<TcpStream, DialError> {
+    legs.connect(socket, target)
         .await
         .map_err(DialError::from_connect)
 }
 
 /// Dials from the client's address, by ports of our own choice until one is free.
-async fn borrowing(delivery: Delivery, client: SocketAddr) -> Result<TcpStream, DialError> {
+async fn borrowing(
+    delivery: Delivery,
+    client: SocketAddr,
+    legs: &Legs,
+) -> Result<TcpStream, DialError> {
     let mut last = None;
     for _ in 0..BORROW_ATTEMPTS {
         let socket = prepare(delivery)?;
@@ -134,7 +147,7 @@ async fn borrowing(delivery: Delivery, client: SocketAddr) -> Result<TcpStream, 
             (_, source) => source,
         };
         let dialled = match socket.bind(source) {
-            Ok(()) => connect(socket, delivery.target).await,
+            Ok(()) => connect(socket, delivery.target, legs).await,
             Err(error) => Err(DialError::Bind(error)),
         };
         match dialled {
@@ -203,9 +216,13 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = listener.local_addr().unwrap();
         let source = Source::Own("127.0.0.6:0".parse().unwrap());
-        let dialled = dial(Delivery { source, ..Delivery::to(target) }, Duration::from_secs(5))
-            .await
-            .unwrap();
+        let dialled = dial(
+            Delivery { source, ..Delivery::to(target) },
+            Duration::from_secs(5),
+            &Legs::default(),
+        )
+        .await
+        .unwrap();
         let (_, peer) = listener.accept().await.unwrap();
         assert_eq!(peer.ip().to_string(), "127.0.0.6");
         assert_eq!(peer, dialled.local_addr().unwrap());
@@ -216,9 +233,13 @@ mod tests {
     async fn a_source_that_is_not_ours_is_said_so() {
         let target = "127.0.0.1:9".parse().unwrap();
         let source = Source::Own("203.0.113.7:0".parse().unwrap());
-        let error = dial(Delivery { source, ..Delivery::to(target) }, Duration::from_secs(5))
-            .await
-            .unwrap_err();
+        let error = dial(
+            Delivery { source, ..Delivery::to(target) },
+            Duration::from_secs(5),
+            &Legs::default(),
+        )
+        .await
+        .unwrap_err();
         assert!(matches!(error, DialError::Bind(_)), "{error}");
     }
 }

@@ -22,6 +22,7 @@ mod half;
 mod inspection;
 mod judge;
 mod leg;
+mod legs;
 mod pipe;
 mod pump;
 mod relay;
@@ -32,6 +33,7 @@ mod view;
 
 pub use dial::{Delivery, DialError, Source};
 pub use judge::{Judge, Law};
+pub use legs::{Legs, MAX_LEGS};
 pub use relay::Relay;
 pub use settings::RelaySettings;
 pub use view::{PolicyHandle, PolicyView};

@@ -9,13 +9,13 @@ use std::{
 };
 
 use outrider_dpi::DpiConfig;
-use outrider_model::{FlowKey, Verdict};
+use outrider_model::{Direction, FlowKey, Verdict};
 use outrider_telemetry::{CutReason, FlowState, Grip, Outcome, Telemetry};
 use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::{
-    Delivery, PolicyHandle, PolicyView, RelaySettings, closing, dial,
+    Delivery, Legs, PolicyHandle, PolicyView, RelaySettings, closing, dial,
     inspection::Inspection,
     judge::{self, Law},
     leg::Leg,
@@ -33,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) law: Arc<Law>,
     pub(crate) dpi: Arc<DpiConfig>,
     pub(crate) telemetry: Telemetry,
+    pub(crate) legs: Arc<Legs>,
     pub(crate) cut: AtomicBool,
 }
 
@@ -46,7 +47,14 @@ impl Relay {
         telemetry: Telemetry,
     ) -> Self {
         let (law, cut) = (Arc::new(Law::new(policy)), AtomicBool::new(false));
-        Self(Arc::new(Shared { settings, law, dpi, telemetry, cut }))
+        let legs = Arc::default();
+        Self(Arc::new(Shared { settings, law, dpi, telemetry, legs, cut }))
+    }
+
+    /// The connections of the flows, for who watches the wire.
+    #[must_use]
+    pub fn legs(&self) -> &Arc<Legs> {
+        &self.0.legs
     }
 
     /// What its flows are judged by, for flows that are seen and not relayed.
@@ -72,6 +80,10 @@ impl Relay {
         delivery: Delivery,
     ) -> impl Future<Output = ()> + Send + use<> {
         let shared = Arc::clone(&self.0);
+        if key.direction == Direction::Inbound {
+            // What the workload opens reaches us on loopback.
+            shared.legs.add(key.server, key.client);
+        }
         let opened = Box::pin(self.open(Leg::new(downstream), key, delivery));
         async move {
             let Some(mut pump) = opened.await else { return };
@@ -119,7 +131,7 @@ impl Relay {
         let dialled = tokio::select! {
             biased;
             reason = flow.wait_cut() => return Err(reason.outcome()),
-            dialled = dial::dial(delivery, self.0.settings.connect_timeout) => dialled,
+            dialled = dial::dial(delivery, self.0.settings.connect_timeout, &self.0.legs) => dialled,
         };
         dialled.map_err(|error| {
             let direction = flow.key().direction;

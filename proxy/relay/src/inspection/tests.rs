@@ -23,6 +23,7 @@ fn shared(view: PolicyView) -> (PolicyHandle, Arc<Shared>) {
         law: Arc::new(Law::new(Arc::clone(&policy))),
         dpi: Arc::new(DpiConfig::default()),
         telemetry: Telemetry::new(&Registry::default()).unwrap(),
+        legs: Arc::default(),
         cut: false.into(),
     };
     (policy, Arc::new(shared))
