@@ -146,6 +146,7 @@ fn assemble(
         telemetry,
         ctrl: CtrlMetrics::register(&registry)?,
         dns,
+        legs: Arc::clone(relay.legs()),
         packets,
         registry,
         readiness: Readiness::default(),

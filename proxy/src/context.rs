@@ -6,7 +6,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use outrider_relay::PolicyHandle;
+use outrider_relay::{Legs, PolicyHandle};
 use outrider_telemetry::{LogHandle, Registry, Telemetry};
 use outrider_wire::ext::Instance;
 use tokio::time::Instant;
@@ -44,6 +44,8 @@ pub(crate) struct Context {
     pub ctrl: CtrlMetrics,
     /// Counters of the DNS listener.
     pub dns: DnsMetrics,
+    /// The proxy's own connections on the wire.
+    pub legs: Arc<Legs>,
     /// What works of the packet side, and its counters.
     pub packets: PacketMetrics,
     /// Who is not ready.

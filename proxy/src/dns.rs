@@ -40,6 +40,7 @@ use nix::{
 };
 use outrider_dpi::dns_message::given;
 use outrider_model::Direction;
+use outrider_relay::Legs;
 use outrider_telemetry::{Telemetry, unix_seconds};
 use tokio::{
     sync::Semaphore,
@@ -70,6 +71,7 @@ pub(crate) struct Asker {
     names: Arc<Names>,
     metrics: DnsMetrics,
     mark: Option<Secret>,
+    legs: Arc<Legs>,
     ids: Ids,
     questions: Arc<Semaphore>,
     connections: Arc<Semaphore>,
@@ -93,6 +95,7 @@ impl Dns {
             names: Arc::clone(&context.names),
             metrics: context.dns.clone(),
             mark,
+            legs: Arc::clone(&context.legs),
             ids: Ids::default(),
             questions: Arc::new(Semaphore::new(udp::MAX_QUESTIONS)),
             connections: Arc::new(Semaphore::new(tcp::MAX_CONNECTIONS)),

@@ -73,6 +73,7 @@ pub(crate) fn assemble(settings: Settings) -> (SharedContext, Relay, State) {
         telemetry,
         ctrl: CtrlMetrics::register(&registry).unwrap(),
         dns,
+        legs: Arc::clone(relay.legs()),
         packets: PacketMetrics::register(&registry).unwrap(),
         registry,
         readiness: Readiness::default(),

@@ -92,7 +92,7 @@ async fn connect(asker: &Asker, server: SocketAddr) -> io::Result<TcpStream> {
     }?;
     asker.mark(&socket)?;
     socket.set_nodelay(true)?;
-    tokio::time::timeout(asker.resolvers.patience(), socket.connect(server)).await?
+    tokio::time::timeout(asker.resolvers.patience(), asker.legs.connect(socket, server)).await?
 }
 
 /// Whom the client meant, if a rule brought it here.

@@ -41,6 +41,7 @@ pub(super) fn asker(servers: &[SocketAddr], options: &str) -> Asker {
         names: Arc::<Names>::clone(&context.names),
         metrics: DnsMetrics::clone(&context.dns),
         mark: None,
+        legs: Arc::default(),
         ids: Ids::default(),
         questions: Arc::new(Semaphore::new(super::udp::MAX_QUESTIONS)),
         connections: Arc::new(Semaphore::new(super::tcp::MAX_CONNECTIONS)),
