@@ -1,7 +1,8 @@
 #!/bin/bash
 # Captures real clients and servers in a network namespace of its own, one file a protocol.
 # Needs root and, of Debian, tcpdump nginx-light redis-server redis-tools knot bind9-dnsutils
-# openssh-server mariadb-server postgresql bsdutils iputils-ping curl. Run again, the files differ in
+# openssh-server mariadb-server postgresql bsdutils iputils-ping curl; a python3 with aioquic, which
+# PYTHON names where it is another one. Run again, the files differ in
 # ports, times and random bytes; then write the expected rows again too (README.md).
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -94,6 +95,7 @@ sleep 1
 capture http curl -s -H 'Host: shop.example' http://192.0.2.1:8000/ http://192.0.2.1:8000/zeros
 capture http-v6 curl -s -g 'http://[2001:db8::1]:8000/'
 capture tls curl -sk --resolve shop.example:8443:192.0.2.1 https://shop.example:8443/
+capture quic "${PYTHON:-python3}" "$PWD/quic.py" 192.0.2.1 443 "$work/cert.pem" "$work/key.pem" shop.example
 capture redis redis-cli -h 192.0.2.1 -p 7001 set key value
 capture dns dig +tries=1 @192.0.2.1 shop.example A shop.example AAAA
 capture zone-transfer dig @192.0.2.1 example AXFR

@@ -1,7 +1,8 @@
 //! Applications over UDP, recognised by the bytes of single datagrams.
 //!
 //! A port never decides alone: it only helps where the bytes are weak. Nothing is kept of the
-//! datagrams; a flow whose first ones say nothing stays unidentified.
+//! datagrams but a QUIC client's hello until it is whole; a flow whose first ones say nothing stays
+//! unidentified.
 
 mod binary;
 mod dns;
@@ -12,6 +13,9 @@ use std::sync::Arc;
 
 use outrider_model::{AppId, Side};
 
+use self::quic::Quic;
+#[cfg(feature = "test-util")]
+pub use self::quic::initial as quic_initial;
 use crate::{DpiConfig, Event, inspector::Sink};
 
 /// Datagrams of a flow that are looked at before it counts as unidentified.
@@ -41,12 +45,13 @@ const RECOGNISERS: [(AppId, Ask); 8] = [
     (AppId::SYSLOG, text::is_syslog),
 ];
 
-/// Reads one UDP flow, datagram by datagram. It holds nothing of them.
+/// Reads one UDP flow, datagram by datagram. It holds nothing of them but a QUIC hello on its way.
 #[derive(Debug)]
 pub struct DatagramInspector {
     config: Arc<DpiConfig>,
     server_port: u16,
     app: Option<AppId>,
+    quic: Option<Box<Quic>>,
     tries: u8,
     over: bool,
 }
@@ -55,7 +60,7 @@ impl DatagramInspector {
     /// Starts with a flow of which nothing was seen.
     #[must_use]
     pub fn new(config: Arc<DpiConfig>, server_port: u16) -> Self {
-        Self { config, server_port, app: None, tries: 0, over: false }
+        Self { config, server_port, app: None, quic: None, tries: 0, over: false }
     }
 
     /// Takes one whole datagram; whether more are wanted.
@@ -64,9 +69,13 @@ impl DatagramInspector {
             return !self.over;
         }
         let datagram = Datagram { side, bytes: datagram, port: self.server_port };
+        if self.quic.is_some() {
+            return self.quic(datagram, events);
+        }
         let mut sink = Sink { config: &self.config, events, app: &mut self.app };
         if sink.app.is_none() {
             match RECOGNISERS.iter().find(|(_, is)| is(datagram)) {
+                Some((AppId::QUIC, _)) => return self.quic(datagram, events),
                 Some((app, _)) => sink.application(*app),
                 None => {
                     dns::look_broken(datagram, &mut sink);
@@ -86,7 +95,9 @@ impl DatagramInspector {
 
     /// The flow is over, or nobody looks any longer.
     pub fn end(&mut self, events: &mut Vec<Event>) {
-        if !self.over && self.app.is_none() && self.tries > 0 {
+        if self.quic.is_some() {
+            self.quic_over(events);
+        } else if !self.over && self.app.is_none() && self.tries > 0 {
             events.push(Event::Unidentified);
         }
         self.over = true;
@@ -96,6 +107,21 @@ impl DatagramInspector {
     #[must_use]
     pub fn app(&self) -> Option<AppId> {
         self.app
+    }
+
+    /// Reads a QUIC client's hello as far as it has come; the application is said behind its names.
+    fn quic(&mut self, datagram: Datagram<'_>, events: &mut Vec<Event>) -> bool {
+        let quic = self.quic.get_or_insert_default();
+        if quic.read(datagram, events) {
+            self.quic_over(events);
+        }
+        !self.over
+    }
+
+    fn quic_over(&mut self, events: &mut Vec<Event>) {
+        self.quic = None;
+        self.over = true;
+        Sink { config: &self.config, events, app: &mut self.app }.application(AppId::QUIC);
     }
 
     /// Nobody knows the datagram.

@@ -30,6 +30,8 @@ mod tests;
 mod tls;
 
 pub use config::DpiConfig;
+#[cfg(feature = "test-util")]
+pub use datagram::quic_initial;
 pub use datagram::{DatagramInspector, MAX_TRIES};
 pub use dns::message as dns_message;
 pub use event::{Event, Finding, Interest, MAX_MESSAGE, MAX_NAME, Need};

@@ -23,6 +23,8 @@ use crate::{
 use hello::Version;
 use record::{Found, Records};
 
+pub(crate) use hello::CLIENT_HELLO;
+
 pub(crate) use sslv2::{guess as guess_v2, start as start_v2};
 
 /// Longest handshake message that is put together: a client hello with post-quantum keys has two
@@ -47,6 +49,12 @@ pub(crate) fn guess(prefix: Prefix<'_>) -> Guess {
         return Guess::No;
     }
     if prefix.len() < 6 { Guess::More } else { Guess::Yes }
+}
+
+/// The server name and the first protocol offered in a whole client hello that came without records.
+pub(crate) fn names(message: &[u8]) -> (Option<Box<str>>, Option<Box<str>>) {
+    let hello = hello::client(message).unwrap_or_default();
+    (hello.server_name, hello.protocol)
 }
 
 /// Starts reading a flow that was recognised as TLS.

@@ -7,7 +7,8 @@ use crate::{
     bytes::{Reader, graphic, name},
 };
 
-pub(super) const CLIENT_HELLO: u8 = 1;
+/// The kind of a client's hello.
+pub(crate) const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
 
 const SERVER_NAME: u16 = 0;
