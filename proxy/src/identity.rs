@@ -41,8 +41,10 @@ impl Identity {
                 .flags
                 .contains(InterfaceFlags::IFF_BROADCAST)
                 .then_some(interface.broadcast);
+            // Without a broadcast address the C library gives the interface's own in its place.
             let ip = everybody
                 .flatten()
+                .filter(|to| interface.address.as_ref() != Some(to))
                 .and_then(|to| Some(IpAddr::V4(to.as_sockaddr_in()?.ip())));
             identity.broadcast.extend(ip);
         }

@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use outrider_model::names;
+use outrider_wire::{Reply, Session};
 
 /// The longest datagram of the protocol.
 const MAX_DATAGRAM: usize = 8192;
@@ -49,6 +50,24 @@ impl Ctrl {
     /// Sends one datagram and waits for one in return.
     pub fn request(&self, datagram: &[u8]) -> Result<Vec<u8>> {
         self.send(datagram)?;
+        self.receive()
+    }
+
+    /// The proxy's live sessions.
+    pub fn sessions(&self) -> Result<Vec<Session>> {
+        self.send(br#"{"ctrl_list_session":{}}"#)?;
+        let mut sessions = Vec::new();
+        loop {
+            match Reply::decode_exact(&self.receive()?)? {
+                Reply::SessionList(list) if list.more => sessions.extend(list.sessions),
+                Reply::SessionList(_) => return Ok(sessions),
+                other => bail!("a session list was asked for, and this came: {other:?}"),
+            }
+        }
+    }
+
+    /// Waits for one datagram.
+    fn receive(&self) -> Result<Vec<u8>> {
         let mut reply = vec![0; MAX_DATAGRAM];
         let length = self.socket.recv(&mut reply).context("no reply")?;
         reply.truncate(length);
