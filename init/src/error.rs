@@ -26,6 +26,12 @@ pub enum InitError {
          for the text, and try --iptables-variant nft or legacy, or --backend nft"
     )]
     Refused(String),
+    /// The kernel has the packet queue for iptables, and not for nft.
+    #[error(
+        "rules refused: {0}\nnext: this kernel has no packet queue for nft; choose --backend iptables, or --queue off. \
+         The rules that were in force before are still there"
+    )]
+    NoQueue(String),
     /// The kernel refused an address, a route, or the flush.
     #[error(
         "kernel refused to {what}: {source}\nnext: run the same command again; it continues where it stopped"
@@ -55,7 +61,7 @@ impl InitError {
             Self::Settings(_) => 2,
             Self::Privilege(_) => 3,
             Self::ToolMissing(_) => 4,
-            Self::Refused(_) | Self::Kernel { .. } => 5,
+            Self::Refused(_) | Self::NoQueue(_) | Self::Kernel { .. } => 5,
             Self::Verify(_) => 6,
         }
     }

@@ -5,6 +5,7 @@ mod egress;
 mod guard;
 mod inbound;
 mod outbound;
+mod queue;
 mod rule;
 
 use ipnet::IpNet;
@@ -58,6 +59,7 @@ impl Plan {
         chains.extend(dns::zones(settings));
         chains.extend(inbound::chains(settings));
         chains.extend(outbound::chains(settings));
+        chains.extend(queue::chains(settings));
         chains.extend(guard::chains(settings));
         for chain in &mut chains {
             simplify(&mut chain.rules);

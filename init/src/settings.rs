@@ -95,6 +95,17 @@ pub enum Guard {
     All,
 }
 
+/// Whether what is not TCP waits for the proxy's verdict, and what becomes of it if the proxy reads no queue.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Queue {
+    /// It does not.
+    Off,
+    /// It passes then.
+    Open,
+    /// It is dropped then.
+    Closed,
+}
+
 /// Everything a plan depends on.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
@@ -142,12 +153,21 @@ pub struct Settings {
     pub dns: Dns,
     /// What may not pass uncaptured.
     pub guard: Guard,
+    /// The packet queue.
+    pub queue: Queue,
     /// Whether packets that conntrack does not understand are dropped.
     pub drop_invalid: bool,
     /// Mark of packets that TPROXY took.
     pub mark: u32,
     /// Route table behind the mark.
     pub table: u32,
+}
+
+impl Settings {
+    /// Whether the guard drops what is not TCP; where there is a queue, the proxy decides about that.
+    pub fn guards_everything(&self) -> bool {
+        self.guard == Guard::All && self.queue == Queue::Off
+    }
 }
 
 impl Default for Settings {
@@ -175,6 +195,7 @@ impl Default for Settings {
             exclude_groups: Vec::new(),
             dns: Dns::Off,
             guard: Guard::Tcp,
+            queue: Queue::Off,
             drop_invalid: true,
             mark: names::FWMARK,
             table: names::ROUTE_TABLE,

@@ -6,6 +6,7 @@
 mod destination;
 mod peer;
 mod probe;
+mod queue;
 mod standin;
 
 use std::fmt::Write as _;
@@ -13,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::InitError;
 use crate::plan::{DELIVERY_V4, DELIVERY_V6, Family};
-use crate::settings::{Mode, Settings};
+use crate::settings::{Mode, Queue, Settings};
 use probe::{Dialled, User, dial, listen};
 use standin::StandIn;
 
@@ -73,6 +74,9 @@ pub fn verify(settings: &Settings) -> Result<String, InitError> {
         check.proxy_direct(&mut findings);
         check.inside(&inbound, &mut findings);
     }
+    if settings.queue != Queue::Off {
+        queue::outbound(settings, &proxy, &mut findings);
+    }
     peer::inbound(settings, &inbound, &mut findings);
     let text = findings.text();
     if findings.is_broken() { Err(InitError::Verify(text.trim_end().to_owned())) } else { Ok(text) }
@@ -86,16 +90,9 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn name(&self) -> &'static str {
-        match self.family {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        }
-    }
-
     /// A connection of the workload to an address where nobody is must be accepted by the proxy.
     fn outbound(&self, listener: &StandIn, findings: &mut Findings) {
-        let what = format!("{} outbound connections reach the proxy", self.name());
+        let what = format!("{} outbound connections reach the proxy", name(self.family));
         let Some(to) = destination::outbound(self.settings, self.family) else {
             findings
                 .add(what, Finding::Unproved("the settings capture no test address".to_owned()));
@@ -111,7 +108,7 @@ impl Check<'_> {
 
     /// The proxy's own connection must not come back to it.
     fn proxy_direct(&self, findings: &mut Findings) {
-        let what = format!("{} connections of the proxy go out directly", self.name());
+        let what = format!("{} connections of the proxy go out directly", name(self.family));
         let Some(to) = destination::outbound(self.settings, self.family) else { return };
         let finding = match self.proxy.run(|| dial(to, None)) {
             None => self.proxy.unproved(),
@@ -125,7 +122,7 @@ impl Check<'_> {
 
     /// Connections that never leave the pod: to itself, delivery, hairpin.
     fn inside(&self, inbound: &StandIn, findings: &mut Findings) {
-        let what = format!("{} connections inside the pod", self.name());
+        let what = format!("{} connections inside the pod", name(self.family));
         let Some(own) = destination::own_address(self.family) else {
             findings
                 .add(what, Finding::Unproved("the pod has no route for this family".to_owned()));
@@ -163,6 +160,13 @@ impl Check<'_> {
             Some(dialled) => inbound.judge(dialled, to),
             None => self.proxy.unproved(),
         }
+    }
+}
+
+fn name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
     }
 }
 

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use outrider_init::plan::{Chain, Match, Plan, Rule, Target};
+use outrider_init::plan::{Chain, Hook, Match, Plan, Protocol, Rule, Target};
 use outrider_init::render;
-use outrider_init::settings::{Backend, Mode, Ports, RawSettings, Settings};
+use outrider_init::settings::{Backend, Mode, Ports, Queue, RawSettings, Settings};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 /// Settings whose plan is reviewed, for both backends.
-const MATRIX: [(&str, &[&str]); 7] = [
+const MATRIX: [(&str, &[&str]); 8] = [
     ("default", &[]),
     ("tproxy", &["--mode", "tproxy"]),
     ("guard-off", &["--guard", "off", "--drop-invalid", "false"]),
@@ -47,6 +47,21 @@ const MATRIX: [(&str, &[&str]); 7] = [
     (
         "secret-mark",
         &["--secret-mark", "0x5ec4e7", "--proxy-uid", "1771,1772", "--proxy-gid", "1773"],
+    ),
+    (
+        "queue",
+        &[
+            "--queue",
+            "closed",
+            "--guard",
+            "all",
+            "--dns",
+            "all",
+            "--exclude-interfaces",
+            "net1",
+            "--secret-mark",
+            "0x5ec4e7",
+        ],
     ),
 ];
 
@@ -130,10 +145,11 @@ fn some_settings() -> impl Strategy<Value = Settings> {
         || prop_oneof![Just(""), Just("22"), Just("1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16")];
     let names = || prop_oneof![Just(""), Just("net1"), Just("net1,net2")];
     let groups = prop_oneof![Just("*"), Just("1000"), Just("1000,1001")];
-    let head = (mode, guard, dns, ports(), ports(), cidrs());
+    let queue = prop_oneof![Just("off"), Just("open"), Just("closed")];
+    let head = (mode, guard, dns, queue, ports(), ports(), cidrs());
     (head, excluded(), excluded(), names(), names(), groups, any::<bool>()).prop_map(
         |(
-            (mode, guard, dns, inbound, outbound, cidrs),
+            (mode, guard, dns, queue, inbound, outbound, cidrs),
             not_in,
             not_out,
             skip,
@@ -145,6 +161,7 @@ fn some_settings() -> impl Strategy<Value = Settings> {
                 ("mode", mode),
                 ("guard", guard),
                 ("dns", dns),
+                ("queue", queue),
                 ("inbound-ports", inbound),
                 ("outbound-ports", outbound),
                 ("outbound-cidrs", cidrs),
@@ -227,6 +244,34 @@ proptest! {
         let text = render::text(&plan, Backend::Iptables);
         let expected: usize = rules(&plan).map(|(_, rule)| if rule.family().is_none() { 2 } else { 1 }).sum();
         prop_assert_eq!(text.lines().filter(|line| line.starts_with("-A ")).count(), expected);
+    }
+
+    #[test]
+    fn what_is_queued_is_not_tcp_nor_loopback_nor_the_proxys(settings in some_settings()) {
+        let plan = Plan::new(&settings);
+        let queued = rules(&plan).filter(|(_, rule)| matches!(rule.then, Target::Queue { .. }));
+        let mut count = 0;
+        for (chain, queue) in queued {
+            count += 1;
+            prop_assert_eq!(chain.rules.last(), Some(queue), "everything that is left");
+            let returns = |when: &[Match]| {
+                chain.rules.iter().any(|rule| rule.when == when && rule.then == Target::Return)
+            };
+            prop_assert!(returns(&[Match::Protocol(Protocol::Tcp)]));
+            match chain.hook {
+                Some(Hook::Output) => {
+                    prop_assert!(returns(&[Match::OutInterface("lo".to_owned())]));
+                    prop_assert!(returns(&[Match::Uid(1771)]));
+                }
+                hook => {
+                    prop_assert_eq!(hook, Some(Hook::Input));
+                    prop_assert!(returns(&[Match::InInterface("lo".to_owned())]));
+                }
+            }
+            let open = settings.queue == Queue::Open;
+            prop_assert_eq!(&queue.then, &Target::Queue { number: 171, open });
+        }
+        prop_assert_eq!(count, if settings.queue == Queue::Off { 0 } else { 2 });
     }
 
     #[test]

@@ -113,6 +113,35 @@ pub fn flush_conntrack(notes: &mut Vec<String>) -> Result<(), InitError> {
     }
 }
 
+/// The place of a packet queue's reader, who never gives a verdict: what is queued meanwhile is dropped at the end.
+pub struct QueueReader {
+    _socket: Socket,
+}
+
+impl QueueReader {
+    /// Takes the place if it is free.
+    ///
+    /// # Errors
+    /// Somebody reads the queue, or the kernel refuses.
+    pub fn take(number: u16) -> io::Result<Self> {
+        let socket = Socket::netfilter()?;
+        socket.ask(&Message::bind_queue(number))?;
+        Ok(Self { _socket: socket })
+    }
+}
+
+/// How many packets a queue has taken since its reader came, modulo 2^32; `None` without a reader, or if the
+/// kernel does not let us see.
+pub fn queued(number: u16) -> Option<u32> {
+    let table = fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").ok()?;
+    table.lines().find_map(|line| {
+        // Number, reader, waiting, copy mode, copy range, dropped twice, last number given.
+        let mut columns = line.split_whitespace();
+        let is_it = columns.next()?.parse() == Ok(number);
+        columns.nth(6)?.parse().ok().filter(|_| is_it)
+    })
+}
+
 /// nf_tables' number of the family that is both.
 pub const INET: u8 = 1;
 /// nf_tables' number of IPv4.

@@ -21,7 +21,7 @@ pub(super) fn apply(plan: &Plan, notes: &mut Vec<String>) -> Result<Outcome, Ini
     if let Err(refused) = install(plan, &place) {
         // Older kernels have no hook at devices; without it the rest must do, which the second try tells.
         place.devices.clear();
-        install(plan, &place)?;
+        install(plan, &place).map_err(without_queue)?;
         notes.push(format!("packet sockets pass by: no egress hook at devices ({refused})"));
     }
     let changed = before.is_empty() || list()? != before;
@@ -30,6 +30,20 @@ pub(super) fn apply(plan: &Plan, notes: &mut Vec<String>) -> Result<Outcome, Ini
 
 fn install(plan: &Plan, place: &Place) -> Result<(), InitError> {
     tool::run(TOOL, &["-f", "-"], &ruleset(plan, place)).map(drop)
+}
+
+/// nft repeats the statement that was refused.
+fn without_queue(error: InitError) -> InitError {
+    match error {
+        InitError::Refused(text)
+            if text
+                .lines()
+                .any(|line| line.trim_start().starts_with("queue ")) =>
+        {
+            InitError::NoQueue(text)
+        }
+        other => other,
+    }
 }
 
 /// The devices that packets leave by.

@@ -17,7 +17,7 @@ pub(super) fn rules(settings: &Settings) -> Vec<Rule> {
         rules.push(Rule::new("the proxy's own packets", owner, Target::Return));
     }
     rules.extend(tcp(settings, &foreign));
-    if settings.guard == Guard::Tcp {
+    if !settings.guards_everything() {
         rules.extend(Family::ALL.map(|family| {
             let when = all_of(vec![Match::Frame(family)], &foreign);
             Rule::new("what is not TCP, and says truly what it is", when, Target::Return)

@@ -31,10 +31,7 @@ pub(super) fn chains(settings: &Settings) -> Vec<Chain> {
 
 /// What the guard judges: TCP, or everything.
 fn scope(settings: &Settings) -> Vec<Match> {
-    match settings.guard {
-        Guard::Off | Guard::Tcp => vec![TCP],
-        Guard::All => Vec::new(),
-    }
+    if settings.guards_everything() { Vec::new() } else { vec![TCP] }
 }
 
 fn out_rules(settings: &Settings) -> Vec<Rule> {
@@ -130,7 +127,7 @@ fn in_default_deny(settings: &Settings, scope: &[Match]) -> Vec<Rule> {
     }
     let drop = Target::Drop;
     rules.extend(super::inbound::selection(settings, Match::DestinationPorts, &[], &drop));
-    if settings.guard == Guard::All {
+    if settings.guards_everything() {
         rules.push(Rule::new("ports that are not captured", vec![TCP], Target::Return));
         rules.push(Rule::new(
             "errors about a known flow, path MTU for one",
@@ -153,7 +150,7 @@ fn invalid(scope: &[Match]) -> Rule {
 
 /// IPv6 does not work without it, and conntrack doesn't track it.
 fn discovery(settings: &Settings, kinds: [u8; 3]) -> Vec<Rule> {
-    if settings.guard != Guard::All {
+    if !settings.guards_everything() {
         return Vec::new();
     }
     let rule = |number| {

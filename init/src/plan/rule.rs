@@ -46,6 +46,10 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// ICMP of IPv6.
+    Icmpv6,
+    /// Membership of multicast groups, IPv4.
+    Igmp,
 }
 
 /// What conntrack knows about a packet.
@@ -57,6 +61,8 @@ pub enum State {
     Known,
     /// An error about a known flow, for instance "packet too big".
     Related,
+    /// Left alone by conntrack.
+    Untracked,
 }
 
 /// One condition; all conditions of a rule must hold.
@@ -92,8 +98,12 @@ pub enum Match {
     Mark(u32),
     /// Any other firewall mark.
     NotMark(u32),
+    /// Firewall mark with any of these bits.
+    Marked(u32),
     /// Mark of the flow, all bits.
     FlowMark(u32),
+    /// Mark of the flow with any of these bits.
+    FlowMarked(u32),
     /// Conntrack state.
     State(State),
     /// The flow's destination was rewritten, as REDIRECT does.
@@ -126,12 +136,23 @@ pub enum Target {
     },
     /// Sets the packet's mark.
     SetMark(u32),
+    /// Clears bits of the packet's mark.
+    ClearMark(u32),
     /// Copies the packet's mark to its flow.
     SaveMark,
+    /// Sets bits of the flow's mark, and leaves its others.
+    AddFlowMark(u32),
     /// Copies the flow's mark to the packet.
     RestoreMark,
     /// Puts the packet in a conntrack zone of its own.
     Zone(u16),
+    /// Waits in the packet queue of that number for a verdict.
+    Queue {
+        /// Number of the queue.
+        number: u16,
+        /// Passes if nobody reads the queue; dropped otherwise.
+        open: bool,
+    },
     /// Continues in one of our chains and comes back after it.
     Jump(&'static str),
 }
@@ -159,7 +180,8 @@ impl Rule {
             Match::Source(net) | Match::Destination(net) | Match::NotDestination(net) => {
                 Some(Family::of(net))
             }
-            Match::Icmpv6Type(_) => Some(Family::V6),
+            Match::Icmpv6Type(_) | Match::Protocol(Protocol::Icmpv6) => Some(Family::V6),
+            Match::Protocol(Protocol::Igmp) => Some(Family::V4),
             Match::Frame(family) => Some(*family),
             _ => None,
         })
@@ -172,7 +194,9 @@ impl Rule {
             // Where nobody listens, some kernels' TPROXY lets the packet go on.
             Target::Tproxy { .. }
                 | Target::SetMark(_)
+                | Target::ClearMark(_)
                 | Target::SaveMark
+                | Target::AddFlowMark(_)
                 | Target::RestoreMark
                 | Target::Jump(_)
         );

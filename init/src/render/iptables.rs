@@ -157,7 +157,9 @@ fn match_text(condition: &Match) -> String {
         Match::HasSocket => " -m owner --uid-owner 0-4294967294".to_owned(),
         Match::Mark(mark) => format!(" -m mark --mark {mark:#x}"),
         Match::NotMark(mark) => format!(" -m mark ! --mark {mark:#x}"),
+        Match::Marked(bits) => format!(" -m mark ! --mark 0x0/{bits:#x}"),
         Match::FlowMark(mark) => format!(" -m connmark --mark {mark:#x}"),
+        Match::FlowMarked(bits) => format!(" -m connmark ! --mark 0x0/{bits:#x}"),
         Match::State(state) => format!(" -m conntrack --ctstate {}", state_name(*state)),
         Match::Redirected => " -m conntrack --ctstate DNAT".to_owned(),
         Match::Reply => " -m conntrack --ctdir REPLY".to_owned(),
@@ -195,9 +197,15 @@ fn target_text(target: &Target) -> String {
             format!("TPROXY --on-port {port} --tproxy-mark {mark:#x}/0xffffffff")
         }
         Target::SetMark(mark) => format!("MARK --set-mark {mark:#x}"),
+        Target::ClearMark(bits) => format!("MARK --set-xmark 0x0/{bits:#x}"),
         Target::SaveMark => "CONNMARK --save-mark".to_owned(),
+        Target::AddFlowMark(bits) => format!("CONNMARK --or-mark {bits:#x}"),
         Target::RestoreMark => "CONNMARK --restore-mark".to_owned(),
         Target::Zone(zone) => format!("CT --zone {zone}"),
+        Target::Queue { number, open } => {
+            let bypass = if *open { " --queue-bypass" } else { "" };
+            format!("NFQUEUE --queue-num {number}{bypass}")
+        }
         Target::Jump(chain) => (*chain).to_owned(),
     }
 }
@@ -206,6 +214,8 @@ fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
+        Protocol::Icmpv6 => "ipv6-icmp",
+        Protocol::Igmp => "igmp",
     }
 }
 
@@ -214,6 +224,7 @@ fn state_name(state: State) -> &'static str {
         State::Invalid => "INVALID",
         State::Known => "RELATED,ESTABLISHED",
         State::Related => "RELATED",
+        State::Untracked => "UNTRACKED",
     }
 }
 

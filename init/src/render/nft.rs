@@ -144,7 +144,9 @@ fn match_text(condition: &Match, protocol: &str) -> String {
         Match::HasSocket => "meta skuid >= 0".to_owned(),
         Match::Mark(mark) => format!("meta mark {mark:#x}"),
         Match::NotMark(mark) => format!("meta mark != {mark:#x}"),
+        Match::Marked(bits) => format!("meta mark and {bits:#x} != 0"),
         Match::FlowMark(mark) => format!("ct mark {mark:#x}"),
+        Match::FlowMarked(bits) => format!("ct mark and {bits:#x} != 0"),
         Match::State(state) => format!("ct state {}", state_name(*state)),
         Match::Redirected => "ct status dnat".to_owned(),
         Match::Reply => "ct direction reply".to_owned(),
@@ -182,9 +184,15 @@ fn target_text(target: &Target) -> String {
             format!("tproxy to :{port} meta mark set {mark:#x} accept")
         }
         Target::SetMark(mark) => format!("meta mark set {mark:#x}"),
+        Target::ClearMark(bits) => format!("meta mark set meta mark and {:#x}", !bits),
         Target::SaveMark => "ct mark set meta mark".to_owned(),
+        Target::AddFlowMark(bits) => format!("ct mark set ct mark or {bits:#x}"),
         Target::RestoreMark => "meta mark set ct mark".to_owned(),
         Target::Zone(zone) => format!("ct zone set {zone} accept"),
+        Target::Queue { number, open } => {
+            let bypass = if *open { " flags bypass" } else { "" };
+            format!("queue{bypass} to {number}")
+        }
         Target::Jump(chain) => format!("jump {chain}"),
     }
 }
@@ -193,6 +201,8 @@ fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
+        Protocol::Icmpv6 => "ipv6-icmp",
+        Protocol::Igmp => "igmp",
     }
 }
 
@@ -201,6 +211,7 @@ fn state_name(state: State) -> &'static str {
         State::Invalid => "invalid",
         State::Known => "established,related",
         State::Related => "related",
+        State::Untracked => "untracked",
     }
 }
 

@@ -74,6 +74,9 @@ pub const OPTIONS: &[SettingOption] = &[
     setting("guard", "OUTRIDER_INIT_GUARD", "off, tcp or all", "tcp",
         "What is dropped if it would pass uncaptured without being excluded: nothing, TCP, or every protocol \
          (all stops UDP, the pod's own DNS included unless dns is on)"),
+    setting("queue", "OUTRIDER_INIT_QUEUE", "off, open or closed", "off",
+        "Whether what is not TCP waits for the proxy's verdict, which takes NET_ADMIN of the proxy; while the proxy \
+         reads no queue it passes (open) or is dropped (closed)"),
     setting("drop-invalid", "OUTRIDER_INIT_DROP_INVALID", BOOLEAN, "true",
         "Drop TCP segments that conntrack does not understand (with guard all: packets of any protocol)"),
     setting("proxy-uid", "OUTRIDER_INIT_PROXY_UID", IDS, "1771",

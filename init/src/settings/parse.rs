@@ -4,10 +4,11 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use outrider_model::names::{OWN_MARK, VERDICT_MARK};
 
 use super::options::option;
 use super::{
-    Backend, Destinations, Dns, Groups, Guard, MAX_ENTRIES, Mode, Ports, Settings, Variant,
+    Backend, Destinations, Dns, Groups, Guard, MAX_ENTRIES, Mode, Ports, Queue, Settings, Variant,
 };
 use crate::plan::PortRange;
 
@@ -125,6 +126,12 @@ impl Reader<'_> {
             "all" => Some(Guard::All),
             _ => None,
         });
+        self.read("queue", &mut to.queue, |text| match text {
+            "off" => Some(Queue::Off),
+            "open" => Some(Queue::Open),
+            "closed" => Some(Queue::Closed),
+            _ => None,
+        });
         self.read("drop-invalid", &mut to.drop_invalid, |text| text.parse().ok());
     }
 
@@ -141,6 +148,16 @@ impl Reader<'_> {
                 self.mistake(setting, &port.to_string(), "a port that no other listener has");
             }
             taken.push(port);
+        }
+        if settings.queue != Queue::Off {
+            let marks = [("secret-mark", settings.secret_mark), ("mark", Some(settings.mark))];
+            for (setting, mark) in marks {
+                let mark = mark.unwrap_or_default();
+                if mark & (VERDICT_MARK | OWN_MARK) != 0 {
+                    let allowed = "with the queue, a mark without the bits 0x3000000";
+                    self.mistake(setting, &format!("{mark:#x}"), allowed);
+                }
+            }
         }
     }
 

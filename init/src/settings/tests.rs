@@ -45,6 +45,7 @@ fn reads_every_form() {
         ("groups", "1000,1001"),
         ("dns", "10.96.0.10,fd00::a"),
         ("guard", "all"),
+        ("queue", "closed"),
         ("mark", "0x10"),
         ("exclude-interfaces", "eth1,net-1.5"),
     ])
@@ -52,6 +53,7 @@ fn reads_every_form() {
     .expect("usable");
     assert_eq!(settings.mode, Mode::Tproxy);
     assert_eq!(settings.guard, Guard::All);
+    assert!(!settings.guards_everything(), "the queue decides");
     assert_eq!(settings.outbound_ports, Ports::None);
     assert_eq!(settings.groups, Groups::Only(vec![1000, 1001]));
     assert_eq!(settings.mark, 16);
@@ -106,6 +108,13 @@ fn refuses_what_is_nearly_right() {
 #[test]
 fn refuses_listeners_that_share_a_port() {
     assert_eq!(mistakes(&[("inbound-port", "15101")]), ["inbound-port"]);
+}
+
+#[test]
+fn refuses_marks_that_the_queue_uses() {
+    let marks = [("queue", "open"), ("secret-mark", "0x1000001"), ("mark", "0x2000000")];
+    assert_eq!(mistakes(&marks), ["secret-mark", "mark"]);
+    assert!(raw(&marks[1..]).parse().is_ok());
 }
 
 #[test]

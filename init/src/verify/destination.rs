@@ -6,11 +6,12 @@ use crate::plan::{Family, PortRange};
 use crate::settings::{Destinations, Ports, Settings};
 
 /// Nobody listens on the discard port of a documentation address.
-const PORT: u16 = 9;
+pub(super) const PORT: u16 = 9;
 const NOBODY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const NOBODY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 
-fn nobody(family: Family) -> IpAddr {
+/// A documentation address.
+pub(super) fn nobody(family: Family) -> IpAddr {
     match family {
         Family::V4 => NOBODY_V4,
         Family::V6 => NOBODY_V6,

@@ -9,12 +9,12 @@ use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::destination::inbound_port;
+use super::destination::{PORT, inbound_port};
 use super::probe::{Dialled, dial};
 use super::standin::StandIn;
-use super::{Finding, Findings};
+use super::{Finding, Findings, queue};
 use crate::apply::netlink::link;
-use crate::settings::Settings;
+use crate::settings::{Queue, Settings};
 
 /// Ends of the link, in the ranges for tests and for local use.
 const POD: [(IpAddr, u8); 2] = [
@@ -30,15 +30,41 @@ const PEER: [(IpAddr, u8); 2] = [
 const POD_LINK: &str = "outrider-verify";
 const PEER_LINK: &str = "outrider-peer";
 
-/// Dials a closed port of the pod from outside, in both families: the proxy must accept.
+/// Dials a closed port of the pod from outside, in both families: the proxy must accept. With the packet queue,
+/// datagrams to it must be queued.
 pub(super) fn inbound(settings: &Settings, listener: &StandIn, findings: &mut Findings) {
     let what = |name: &str| format!("{name} inbound connections reach the proxy");
-    let Some(port) = inbound_port(settings) else {
-        let why = "the settings capture no inbound port";
-        findings.add(what("IPv4, IPv6"), Finding::Unproved(why.to_owned()));
-        return;
+    let port = inbound_port(settings);
+    let dialled = if settings.queue == Queue::Off {
+        port.map(|port| from_outside(port, listener))
+    } else {
+        queue::inbound(2, findings, || {
+            let outcome = from_outside(port.unwrap_or(PORT), listener);
+            let sent = outcome
+                .as_ref()
+                .is_ok_and(|peers| peers.iter().all(|(_, sent)| *sent));
+            (sent, port.map(|_| outcome))
+        })
     };
-    let dialled = thread::scope(|scope| {
+    match dialled {
+        None => {
+            let why = "the settings capture no inbound port";
+            findings.add(what("IPv4, IPv6"), Finding::Unproved(why.to_owned()));
+        }
+        Some(Ok([(v4, _), (v6, _)])) => {
+            findings.add(what("IPv4"), v4);
+            findings.add(what("IPv6"), v6);
+        }
+        Some(Err(error)) => {
+            let why = format!("needs SYS_ADMIN to make a peer ({error}); run it from the node");
+            findings.add(what("IPv4, IPv6"), Finding::Unproved(why));
+        }
+    }
+}
+
+/// What a peer's connections came to, and whether it could send datagrams.
+fn from_outside(port: u16, listener: &StandIn) -> io::Result<[(Finding, bool); 2]> {
+    thread::scope(|scope| {
         let (send, receive) = sync_channel(1);
         let (go, wait) = sync_channel(1);
         let peer = scope.spawn(move || dial_from_outside(port, &send, &wait));
@@ -50,20 +76,11 @@ pub(super) fn inbound(settings: &Settings, listener: &StandIn, findings: &mut Fi
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // Judged while the link is there: the handshake's last packet may still be on its way.
         let outcome = dialled.and_then(|dialled| linked.map(|()| dialled));
-        let judged = outcome.map(|dialled| dialled.map(|(to, one)| listener.judge(one, to)));
+        let judged =
+            outcome.map(|dialled| dialled.map(|(to, one, sent)| (listener.judge(one, to), sent)));
         drop(link::remove(POD_LINK));
         judged
-    });
-    match dialled {
-        Ok([v4, v6]) => {
-            findings.add(what("IPv4"), v4);
-            findings.add(what("IPv6"), v6);
-        }
-        Err(error) => {
-            let why = format!("needs SYS_ADMIN to make a peer ({error}); run it from the node");
-            findings.add(what("IPv4, IPv6"), Finding::Unproved(why));
-        }
-    }
+    })
 }
 
 /// In a namespace of its own: says which, waits for the link, dials.
@@ -71,7 +88,7 @@ fn dial_from_outside(
     port: u16,
     ready: &SyncSender<File>,
     linked: &Receiver<bool>,
-) -> io::Result<[(SocketAddr, Dialled); 2]> {
+) -> io::Result<[(SocketAddr, Dialled, bool); 2]> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     let own = File::open("/proc/thread-self/ns/net")?;
     drop(ready.send(own));
@@ -81,7 +98,8 @@ fn dial_from_outside(
     link::set_up(PEER_LINK, &PEER)?;
     Ok(POD.map(|(addr, _)| {
         let to = SocketAddr::new(addr, port);
-        (to, dial_patiently(to))
+        let dialled = dial_patiently(to);
+        (to, dialled, queue::send(to))
     }))
 }
 

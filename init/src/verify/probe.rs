@@ -113,6 +113,15 @@ fn connect(to: SocketAddr, source: Option<IpAddr>) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// A socket of this thread's user.
+pub(super) fn datagram_socket(to: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, None)?;
+    if let Some(mark) = MARK.get() {
+        socket.set_mark(mark)?;
+    }
+    Ok(socket)
+}
+
 /// A listener of the workload.
 pub(super) struct Listener(Socket);
 

@@ -4,15 +4,17 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use outrider_init::apply;
+use outrider_init::apply::{self, netlink};
 use outrider_init::plan::{Plan, Rule};
 use outrider_init::settings::{Backend, RawSettings, Settings};
 
 use crate::attacks::raw;
 use crate::outcomes::whole_map;
+use crate::queue;
 use crate::same;
 use crate::world::addr::{POD, REMOTE};
 use crate::world::probe::{self, Options};
+use crate::world::queue::Reader;
 use crate::world::{APP, PROXY, ROOT, World};
 
 /// A plan without one of its rules.
@@ -44,7 +46,9 @@ fn mutants(plan: &Plan, backend: Backend) -> Vec<Mutant> {
 }
 
 /// What can be seen from outside of the rules, in parts; what most rules are for comes first.
-const PARTS: [fn(&World) -> String; 2] = [whole_map, |world| {
+type Part = fn(&World) -> String;
+
+const PARTS: [Part; 2] = [whole_map, |world| {
     [0, 1]
         .map(|family| {
             questions(world, family)
@@ -89,6 +93,30 @@ fn strangers(world: &World, family: usize) -> String {
     text
 }
 
+/// What waits in the packet queue while everything is allowed: one packet of a flow, from either side, and none of what
+/// is left alone.
+fn queued(world: &World) -> String {
+    let forget = || {
+        world
+            .pod
+            .run(ROOT, || netlink::flush_conntrack(&mut Vec::new()))
+    };
+    forget().expect("flushed");
+    let reader = Reader::start(&world.pod);
+    let mut text = String::new();
+    for family in [0, 1] {
+        text += &questions(world, family);
+        text += &pings(world, family);
+        // Nobody waits for these; the exchanges behind them show that they are through.
+        queue::without_a_flow(world, family);
+        text += &queue::flows(world, family);
+        text += &queue::forged(world, family);
+        text += &format!("{} packets waited\n", reader.seen());
+    }
+    forget().expect("flushed");
+    text
+}
+
 fn pings(world: &World, family: usize) -> String {
     let ping = |from: &crate::world::Namespace, to: &str| {
         let heard = from.exec("ping", &["-c", "1", "-W", "0.2", to]);
@@ -116,6 +144,10 @@ fn justified() -> BTreeSet<String> {
 }
 
 fn check(values: &[(&'static str, &str)]) {
+    check_parts(values, &PARTS);
+}
+
+fn check_parts(values: &[(&'static str, &str)], parts: &[Part]) {
     let values = values
         .iter()
         .map(|(name, value)| (*name, (*value).to_owned()))
@@ -130,8 +162,8 @@ fn check(values: &[(&'static str, &str)]) {
     world.pod.output("nft", &[&notrack]);
     let plan = Plan::new(&settings);
     install(&world, &plan, &settings);
-    let whole = PARTS.map(|part| part(&world));
-    for (part, seen) in PARTS.iter().zip(&whole) {
+    let whole: Vec<String> = parts.iter().map(|part| part(&world)).collect();
+    for (part, seen) in parts.iter().zip(&whole) {
         same("the same rules, the same outcomes", seen, &part(&world));
     }
     let mut unnoticed = BTreeSet::new();
@@ -139,8 +171,8 @@ fn check(values: &[(&'static str, &str)]) {
     let all = mutants.len();
     for mutant in mutants {
         install(&world, &mutant.plan, &settings);
-        let mut parts = PARTS.iter().zip(&whole);
-        if parts.all(|(part, seen)| part(&world) == *seen) {
+        let mut both = parts.iter().zip(&whole);
+        if both.all(|(part, seen)| part(&world) == *seen) {
             unnoticed.insert(mutant.name);
         }
     }
@@ -168,6 +200,17 @@ fn every_rule_of_dns_and_the_guard_for_everything_is_missed() {
     for backend in ["iptables", "nft"] {
         check(&[("backend", backend), ("dns", "all"), ("guard", "all")]);
     }
+}
+
+#[test]
+fn every_rule_of_the_packet_queue_is_missed() {
+    let settings = [
+        ("iptables-variant", "nft"),
+        ("queue", "closed"),
+        ("dns", "all"),
+        ("exclude-interfaces", "net1"),
+    ];
+    check_parts(&settings, &[queued, PARTS[0], PARTS[1]]);
 }
 
 #[test]

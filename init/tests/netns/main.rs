@@ -7,6 +7,7 @@ mod crash;
 mod lifecycle;
 mod minimal;
 mod outcomes;
+mod queue;
 mod verify;
 mod world;
 

@@ -2,6 +2,7 @@
 //! Everything goes when the world is dropped.
 
 pub(crate) mod probe;
+pub(crate) mod queue;
 
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
@@ -200,6 +201,16 @@ impl World {
         }
         for port in [53, 8080, 9000, 9001] {
             probe::serve(&self.peer, ROOT, "remote", port);
+        }
+        let [pod_other, peer_other] =
+            addr::OTHER_NET.map(|ips| ips.map(|ip| ip.parse::<IpAddr>().expect("address")));
+        for ip in pod_other {
+            let addr = SocketAddr::new(ip, 8080).to_string();
+            probe::serve_udp(&self.pod, APP, "app", &addr);
+        }
+        for ip in peer_other {
+            let addr = SocketAddr::new(ip, 9000).to_string();
+            probe::serve_udp(&self.peer, ROOT, "remote", &addr);
         }
         for port in [53, 9000] {
             for ip in addr::REMOTE {

@@ -157,6 +157,21 @@ impl Message {
         Self { kind: subsystem << 8 | DELETE, flags: request(0), body: vec![0; 4] }
     }
 
+    /// Asks to be the reader of a packet queue, and for what is known of each packet: without that none is queued.
+    pub(super) fn bind_queue(number: u16) -> Self {
+        const CONFIG: u16 = 2;
+        const COMMAND: u16 = 1;
+        const PARAMETERS: u16 = 2;
+        const BIND: u8 = 1;
+        const WHAT_IS_KNOWN: u8 = 1;
+        let subsystem = u16::try_from(libc::NFNL_SUBSYS_QUEUE).unwrap_or(3);
+        let mut body = vec![0, 0];
+        body.extend(number.to_be_bytes());
+        attribute(&mut body, COMMAND, &[BIND, 0, 0, 0]);
+        attribute(&mut body, PARAMETERS, &[0, 0, 0, 0, WHAT_IS_KNOWN]);
+        Self { kind: subsystem << 8 | CONFIG, flags: request(0), body }
+    }
+
     /// The question for an nf_tables table by name.
     pub(super) fn table(family: u8, name: &str) -> Self {
         const GET_TABLE: u16 = 1;
@@ -267,6 +282,7 @@ mod tests {
             Message::add_note(171),
             Message::flush_conntrack(),
             Message::table(1, "outrider"),
+            Message::bind_queue(171),
         ];
         for message in messages {
             let bytes = message.bytes();
