@@ -15,6 +15,7 @@ mod counters;
 mod engine;
 mod event;
 mod flow;
+pub mod forge;
 mod fragment;
 mod icmp;
 mod ip;

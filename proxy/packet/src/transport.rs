@@ -38,6 +38,10 @@ impl Flags {
     pub(crate) fn ack(self) -> bool {
         self.0 & ACK != 0
     }
+
+    pub(crate) fn urg(self) -> bool {
+        self.0 & URG != 0
+    }
 }
 
 /// What an IP packet carries.
@@ -203,6 +207,7 @@ const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
+const URG: u8 = 0x20;
 /// No system sends these; scanners do.
 const ILLEGAL: [u8; 10] = [0, 0x20, 0x01, 0x08, 0x09, 0x28, 0x03, 0x29, 0x3b, 0x3f];
 
