@@ -21,6 +21,7 @@ mod raw;
 mod sockets;
 mod sys;
 mod tap;
+mod watch;
 
 pub use conntrack::Conntrack;
 pub use error::CaptureError;
@@ -39,6 +40,7 @@ pub use sockets::{
 pub use tap::{
     Filter, Frame, Link, MAX_FILTER_PORTS, MAX_RING_BYTES, Tap, TapCounters, TapSettings,
 };
+pub use watch::{MAX_WATCHED, WATCHED_BYTES, Watch};
 
 /// How traffic reaches a listener, and how one connection did.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
