@@ -10,7 +10,7 @@ mod context;
 mod ctrl;
 mod dns;
 mod identity;
-mod packets;
+pub mod packets;
 mod readiness;
 mod rights;
 pub mod settings;

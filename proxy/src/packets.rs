@@ -12,6 +12,7 @@
 
 mod metrics;
 mod reading;
+pub mod reset;
 mod session;
 mod sort;
 mod tier;
