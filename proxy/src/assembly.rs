@@ -31,7 +31,7 @@ use crate::{
     packets::{PacketMetrics, Packets, Tier},
     readiness::Readiness,
     rights::Rights,
-    settings::{CaptureChoice, Settings},
+    settings::{CaptureChoice, PacketsChoice, Settings},
 };
 
 /// Runs the proxy until it is told to stop; returns when every flow has ended or was cut.
@@ -101,7 +101,8 @@ fn packets(
     stop: CancellationToken,
 ) -> anyhow::Result<Option<thread::JoinHandle<()>>> {
     let tier = context.packets.tier();
-    let starts = tier.tap || tier.queue;
+    let off = context.settings.packets.choice == PacketsChoice::Off;
+    let starts = tier.tap || tier.queue || (tier.relay && !off);
     let (context, relay) = (Arc::clone(context), relay.clone());
     let run = move || Packets::new(context, &relay).run(stop);
     starts.then(|| side_thread("packets", run)).transpose()

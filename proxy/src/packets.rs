@@ -10,6 +10,7 @@
 //!                                            └─ may not go on ──► resets, verdicts
 //! ```
 
+mod bypass;
 mod metrics;
 mod reading;
 pub mod reset;
@@ -27,11 +28,12 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-pub(crate) use self::{metrics::PacketMetrics, tier::Tier};
 use self::{
+    bypass::Bypass,
     session::Scene,
     watch::{Gates, Watch},
 };
+pub(crate) use self::{metrics::PacketMetrics, tier::Tier};
 use crate::context::SharedContext;
 
 /// The packets' thread.
@@ -40,6 +42,7 @@ pub(crate) struct Packets {
     context: SharedContext,
     watch: Watch,
     taps: Taps,
+    bypass: Option<Bypass>,
     started: Instant,
     /// The policy that sessions were last judged by.
     version: u64,
@@ -59,7 +62,8 @@ impl Packets {
         let mut watch = Watch::new(context.clone(), scene, Limits::default());
         watch.set_gates(Gates::default());
         let taps = Taps::new(&context);
-        Self { context, watch, taps, started: Instant::now(), version, ticks: 0 }
+        let bypass = bypass(&context);
+        Self { context, watch, taps, bypass, started: Instant::now(), version, ticks: 0 }
     }
 
     /// Looks at packets until `stop`; then every session ends.
@@ -72,10 +76,10 @@ impl Packets {
                 () = stop.cancelled() => break,
                 _ = ticker.tick() => self.tick(),
                 () = self.taps.ready() => self.look(),
+                () = scan(&mut self.bypass) => self.enforce(),
             }
         }
-        let Self { watch, taps, started, .. } = &mut self;
-        while taps.show(|frame| watch.frame(started.elapsed(), frame)) {}
+        while self.show() {}
         self.watch.finish();
         self.report();
         info!("packets are no longer looked at");
@@ -83,10 +87,19 @@ impl Packets {
 
     /// Takes in one block of frames.
     fn look(&mut self) {
-        let now = self.started.elapsed();
-        let watch = &mut self.watch;
-        self.taps.show(|frame| watch.frame(now, frame));
+        self.show();
         self.enforce();
+    }
+
+    /// Shows one block of frames to who wants to see them; whether there was one.
+    fn show(&mut self) -> bool {
+        let now = self.started.elapsed();
+        let Self { watch, taps, bypass, .. } = self;
+        taps.show(|frame| {
+            if bypass.as_mut().is_none_or(|bypass| bypass.frame(frame)) {
+                watch.frame(now, frame);
+            }
+        })
     }
 
     /// Ends TCP flows that may not go on.
@@ -94,10 +107,21 @@ impl Packets {
         for flow in self.watch.take_condemned() {
             debug!(%flow, place = ?self.watch.engine().tcp(flow), "may not go on");
         }
+        let Some(bypass) = &mut self.bypass else { return };
+        for condemned in bypass.take_condemned() {
+            debug!(?condemned, "went past the proxy");
+        }
+        if let Some(ports) = bypass.take_ports() {
+            self.taps.set_filter(Filter::Openings(ports));
+        }
     }
 
     fn tick(&mut self) {
         self.ticks = self.ticks.wrapping_add(1);
+        if let Some(bypass) = &mut self.bypass {
+            bypass.tick();
+            self.enforce();
+        }
         let version = self.context.policy.load().version;
         if version != self.version {
             self.version = version;
@@ -131,7 +155,9 @@ struct Taps {
 impl Taps {
     fn new(context: &SharedContext) -> Self {
         let tier = context.packets.tier();
-        let filter = if tier.relay { Filter::NoTcp } else { Filter::Everything };
+        // What the relay holds is not copied, but for the first packet of each connection.
+        let ports = context.settings.packets.uncaptured.clone();
+        let filter = if tier.relay { Filter::Openings(ports) } else { Filter::Everything };
         let settings = tier
             .tap
             .then(|| TapSettings { filter, ..TapSettings::default() });
@@ -147,6 +173,20 @@ impl Taps {
                 self.tap = Some(tap);
             }
             Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Shows other frames from now on.
+    fn set_filter(&mut self, filter: Filter) {
+        let set = self
+            .tap
+            .as_ref()
+            .map_or(Ok(()), |tap| tap.set_filter(&filter));
+        if let Err(error) = set {
+            warn!(%error, "the tap keeps its filter");
+        }
+        if let Some(settings) = &mut self.settings {
+            settings.filter = filter;
         }
     }
 
@@ -178,6 +218,23 @@ impl Taps {
         if !std::mem::replace(&mut self.warned, true) {
             warn!(%error, reason = error.reason(), "packets are not looked at");
         }
+    }
+}
+
+/// Where TCP is relayed, what goes past the proxy is looked for.
+fn bypass(context: &SharedContext) -> Option<Bypass> {
+    let tier = context.packets.tier();
+    let bypass = tier.relay.then(|| Bypass::new(context.clone(), tier.tap))?;
+    bypass
+        .inspect_err(|error| warn!(%error, "ways past the proxy are not looked for"))
+        .ok()
+}
+
+/// Waits until the pod's sockets have been looked at.
+async fn scan(bypass: &mut Option<Bypass>) {
+    match bypass {
+        Some(bypass) => bypass.scan().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -37,6 +37,9 @@ pub struct InetSocket {
     pub uid: u32,
     /// Its number among the process's descriptors; 0 if no process holds it.
     pub inode: u32,
+    /// Of one that waits for connections: how many it has not taken, and how many it may leave so.
+    /// Of others: bytes not read, and not sent or not confirmed.
+    pub queues: [u32; 2],
     /// Bytes that the other end has confirmed, and bytes that came, if they were asked for and the
     /// kernel says: SYN and FIN count as one each.
     pub bytes: Option<[u64; 2]>,

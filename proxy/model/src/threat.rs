@@ -108,7 +108,7 @@ use Severity::{Critical, High, Info, Low, Medium};
 use ThreatAction::{Allow, Drop, Reset};
 
 /// `docs/threats.md` says when each fires.
-const TABLE: [Row; 31] = [
+const TABLE: [Row; 41] = [
     row(1001, "TCP.SYN.Flood", Critical, Drop),
     row(1002, "ICMP.Flood", Critical, Drop),
     off(1003, "Source.IP.Session.Limit", High, Drop),
@@ -141,6 +141,16 @@ const TABLE: [Row; 31] = [
     off(2027, "SSL.TLS1.1", Info, Allow),
     // From here on our own, up to 3999: NeuVector has nothing between its detectors and signatures.
     row(3001, "Network.Scan", Medium, Allow),
+    row(3101, "Sidecar.Bypass.Identity", Critical, Reset),
+    row(3102, "Sidecar.Bypass.Connection", Critical, Reset),
+    row(3103, "Sidecar.Bypass.Older", High, Reset),
+    row(3104, "Sidecar.Bypass.Forged", Critical, Reset),
+    row(3105, "Sidecar.Bypass.Flags", High, Allow),
+    row(3106, "Sidecar.Bypass.Packet.Socket", Critical, Allow),
+    row(3107, "Sidecar.Bypass.Raw.Socket", High, Allow),
+    row(3108, "Sidecar.Bypass.Family", High, Allow),
+    row(3109, "Sidecar.Bypass.Interface", Medium, Allow),
+    row(3110, "Sidecar.Uncaptured", Info, Allow),
 ];
 
 impl ThreatId {
@@ -194,6 +204,26 @@ impl ThreatId {
     pub const EXTERNAL_IP: Self = Self(2026);
     /// TLS 1.1.
     pub const TLS_1_1: Self = Self(2027);
+    /// Another process runs as the proxy's user, and is left alone for it.
+    pub const BYPASS_IDENTITY: Self = Self(3101);
+    /// A TCP connection of the workload that never crossed the proxy.
+    pub const BYPASS_CONNECTION: Self = Self(3102);
+    /// One that is older than the proxy.
+    pub const BYPASS_OLDER: Self = Self(3103);
+    /// A TCP segment that no socket of the pod can have sent.
+    pub const BYPASS_FORGED: Self = Self(3104);
+    /// TCP flags that no system sends, leaving the pod.
+    pub const BYPASS_FLAGS: Self = Self(3105);
+    /// Somebody else's packet socket.
+    pub const BYPASS_PACKET_SOCKET: Self = Self(3106);
+    /// Somebody else's raw socket.
+    pub const BYPASS_RAW_SOCKET: Self = Self(3107);
+    /// Sockets of a family that no rule and no tap sees.
+    pub const BYPASS_FAMILY: Self = Self(3108);
+    /// An interface or address came or went.
+    pub const BYPASS_INTERFACE: Self = Self(3109);
+    /// A port or network that is left out on purpose was used.
+    pub const UNCAPTURED: Self = Self(3110);
     /// A peer that tries many ports or hosts in vain.
     pub const PORT_SCAN: Self = Self(3001);
 

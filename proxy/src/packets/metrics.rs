@@ -5,7 +5,7 @@ use outrider_packet::Counters;
 use outrider_telemetry::{Counter, CounterFamily, GaugeFamily, MetricError, Registry};
 use parking_lot::Mutex;
 
-use super::{sort::Ignored, tier::Tier};
+use super::{bypass::BypassMetrics, sort::Ignored, tier::Tier};
 
 /// Totals of the packet side, as of its last tick.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,6 +28,7 @@ pub(crate) struct PacketMetrics {
     tap: [Counter; 4],
     queue: [Counter; 9],
     seen: [Counter; 10],
+    bypass: BypassMetrics,
 }
 
 const TAP: [(&str, &str); 4] = [
@@ -100,7 +101,13 @@ impl PacketMetrics {
             tap: [tap(a)?, tap(b)?, tap(c)?, tap(d)?],
             queue: QUEUE.map(|outcome| queue.with(&[outcome])),
             seen: SEEN.map(|kind| seen.with(&[kind])),
+            bypass: BypassMetrics::register(registry)?,
         })
+    }
+
+    /// What is counted of ways past the proxy.
+    pub(super) fn bypass(&self) -> &BypassMetrics {
+        &self.bypass
     }
 
     /// What works from now on.

@@ -11,7 +11,7 @@ const fn entry(key: &'static str, default: &'static str, about: &'static str) ->
     Entry { key, default, about }
 }
 
-const ENTRIES: [Entry; 27] = [
+const ENTRIES: [Entry; 28] = [
     entry("OUTRIDER_CTRL_DIR", "/run/outrider/ctrl", "directory of the ctrl sockets"),
     entry("OUTRIDER_STATE_DIR", "the ctrl directory", "where the last policy is kept"),
     entry("OUTRIDER_DEFAULT_MODE", "discover", "discover, monitor or protect, until a policy came"),
@@ -33,6 +33,11 @@ const ENTRIES: [Entry; 27] = [
         "OUTRIDER_PROXY_QUEUE_RULE",
         "none",
         "open or closed: what init's queue rules do unanswered",
+    ),
+    entry(
+        "OUTRIDER_PROXY_UNCAPTURED_NETWORKS",
+        "none",
+        "networks that the redirect rules leave out",
     ),
     entry("OUTRIDER_PROXY_UNCAPTURED_PORTS", "none", "TCP ports that the redirect rules leave out"),
     entry("OUTRIDER_PROXY_TPROXY_MARK", "0x6eb", "mark of TPROXY, the same as init's"),

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use outrider_policy::IpNet;
+
 use super::Reader;
 
 /// How traffic is put before the listeners.
@@ -41,15 +43,20 @@ pub struct PacketSettings {
     /// TCP ports that the redirect rules leave out, at most [`MAX_UNCAPTURED`]: their segments are seen
     /// as packets.
     pub uncaptured: Vec<u16>,
+    /// Networks that they leave out, at most [`MAX_UNCAPTURED`]: connections to and from there are no
+    /// way past the proxy.
+    pub uncaptured_networks: Vec<IpNet>,
 }
 
 impl PacketSettings {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let ports = reader.optional::<Ports>("OUTRIDER_PROXY_UNCAPTURED_PORTS");
+        let networks = reader.optional::<Networks>("OUTRIDER_PROXY_UNCAPTURED_NETWORKS");
         Self {
             choice: reader.or("OUTRIDER_PROXY_PACKETS", PacketsChoice::Auto),
             queue_rule: reader.optional("OUTRIDER_PROXY_QUEUE_RULE"),
             uncaptured: ports.map_or_else(Vec::new, |ports| ports.0),
+            uncaptured_networks: networks.map_or_else(Vec::new, |networks| networks.0),
         }
     }
 }
@@ -130,6 +137,22 @@ impl FromStr for Ports {
         } else {
             Ok(Self(ports))
         }
+    }
+}
+
+/// Networks joined by commas.
+struct Networks(Vec<IpNet>);
+
+impl FromStr for Networks {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WANTED: &str = "up to 64 networks like 10.96.0.0/12,fd00::/8";
+        let networks = text.split(',').map(|word| word.trim().parse::<IpNet>());
+        let networks: Vec<_> = networks
+            .collect::<Result<_, _>>()
+            .map_err(|_network| WANTED)?;
+        if networks.len() > MAX_UNCAPTURED { Err(WANTED) } else { Ok(Self(networks)) }
     }
 }
 

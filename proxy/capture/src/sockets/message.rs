@@ -117,6 +117,7 @@ fn socket(body: &[u8]) -> Option<InetSocket> {
         interface: native(body, 40)?,
         uid: native(body, 64)?,
         inode: native(body, 68)?,
+        queues: [native(body, 56)?, native(body, 60)?],
         bytes: None,
     };
     attributes(&mut socket, body.get(FIXED..)?)?;
@@ -179,7 +180,9 @@ mod tests {
         body.extend([10, 9, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         body.extend([10, 9, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         body.extend(3_u32.to_ne_bytes());
-        body.extend([0; 8 + 12]);
+        body.extend([0; 8 + 4]);
+        body.extend(5_u32.to_ne_bytes());
+        body.extend(128_u32.to_ne_bytes());
         body.extend(4242_u32.to_ne_bytes());
         body.extend(77_u32.to_ne_bytes());
         let mut info = vec![0; 136];
@@ -214,6 +217,7 @@ mod tests {
             interface: 3,
             uid: 4242,
             inode: 77,
+            queues: [5, 128],
             bytes: Some([1001, 51]),
         };
         assert_eq!(sockets(&datagram()), [want]);
