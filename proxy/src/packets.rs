@@ -12,16 +12,19 @@
 
 mod bypass;
 mod metrics;
+mod questions;
+mod queue;
 mod reading;
 pub mod reset;
 mod session;
 mod sort;
+mod taps;
 mod tier;
 mod watch;
 
 use std::time::Duration;
 
-use outrider_capture::{CaptureError, Filter, Tap, TapSettings};
+use outrider_capture::{Filter, Held};
 use outrider_packet::Limits;
 use outrider_relay::Relay;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
@@ -30,19 +33,30 @@ use tracing::{debug, info, warn};
 
 use self::{
     bypass::Bypass,
+    questions::{Answer, Questions},
+    queue::Gate,
     session::Scene,
+    taps::Taps,
     watch::{Gates, Watch},
 };
-pub(crate) use self::{metrics::PacketMetrics, tier::Tier};
+pub(crate) use self::{
+    metrics::{PacketMetrics, Shown, Totals},
+    tier::Tier,
+};
 use crate::context::SharedContext;
 
 /// The packets' thread.
 #[derive(Debug)]
 pub(crate) struct Packets {
     context: SharedContext,
+    scene: Scene,
     watch: Watch,
     taps: Taps,
+    gate: Gate,
     bypass: Option<Bypass>,
+    questions: Questions,
+    /// Packets that wait for their verdict.
+    held: Vec<Held>,
     started: Instant,
     /// The policy that sessions were last judged by.
     version: u64,
@@ -58,23 +72,35 @@ impl Packets {
             law: relay.law().clone(),
             dpi: relay.dpi().clone(),
         };
-        let version = context.policy.load().version;
-        let mut watch = Watch::new(context.clone(), scene, Limits::default());
-        watch.set_gates(Gates::default());
-        let taps = Taps::new(&context);
-        let bypass = bypass(&context);
-        Self { context, watch, taps, bypass, started: Instant::now(), version, ticks: 0 }
+        let tier = context.packets.tier();
+        Self {
+            watch: Watch::new(context.clone(), scene.clone(), Limits::default()),
+            taps: Taps::new(&context),
+            gate: Gate::new(tier.queue),
+            bypass: bypass(&context),
+            questions: Questions::default(),
+            held: Vec::new(),
+            started: Instant::now(),
+            version: context.policy.load().version,
+            ticks: 0,
+            scene,
+            context,
+        }
     }
 
     /// Looks at packets until `stop`; then every session ends.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut ticker = ticker();
-        self.taps.open();
+        self.open();
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 _ = ticker.tick() => self.tick(),
+                () = self.gate.wait(&mut self.held) => {
+                    self.decide();
+                    self.look();
+                }
                 () = self.taps.ready() => self.look(),
                 () = scan(&mut self.bypass) => self.enforce(),
             }
@@ -83,6 +109,20 @@ impl Packets {
         self.watch.finish();
         self.report();
         info!("packets are no longer looked at");
+    }
+
+    /// Opens what is to be open and is not, and says what works.
+    fn open(&mut self) {
+        self.taps.open();
+        self.gate.open(&self.context.policy.load());
+        let gates = Gates { tcp: false, other: self.gate.is_there() };
+        self.watch.set_gates(gates);
+        let before = self.context.packets.tier();
+        let tier = Tier { tap: self.taps.is_there(), queue: self.gate.is_there(), ..before };
+        if tier != before {
+            warn!(tier = tier.label(), before = before.label(), "what is seen and can be stopped");
+            self.context.packets.set_tier(tier);
+        }
     }
 
     /// Takes in one block of frames.
@@ -100,6 +140,22 @@ impl Packets {
                 watch.frame(now, frame);
             }
         })
+    }
+
+    /// Decides about the packets that wait.
+    fn decide(&mut self) {
+        let now = self.started.elapsed();
+        let pod = self.context.identity.load();
+        for held in self.held.drain(..) {
+            let packet = held.packet();
+            let peek = self.watch.peek(&packet.bytes, packet.length);
+            let answer = self.questions.ask(&self.scene, &pod, peek.as_ref(), now);
+            if is_shown_by_nobody(packet.hook, answer, self.taps.is_there()) {
+                self.watch.packet(now, &packet.bytes, packet.length);
+            }
+            self.context.packets.answered(answer);
+            queue::decide(held, answer);
+        }
     }
 
     /// Ends TCP flows that may not go on.
@@ -122,15 +178,20 @@ impl Packets {
             bypass.tick();
             self.enforce();
         }
-        let version = self.context.policy.load().version;
-        if version != self.version {
-            self.version = version;
+        let view = self.context.policy.load();
+        if view.version != self.version {
+            self.version = view.version;
+            self.gate.swap(&view);
             self.watch.rule();
             self.enforce();
         }
+        drop(view);
         if self.ticks.is_multiple_of(TICKS_A_SECOND) {
-            self.watch.advance(self.started.elapsed());
-            self.taps.open();
+            let now = self.started.elapsed();
+            self.watch.advance(now);
+            self.questions.advance(now);
+            self.gate.refresh();
+            self.open();
             self.report();
         }
     }
@@ -138,87 +199,16 @@ impl Packets {
     fn report(&mut self) {
         let tap = self.taps.counters();
         let engine = self.watch.counters();
-        let totals = metrics::Totals { engine, tap, ..self.context.packets.totals() };
-        self.context.packets.follow(totals);
+        let queue = self.gate.counters();
+        self.context.packets.follow(Totals { engine, tap, queue });
     }
 }
 
-/// The taps of this pod, which come and go with their interfaces.
-#[derive(Debug)]
-struct Taps {
-    settings: Option<TapSettings>,
-    tap: Option<Tap>,
-    last: outrider_capture::TapCounters,
-    warned: bool,
-}
-
-impl Taps {
-    fn new(context: &SharedContext) -> Self {
-        let tier = context.packets.tier();
-        // What the relay holds is not copied, but for the first packet of each connection.
-        let ports = context.settings.packets.uncaptured.clone();
-        let filter = if tier.relay { Filter::Openings(ports) } else { Filter::Everything };
-        let settings = tier
-            .tap
-            .then(|| TapSettings { filter, ..TapSettings::default() });
-        Self { settings, tap: None, last: outrider_capture::TapCounters::default(), warned: false }
-    }
-
-    /// Opens what is to be open and is not.
-    fn open(&mut self) {
-        let Some(settings) = self.settings.as_ref().filter(|_| self.tap.is_none()) else { return };
-        match Tap::open(settings) {
-            Ok(tap) => {
-                info!("packets are looked at");
-                self.tap = Some(tap);
-            }
-            Err(error) => self.failed(&error),
-        }
-    }
-
-    /// Shows other frames from now on.
-    fn set_filter(&mut self, filter: Filter) {
-        let set = self
-            .tap
-            .as_ref()
-            .map_or(Ok(()), |tap| tap.set_filter(&filter));
-        if let Err(error) = set {
-            warn!(%error, "the tap keeps its filter");
-        }
-        if let Some(settings) = &mut self.settings {
-            settings.filter = filter;
-        }
-    }
-
-    /// Waits until there are frames.
-    async fn ready(&mut self) {
-        let Some(tap) = &mut self.tap else { return std::future::pending().await };
-        if let Err(error) = tap.ready().await {
-            self.failed(&error);
-        }
-    }
-
-    /// Shows one block of frames; whether there was one.
-    fn show(&mut self, mut visit: impl FnMut(&outrider_capture::Frame<'_>)) -> bool {
-        self.tap
-            .as_mut()
-            .and_then(|tap| tap.show(|frame| visit(&frame)))
-            .is_some()
-    }
-
-    fn counters(&mut self) -> outrider_capture::TapCounters {
-        if let Some(Ok(counters)) = self.tap.as_mut().map(Tap::counters) {
-            self.last = counters;
-        }
-        self.last
-    }
-
-    /// Said once; what goes on failing is tried again every second.
-    fn failed(&mut self, error: &CaptureError) {
-        if !std::mem::replace(&mut self.warned, true) {
-            warn!(%error, reason = error.reason(), "packets are not looked at");
-        }
-    }
+/// Whether a queued packet is to be taken in from the queue. The tap shows what comes in before it is
+/// queued, and what goes out after it passed: each packet once, but for those that are dropped on their way
+/// out.
+fn is_shown_by_nobody(hook: u8, answer: Answer, tapped: bool) -> bool {
+    !tapped || (hook == LOCAL_OUT && answer == Answer::Drop)
 }
 
 /// Where TCP is relayed, what goes past the proxy is looked for.
@@ -244,7 +234,12 @@ fn ticker() -> Interval {
     ticker
 }
 
+/// Netfilter's hook for what the pod sends.
+const LOCAL_OUT: u8 = 3;
 /// How often the policy's number is looked at: a swap is felt within this time.
 const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two looks at the clock.
 const TICKS_A_SECOND: u64 = 10;
+
+#[cfg(test)]
+mod tests;

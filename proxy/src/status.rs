@@ -7,7 +7,7 @@ use outrider_wire::{
 };
 use serde::Serialize;
 
-use crate::{context::Context, dns::Names, rights::Rights};
+use crate::{context::Context, dns::Names, packets, rights::Rights, settings::QueueRule};
 
 /// Reads the status; settle telemetry first.
 #[must_use]
@@ -15,7 +15,8 @@ pub(crate) fn status(context: &Context) -> Status {
     let totals = context.telemetry.totals();
     let view = context.policy.load();
     let identity = context.identity.load();
-    let dropped = context.ctrl.dropped(&totals);
+    let mut dropped = context.ctrl.dropped(&totals);
+    dropped.extend(context.packets.dropped());
     Status {
         instance: context.instance,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -35,6 +36,7 @@ pub(crate) fn status(context: &Context) -> Status {
             .iter()
             .map(|name| (*name).to_owned())
             .collect(),
+        tier: context.packets.tier().label().to_owned(),
         flows: FlowTotals {
             opened: totals.opened,
             closed: totals.closed,
@@ -60,6 +62,9 @@ pub(crate) struct Detailed {
     quarantined: bool,
     rules: Rules,
     rights: Rights,
+    /// What init's queue rules do when nobody answers, if there are any.
+    queue_rule: Option<&'static str>,
+    packets: packets::Shown,
 }
 
 /// Rules of the snapshot in force.
@@ -83,6 +88,8 @@ pub(crate) fn detailed(context: &Context) -> Detailed {
         quarantined: view.quarantined,
         rules: Rules { exact, range },
         rights: context.rights.clone(),
+        queue_rule: context.settings.packets.queue_rule.map(QueueRule::label),
+        packets: context.packets.shown(),
     }
 }
 

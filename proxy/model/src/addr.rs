@@ -97,6 +97,12 @@ impl IpProto {
     /// SCTP.
     pub const SCTP: Self = Self(132);
 
+    /// Whether it is ICMP of either family.
+    #[must_use]
+    pub fn is_icmp(self) -> bool {
+        matches!(self, Self::ICMP | Self::ICMPV6)
+    }
+
     /// The closed label of logs and metrics: both families of ICMP are one, and so are all that have
     /// no name here.
     #[must_use]

@@ -63,14 +63,15 @@ impl fmt::Display for FlowId {
     }
 }
 
-/// Who talks to whom: canonical addresses of client and server.
+/// Who talks to whom: canonical addresses of client and server. ICMP has no ports: the client's is the
+/// identifier, the server's is code and type of the request as one number; what has neither has zeros.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct FlowKey {
     /// Who opened the flow.
     pub client: SocketAddr,
     /// Where it was meant to go.
     pub server: SocketAddr,
-    /// TCP, for all that the listeners take.
+    /// The IP protocol; TCP for all that the listeners take.
     pub proto: IpProto,
     /// Relative to the workload.
     pub direction: Direction,

@@ -1,7 +1,10 @@
 //! From a frame to events.
 
 mod datagram;
+mod peek;
 mod segment;
+
+pub use peek::Peek;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -34,6 +37,17 @@ pub struct Frame<'a> {
     pub bytes: &'a [u8],
     /// How long it was on the wire.
     pub wire: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// The IP packet that it carries, as far as it was captured; nothing if it carries none.
+    #[must_use]
+    pub fn packet(&self) -> &'a [u8] {
+        match link::carried(self.link, self.bytes) {
+            Ok(link::Carried::V4(packet) | link::Carried::V6(packet)) => packet,
+            _ => &[],
+        }
+    }
 }
 
 /// Takes frames, says what happens.
@@ -84,15 +98,7 @@ impl Engine {
         let wire = frame.wire.max(frame.bytes.len());
         self.counters.frames = self.counters.frames.saturating_add(1);
         self.counters.bytes = self.counters.bytes.saturating_add(wire as u64);
-        let read = link::carried(frame.link, frame.bytes).and_then(|carried| {
-            let inside = match carried {
-                link::Carried::V4(packet) | link::Carried::V6(packet) => packet.len(),
-                link::Carried::NotIp => 0,
-            };
-            let before = frame.bytes.len().saturating_sub(inside);
-            ip::read(carried, wire.saturating_sub(before))
-        });
-        match read {
+        match read(frame) {
             Ok(Some(packet)) => self.packet(&packet, wire, out),
             Ok(None) => self.counters.not_ip = self.counters.not_ip.saturating_add(1),
             Err(Reject::CUT_LINK) if frame.bytes.len() < frame.wire => {
@@ -326,6 +332,18 @@ impl Engine {
         flow.end(why, &mut room, &mut |side, chunk| out(event(id, side, chunk)));
         out(Event::Closed(&flow.record));
     }
+}
+
+/// Reads the headers of a frame up to IP's.
+fn read<'a>(frame: &Frame<'a>) -> Result<Option<Packet<'a>>, Reject> {
+    let carried = link::carried(frame.link, frame.bytes)?;
+    let inside = match carried {
+        link::Carried::V4(packet) | link::Carried::V6(packet) => packet.len(),
+        link::Carried::NotIp => 0,
+    };
+    let before = frame.bytes.len().saturating_sub(inside);
+    let wire = frame.wire.max(frame.bytes.len());
+    ip::read(carried, wire.saturating_sub(before))
 }
 
 /// A chunk of a flow as an event.

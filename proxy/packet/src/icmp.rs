@@ -44,6 +44,12 @@ const MAX_PING: usize = 32_000;
 /// So many replies in a row that differ from their requests make a tunnel.
 const TUNNEL: u8 = 3;
 
+/// Whether a request is longer than any program's.
+pub(crate) fn too_long(role: Role, message: &Icmp<'_>) -> Option<(ThreatId, &'static str)> {
+    let long = !role.is_reply && message.length > MAX_PING;
+    long.then_some((ThreatId::PING_DEATH, "ICMP payload above 32000 bytes"))
+}
+
 impl Echoes {
     /// Looks at one message.
     pub(crate) fn look(
@@ -51,8 +57,8 @@ impl Echoes {
         role: Role,
         message: &Icmp<'_>,
     ) -> Option<(ThreatId, &'static str)> {
-        if !role.is_reply && message.length > MAX_PING {
-            return Some((ThreatId::PING_DEATH, "ICMP payload above 32000 bytes"));
+        if let Some(found) = too_long(role, message) {
+            return Some(found);
         }
         if message.payload.len() < message.length || !matches!(role.request, 8 | 128) {
             return None;

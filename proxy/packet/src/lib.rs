@@ -32,7 +32,7 @@ mod tests;
 mod transport;
 
 pub use counters::Counters;
-pub use engine::{Engine, Frame};
+pub use engine::{Engine, Frame, Peek};
 pub use event::{Ends, Event};
 pub use limits::Limits;
 pub use link::LinkType;

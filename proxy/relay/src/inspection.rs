@@ -6,9 +6,7 @@ use std::{sync::Arc, task::Waker};
 use outrider_dpi::{Event, Finding, FlowInspector, Interest, Need};
 use outrider_model::{AppId, DecisionCause, FlowKey, Mode, Side, Verdict};
 use outrider_policy::AppKnowledge;
-use outrider_telemetry::{
-    Counter, FlowGuard, Identification, MAX_EVIDENCE, Outcome, Refusal, ThreatReport,
-};
+use outrider_telemetry::{Counter, FlowGuard, Identification, Outcome, Refusal, ThreatReport};
 
 use crate::{closing, judge::Judge, relay::Shared};
 
@@ -297,28 +295,18 @@ impl Inspection {
     fn threat(&self, finding: &Finding, chunk: &[u8]) -> bool {
         let enforced = self.judge.mode() == Mode::Protect;
         let stopped = enforced && finding.id.action().stops();
-        let FlowKey { client, server, proto, direction } = *self.flow.key();
         self.flow.raise(finding.id);
-        self.shared.telemetry.threat(ThreatReport {
-            id: finding.id,
-            direction,
-            side: finding.side,
-            client,
-            server,
-            proto,
-            app: self
-                .inspector
-                .as_ref()
-                .and_then(|dpi| dpi.app())
-                .unwrap_or_default(),
+        let app = self.inspector.as_ref().and_then(|dpi| dpi.app());
+        let report = ThreatReport {
+            app: app.unwrap_or_default(),
             enforced,
             stopped,
             message: finding.message.clone().into_owned(),
-            evidence: chunk[..chunk.len().min(MAX_EVIDENCE)].to_vec(),
-            length: chunk.len(),
-            count: 1,
-            reported_at: 0,
-        });
+            ..ThreatReport::new(finding.id, self.flow.key(), finding.side)
+        };
+        self.shared
+            .telemetry
+            .threat(report.with_evidence(chunk, false));
         stopped
     }
 }

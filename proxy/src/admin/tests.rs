@@ -94,6 +94,7 @@ async fn status_says_who_we_are_and_what_we_can_do() {
     assert_eq!(status["instance"], "0000000000001234");
     assert_eq!(status["ready"], true);
     assert!(status["rights"]["can"].is_array());
+    assert_eq!(status["tier"], "observe", "nothing was assembled");
 }
 
 #[tokio::test]

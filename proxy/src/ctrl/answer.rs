@@ -1,9 +1,11 @@
 //! Answers to queries, from telemetry.
 
-use outrider_model::{AppId, Direction, MacAddr, Mode};
+use std::net::IpAddr;
+
+use outrider_model::{AppId, Direction, FlowKey, IpProto, MacAddr, Mode};
 use outrider_policy::Network;
 use outrider_telemetry::{
-    FlowState, Identification, RowFlags, SLOT_SECONDS, StatsSnapshot, Telemetry, Window,
+    FlowState, Grip, Identification, RowFlags, SLOT_SECONDS, StatsSnapshot, Telemetry, Window,
     unix_seconds,
 };
 use outrider_wire::{
@@ -12,6 +14,7 @@ use outrider_wire::{
 };
 
 use super::report::{is_external, narrow};
+use crate::packets::Totals;
 
 #[cfg(test)]
 mod tests;
@@ -51,18 +54,20 @@ fn session(flow: &FlowState, scope: Scope<'_>, now: u64) -> Session {
     let (key, decision) = (flow.key(), flow.decision());
     let inbound = key.direction == Direction::Inbound;
     let peer = if inbound { key.client.ip() } else { key.server.ip() };
-    let marks = RowFlags::of(decision);
     let (threat_id, severity) = flow.threat();
     let app = flow.identification().app();
     let idle = flow.idle_seconds(now);
+    let ([client_port, server_port], [icmp_code, icmp_type]) = ports(key);
     let mut session = Session {
         id: low_bits(flow.id().0),
         epmac: scope.epmac,
         ether_type: EtherType::of(key.server.ip()),
         client_ip: key.client.ip().into(),
         server_ip: key.server.ip().into(),
-        client_port: key.client.port(),
-        server_port: key.server.port(),
+        client_port,
+        server_port,
+        icmp_code,
+        icmp_type,
         ip_proto: key.proto,
         idle: u16::try_from(idle).unwrap_or(u16::MAX),
         age: narrow(now.saturating_sub(flow.opened_at())),
@@ -72,9 +77,9 @@ fn session(flow: &FlowState, scope: Scope<'_>, now: u64) -> Session {
         policy_id: decision.rule,
         policy_action: decision.action.into(),
         severity: severity.into(),
-        flags: flags(inbound, scope, peer, marks),
+        flags: flags(flow, scope, peer),
         xff_app: xff_app(flow.identification()),
-        xff_port: key.server.port(),
+        xff_port: server_port,
         ..Session::default()
     };
     let own = if inbound { &mut session.server_mac } else { &mut session.client_mac };
@@ -88,10 +93,21 @@ fn session(flow: &FlowState, scope: Scope<'_>, now: u64) -> Session {
     session
 }
 
-fn flags(inbound: bool, scope: Scope<'_>, peer: std::net::IpAddr, marks: RowFlags) -> SessionFlags {
+/// Ports of client and server, and code and type of ICMP, which has no ports.
+pub(super) fn ports(key: &FlowKey) -> ([u16; 2], [u8; 2]) {
+    if key.proto.is_icmp() {
+        ([0, 0], key.server.port().to_be_bytes())
+    } else {
+        ([key.client.port(), key.server.port()], [0, 0])
+    }
+}
+
+fn flags(flow: &FlowState, scope: Scope<'_>, peer: IpAddr) -> SessionFlags {
+    let marks = RowFlags::of(flow.decision());
+    let tapped = scope.mode != Mode::Protect || flow.grip() == Grip::Seen;
     SessionFlags::NONE
-        .with(SessionFlags::INGRESS, inbound)
-        .with(SessionFlags::TAP, scope.mode != Mode::Protect)
+        .with(SessionFlags::INGRESS, flow.key().direction == Direction::Inbound)
+        .with(SessionFlags::TAP, tapped)
         .with(SessionFlags::EXTERNAL, is_external(scope.network, peer))
         .with(SessionFlags::SVC_EXTIP, marks.service_external)
         .with(SessionFlags::LINK_LOCAL, marks.link_local)
@@ -110,21 +126,28 @@ fn xff_app(identification: Identification) -> AppId {
 
 /// Seconds until the data path's timer for a session in this state would end it.
 fn life(flow: &FlowState, idle: u64) -> u16 {
-    let [client, server] = flow.wings();
-    let timer: u64 = match (client, server) {
-        (0, _) => 20,
-        (1, 1) => 1200,
-        (1, _) | (_, 1) => 90,
+    let timer: u64 = match (flow.key().proto, flow.wings()) {
+        (IpProto::TCP, [0, _]) => 20,
+        (IpProto::TCP, [1, 1]) => 1200,
+        (IpProto::TCP, [1, _] | [_, 1]) => 90,
+        (IpProto::UDP, _) => 30,
+        (IpProto::ICMP | IpProto::ICMPV6, _) => 5,
         _ => 15,
     };
     u16::try_from(timer.saturating_sub(idle)).unwrap_or(u16::MAX)
 }
 
-/// Current sessions. Every flow of the relay is TCP.
+/// Current sessions.
 #[must_use]
 pub(crate) fn session_count(telemetry: &Telemetry) -> SessionCount {
-    let total = narrow(telemetry.flows().len() as u64);
-    SessionCount { total, tcp: total, ..SessionCount::default() }
+    let live = telemetry.flows().by_proto();
+    SessionCount {
+        total: narrow(live.total()),
+        tcp: narrow(live.tcp),
+        udp: narrow(live.udp),
+        icmp: narrow(live.icmp),
+        other: narrow(live.other),
+    }
 }
 
 /// Statistics of the workload, which are those of the device too.
@@ -152,28 +175,46 @@ fn window(window: &Window) -> StatsWindow {
     }
 }
 
-/// Counters of the data path. A relay has no packets: reads that brought data stand for them.
+/// Counters of the data path. A relay has no packets: reads that brought data stand for them, beside the
+/// packets that were seen.
 #[must_use]
 pub(crate) fn device_counter(
     telemetry: &Telemetry,
+    packets: &Totals,
     network: &Network,
     rules: (u32, u32),
 ) -> DeviceCounter {
-    let chunks = telemetry.stats().lock().snapshot().total.chunks;
-    let packets = chunks[0].saturating_add(chunks[1]);
-    let opened = telemetry.flows().opened();
+    let relayed = telemetry.relayed_reads();
+    let opened = telemetry.flows().opened_by_proto();
     let (passed, dropped) = telemetry.rows().lock().limits();
     let addresses: usize = network
         .names
         .iter()
         .map(|(_, addresses)| addresses.count())
         .sum();
+    let Totals { engine, tap, queue } = packets;
     let mut counter = DeviceCounter {
-        rx_packets: packets,
-        tx_packets: packets,
-        tcp_packets: packets,
-        total_sessions: opened,
-        tcp_sessions: opened,
+        rx_packets: relayed.saturating_add(engine.frames),
+        rx_drop_packets: tap.lost.saturating_add(queue.lost),
+        tx_packets: relayed,
+        error_packets: engine.malformed,
+        ipv4_packets: engine.ipv4,
+        ipv6_packets: engine.ipv6,
+        tcp_packets: relayed.saturating_add(engine.tcp),
+        tcp_no_session_packets: engine.no_flow,
+        udp_packets: engine.udp,
+        icmp_packets: engine.icmp,
+        other_packets: engine.other,
+        assemblys: engine.segments_held,
+        freed_assemblys: engine.segments_freed,
+        fragments: engine.fragments,
+        freed_fragments: engine.reassembled,
+        timeout_fragments: engine.fragments_given_up,
+        total_sessions: opened.total(),
+        tcp_sessions: opened.tcp,
+        udp_sessions: opened.udp,
+        icmp_sessions: opened.icmp,
+        ip_sessions: opened.other,
         policy_type1_rules: rules.0,
         policy_type2_rules: rules.1,
         policy_domains: narrow(network.names.len() as u64),
@@ -199,11 +240,14 @@ fn low_bits(number: u64) -> u32 {
 }
 
 /// The data path's parsers that this proxy has, by their numbers there.
-const PARSERS: [(usize, AppId); 8] = [
+const PARSERS: [(usize, AppId); 11] = [
     (0, AppId::HTTP),
     (1, AppId::SSL),
     (2, AppId::SSH),
     (3, AppId::DNS),
+    (4, AppId::DHCP),
+    (5, AppId::NTP),
+    (6, AppId::TFTP),
     (8, AppId::MYSQL),
     (9, AppId::REDIS),
     (13, AppId::POSTGRESQL),

@@ -1,9 +1,9 @@
-//! An Ethernet frame around the bytes a threat was found in. A relay sees streams, not packets; the
-//! threat log wants a packet, so one is made up whose addresses, ports and payload are true.
+//! An Ethernet frame around the bytes a threat was found in. The threat log wants a packet: where the
+//! bytes are only what one carried, headers are made up whose addresses, ports and payload are true.
 
 use std::net::{IpAddr, SocketAddr};
 
-use outrider_model::{Direction, MacAddr, Side};
+use outrider_model::{Direction, IpProto, MacAddr, Side};
 use outrider_telemetry::ThreatReport;
 
 /// Builds the frame; its Ethernet address on the workload's side is `mac`, the peer's is zero.
@@ -11,9 +11,18 @@ use outrider_telemetry::ThreatReport;
 pub(crate) fn frame(report: &ThreatReport, mac: MacAddr) -> Vec<u8> {
     let (source, target) = ends(report);
     let macs = if towards_workload(report) { [mac, PEER] } else { [PEER, mac] };
-    let segment = segment(source, target, &report.evidence);
     let mut frame = Vec::with_capacity(HEADERS_V6.saturating_add(report.evidence.len()));
     macs.iter().for_each(|mac| frame.extend(mac.0));
+    if report.is_packet {
+        frame.extend(if source.is_ipv4() { ETHERTYPE_V4 } else { ETHERTYPE_V6 });
+        frame.extend(&report.evidence);
+        return frame;
+    }
+    let segment = match report.proto {
+        IpProto::TCP => segment(source, target, &report.evidence),
+        IpProto::UDP => datagram(source, target, &report.evidence),
+        _ => report.evidence.clone(),
+    };
     match (source.ip(), target.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let mut header = [0_u8; 20];
@@ -67,13 +76,26 @@ fn segment(source: SocketAddr, target: SocketAddr, payload: &[u8]) -> Vec<u8> {
     segment.extend(u16::MAX.to_be_bytes());
     segment.extend([0; 4]);
     segment.extend(payload);
-    let pseudo = pseudo_header(source.ip(), target.ip(), segment.len());
+    let pseudo = pseudo_header(source.ip(), target.ip(), IpProto::TCP, segment.len());
     let sum = checksum(&[&pseudo, &segment]);
     segment[16..18].copy_from_slice(&sum);
     segment
 }
 
-fn pseudo_header(source: IpAddr, target: IpAddr, len: usize) -> Vec<u8> {
+fn datagram(source: SocketAddr, target: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let mut datagram = Vec::with_capacity(payload.len().saturating_add(8));
+    datagram.extend(source.port().to_be_bytes());
+    datagram.extend(target.port().to_be_bytes());
+    datagram.extend(length(payload.len().saturating_add(8)));
+    datagram.extend([0; 2]);
+    datagram.extend(payload);
+    let pseudo = pseudo_header(source.ip(), target.ip(), IpProto::UDP, datagram.len());
+    let sum = checksum(&[&pseudo, &datagram]);
+    datagram[6..8].copy_from_slice(&sum);
+    datagram
+}
+
+fn pseudo_header(source: IpAddr, target: IpAddr, proto: IpProto, len: usize) -> Vec<u8> {
     let mut pseudo = Vec::with_capacity(40);
     match (source, target) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -85,7 +107,7 @@ fn pseudo_header(source: IpAddr, target: IpAddr, len: usize) -> Vec<u8> {
             pseudo.extend(octets_v6(to));
         }
     }
-    pseudo.extend([0, 6]);
+    pseudo.extend([0, proto.0]);
     pseudo.extend(length(len));
     pseudo
 }
@@ -129,12 +151,18 @@ const HEADERS_V6: usize = 14 + 40 + 20;
 #[must_use]
 pub(crate) fn headers(report: &ThreatReport) -> usize {
     let v4 = report.client.is_ipv4() && report.server.is_ipv4();
-    if v4 { 14 + 20 + 20 } else { HEADERS_V6 }
+    let transport = match report.proto {
+        _ if report.is_packet => return 14,
+        IpProto::TCP => 20,
+        IpProto::UDP => 8,
+        _ => 0,
+    };
+    transport + if v4 { 14 + 20 } else { 14 + 40 }
 }
 
 #[cfg(test)]
 mod tests {
-    use outrider_model::{AppId, IpProto, ThreatId};
+    use outrider_model::{AppId, ThreatId};
 
     use super::*;
 
@@ -153,6 +181,7 @@ mod tests {
             stopped: false,
             message: String::new(),
             evidence: b"GET / HTTP/1.1".to_vec(),
+            is_packet: false,
             length: 14,
             count: 1,
             reported_at: 0,
@@ -170,7 +199,8 @@ mod tests {
         assert_eq!(frame[34..38], [0x0f, 0xa0, 0, 80]);
         assert_eq!(&frame[54..], b"GET / HTTP/1.1");
         assert_eq!(checksum(&[&frame[14..34]]), [0, 0]);
-        let pseudo = pseudo_header(report.client.ip(), report.server.ip(), frame.len() - 34);
+        let pseudo =
+            pseudo_header(report.client.ip(), report.server.ip(), IpProto::TCP, frame.len() - 34);
         assert_eq!(checksum(&[&pseudo, &frame[34..]]), [0, 0]);
     }
 
@@ -181,7 +211,8 @@ mod tests {
         assert_eq!(frame[6..12], MAC.0, "from the workload");
         assert_eq!(frame[12..14], ETHERTYPE_V6);
         assert_eq!(frame[54..58], [0, 80, 0x0f, 0xa0]);
-        let pseudo = pseudo_header(report.server.ip(), report.client.ip(), frame.len() - 54);
+        let pseudo =
+            pseudo_header(report.server.ip(), report.client.ip(), IpProto::TCP, frame.len() - 54);
         assert_eq!(checksum(&[&pseudo, &frame[54..]]), [0, 0]);
     }
 

@@ -25,7 +25,8 @@ pub(crate) fn answer(query: Query, context: &Context, state: &State) -> Vec<Repl
         Query::DeviceCounter => {
             telemetry.settle();
             let rules = context.policy.load().snapshot.rule_counts();
-            vec![answer::device_counter(telemetry, state.network(), rules).into()]
+            let packets = context.packets.totals();
+            vec![answer::device_counter(telemetry, &packets, state.network(), rules).into()]
         }
         Query::DeviceStats => vec![DeviceStats(answer::stats(&settled(telemetry))).into()],
         Query::MacStats { ours: true, .. } => {

@@ -114,6 +114,8 @@ pub(crate) fn threat_log(report: &ThreatReport, epmac: MacAddr) -> ThreatLog {
     let length = report.length.max(report.evidence.len());
     let packet = frame::frame(report, epmac);
     let inbound = report.direction == Direction::Inbound;
+    let icmp = report.proto.is_icmp();
+    let [icmp_code, icmp_type] = if icmp { report.server.port().to_be_bytes() } else { [0, 0] };
     ThreatLog {
         threat_id: report.id,
         reported_at: seconds(report.reported_at),
@@ -129,8 +131,10 @@ pub(crate) fn threat_log(report: &ThreatReport, epmac: MacAddr) -> ThreatLog {
         ether_type: EtherType::of(source.ip()),
         src_ip: source.ip().into(),
         dst_ip: target.ip().into(),
-        src_port: source.port(),
-        dst_port: target.port(),
+        src_port: if icmp { 0 } else { source.port() },
+        dst_port: if icmp { 0 } else { target.port() },
+        icmp_code,
+        icmp_type,
         application: report.app,
         cap_len: low_bits(frame::headers(report).saturating_add(length)),
         message: Text::cut(&report.message),

@@ -248,7 +248,7 @@ impl Server {
 
     fn effect(&mut self, effect: Effect, from: Option<&Arc<Path>>, now: Instant) {
         match effect {
-            Effect::Reply(reply) => self.reply(from, &[reply]),
+            Effect::Alive(alive) => self.reply(from, &[alive.into()]),
             Effect::Query(query) => {
                 let replies = queries::answer(query, &self.context, &self.state);
                 self.reply(from, &replies);

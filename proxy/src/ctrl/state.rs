@@ -8,7 +8,7 @@ use std::{
 use outrider_model::{MacAddr, Mode};
 use outrider_policy::{Name, Network};
 use outrider_wire::{
-    KeepAlive, PolicyCommand, Reply, WireError,
+    KeepAlive, PolicyCommand, WireError,
     chunk::{Assembler, Chunked},
     ext,
     request::{
@@ -33,7 +33,7 @@ pub(crate) use view::{Desired, Law};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Effect {
     /// Send this back at once.
-    Reply(Reply),
+    Alive(KeepAlive),
     /// Send back what telemetry knows.
     Query(Query),
     /// Compile and swap: what is in force is no longer what is wanted.
@@ -152,7 +152,7 @@ impl State {
     pub(crate) fn apply(&mut self, request: Request) -> Outcome {
         match request {
             Request::KeepAlive(asked) => {
-                Ok(vec![Effect::Reply(KeepAlive { seq_num: asked.seq_num }.into())])
+                Ok(vec![Effect::Alive(KeepAlive { seq_num: asked.seq_num })])
             }
             Request::StatsMacs(asked) => {
                 Ok(vec![Effect::Query(self.endpoints.stats_query(&asked.macs))])

@@ -4,8 +4,9 @@ use outrider_capture::{QueueCounters, TapCounters};
 use outrider_packet::Counters;
 use outrider_telemetry::{Counter, CounterFamily, GaugeFamily, MetricError, Registry};
 use parking_lot::Mutex;
+use serde::Serialize;
 
-use super::{bypass::BypassMetrics, sort::Ignored, tier::Tier};
+use super::{bypass::BypassMetrics, questions::Answer, sort::Ignored, tier::Tier};
 
 /// Totals of the packet side, as of its last tick.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,12 +19,25 @@ pub(crate) struct Totals {
     pub queue: QueueCounters,
 }
 
+/// What people read of the totals.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shown {
+    frames_seen: u64,
+    frames_lost: u64,
+    queued: u64,
+    queue_overflow: u64,
+    queue_stalled: u64,
+    queue_lost: u64,
+    malformed: u64,
+}
+
 /// Counters and gauges of packets.
 #[derive(Debug)]
 pub(crate) struct PacketMetrics {
     tier: Mutex<Tier>,
     tiers: GaugeFamily,
     ignored: CounterFamily,
+    verdicts: CounterFamily,
     totals: Mutex<Totals>,
     tap: [Counter; 4],
     queue: [Counter; 9],
@@ -97,6 +111,11 @@ impl PacketMetrics {
                 "Packets and frames of no session, by reason",
                 &["reason"],
             )?,
+            verdicts: registry.counters(
+                "outrider_queue_verdicts_total",
+                "Verdicts on queued packets: allow settles the flow, pass asks again",
+                &["verdict"],
+            )?,
             totals: Mutex::default(),
             tap: [tap(a)?, tap(b)?, tap(c)?, tap(d)?],
             queue: QUEUE.map(|outcome| queue.with(&[outcome])),
@@ -131,17 +150,49 @@ impl PacketMetrics {
         self.ignored.with(&[reason.label()]).inc();
     }
 
+    /// A queued packet got its verdict.
+    pub(crate) fn answered(&self, answer: Answer) {
+        self.verdicts.with(&[answer.label()]).inc();
+    }
+
     /// The totals of the last tick.
     #[must_use]
     pub(crate) fn totals(&self) -> Totals {
         *self.totals.lock()
     }
 
+    /// The totals as people read them.
+    #[must_use]
+    pub(crate) fn shown(&self) -> Shown {
+        let Totals { engine, tap, queue } = self.totals();
+        Shown {
+            frames_seen: tap.seen,
+            frames_lost: tap.lost,
+            queued: queue.received,
+            queue_overflow: queue.overflow,
+            queue_stalled: queue.stalled,
+            queue_lost: queue.lost,
+            malformed: engine.malformed,
+        }
+    }
+
+    /// What went unseen or undecided, by reason; only what there is of it.
+    pub(crate) fn dropped(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let Totals { tap, queue, .. } = self.totals();
+        [
+            ("frames", tap.lost),
+            ("queue-lost", queue.lost),
+            ("queue-overflow", queue.overflow),
+            ("queue-stalled", queue.stalled),
+        ]
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+    }
+
     /// Takes new totals; none of them is ever less than before.
     pub(crate) fn follow(&self, totals: Totals) {
         *self.totals.lock() = totals;
         let Totals { engine, tap, queue } = totals;
-        let kernel_lost = queue.lost;
         follow(&self.tap, [tap.seen, tap.lost, tap.full, tap.torn]);
         follow(
             &self.queue,
@@ -152,7 +203,7 @@ impl PacketMetrics {
                 queue.overflow,
                 queue.stalled,
                 queue.late,
-                kernel_lost,
+                queue.lost,
                 queue.refused,
                 queue.malformed,
             ],

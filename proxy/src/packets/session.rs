@@ -7,11 +7,9 @@ use outrider_model::{AppId, FlowKey, IpProto, Mode, Side, Verdict};
 use outrider_packet::{Ends, FlowEnd, FlowRecord};
 use outrider_policy::AppKnowledge;
 use outrider_relay::{Judge, Law};
-use outrider_telemetry::{
-    FlowGuard, Grip, Identification, MAX_EVIDENCE, Outcome, Telemetry, ThreatReport,
-};
+use outrider_telemetry::{FlowGuard, Grip, Identification, Outcome, Telemetry, ThreatReport};
 
-use super::reading::Reading;
+use super::{questions::MAX_PASSED, reading::Reading};
 
 /// What sessions share.
 #[derive(Clone, Debug)]
@@ -102,8 +100,18 @@ impl Session {
         let _same = self.learn(scene, &[], events);
     }
 
-    /// A packet was taken in: counts what came since the last one.
-    pub(crate) fn packet(&mut self, record: &FlowRecord) {
+    /// A packet was taken in: counts what came since the last one. Where packets wait for a verdict, a flow
+    /// that the queue gives up on is given up on here too.
+    pub(crate) fn packet(&mut self, scene: &Scene, record: &FlowRecord) {
+        let packets = record.client.packets.saturating_add(record.server.packets);
+        if self.judge.holds()
+            && self.flow.grip() == Grip::Gated
+            && record.ends.proto != IpProto::TCP
+            && packets > MAX_PASSED.into()
+        {
+            self.judge.give_up(&scene.law);
+            self.publish(scene);
+        }
         let stopped = self.fate().condemned;
         for (side, counted) in [Side::Client, Side::Server]
             .into_iter()
@@ -133,9 +141,9 @@ impl Session {
         }
     }
 
-    /// Something is wrong with a packet itself. `frame` is what was captured of it.
-    pub(crate) fn found(&self, scene: &Scene, finding: &Finding, frame: &[u8]) -> Fate {
-        let stops = self.threat(scene, finding, frame);
+    /// Something is wrong with a packet itself, which is given as far as it was captured.
+    pub(crate) fn found(&self, scene: &Scene, finding: &Finding, packet: &[u8]) -> Fate {
+        let stops = self.threat(scene, finding, packet, true);
         Fate { condemned: stops || self.fate().condemned }
     }
 
@@ -171,7 +179,7 @@ impl Session {
         let (mut news, mut stopped) = (false, false);
         for event in events.drain(..) {
             match event {
-                Event::Threat(finding) => stopped |= self.threat(scene, &finding, bytes),
+                Event::Threat(finding) => stopped |= self.threat(scene, &finding, bytes, false),
                 other => news |= self.know(scene, other),
             }
         }
@@ -243,27 +251,20 @@ impl Session {
     }
 
     /// Records a threat with the bytes it was found in; whether the packet may not pass for it.
-    fn threat(&self, scene: &Scene, finding: &Finding, bytes: &[u8]) -> bool {
+    fn threat(&self, scene: &Scene, finding: &Finding, bytes: &[u8], is_packet: bool) -> bool {
         let enforced = self.judge.mode() == Mode::Protect && self.flow.grip() == Grip::Gated;
         let stopped = enforced && finding.id.action().stops();
-        let FlowKey { client, server, proto, direction } = *self.flow.key();
         self.flow.raise(finding.id);
-        scene.telemetry.threat(ThreatReport {
-            id: finding.id,
-            direction,
-            side: finding.side,
-            client,
-            server,
-            proto,
+        let report = ThreatReport {
             app: self.flow.identification().app(),
             enforced,
             stopped,
             message: finding.message.clone().into_owned(),
-            evidence: bytes.iter().take(MAX_EVIDENCE).copied().collect(),
-            length: bytes.len(),
-            count: 1,
-            reported_at: 0,
-        });
+            ..ThreatReport::new(finding.id, self.flow.key(), finding.side)
+        };
+        scene
+            .telemetry
+            .threat(report.with_evidence(bytes, is_packet));
         stopped
     }
 }

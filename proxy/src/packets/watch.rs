@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use outrider_capture as capture;
 use outrider_dpi::Finding;
 use outrider_model::{FlowId, IpProto, Side, ThreatId};
-use outrider_packet::{Counters, Ends, Engine, Event, FlowRecord, Frame, Limits, LinkType};
+use outrider_packet::{Counters, Ends, Engine, Event, FlowRecord, Frame, Limits, LinkType, Peek};
 use outrider_telemetry::{CutReason, Grip, Outcome};
 
 use super::{
@@ -88,20 +88,25 @@ impl Watch {
     }
 
     /// Takes an IP packet that no tap shows, of which `wire` bytes were there.
-    #[expect(dead_code, reason = "for packets that the queue drops")]
     pub(crate) fn packet(&mut self, now: Duration, bytes: &[u8], wire: usize) {
         self.feed(&Frame { link: LinkType::Raw, at: now, bytes, wire });
     }
 
+    /// Says what an IP packet is, and takes nothing in.
+    pub(crate) fn peek<'a>(&self, bytes: &'a [u8], wire: usize) -> Option<Peek<'a>> {
+        self.engine
+            .peek(&Frame { link: LinkType::Raw, at: Duration::ZERO, bytes, wire })
+    }
+
     fn feed(&mut self, frame: &Frame<'_>) {
         let Self { engine, book } = self;
-        engine.feed(frame, &mut |event| book.hear(event, frame.bytes));
+        engine.feed(frame, &mut |event| book.hear(event, frame));
     }
 
     /// Lets time pass: flows that were silent for too long end, and so do those that were cleared.
     pub(crate) fn advance(&mut self, now: Duration) {
         let Self { engine, book } = self;
-        engine.advance(now, &mut |event| book.hear(event, &[]));
+        engine.advance(now, &mut |event| book.hear(event, &NOTHING));
         book.clear();
     }
 
@@ -113,7 +118,7 @@ impl Watch {
     /// Every session ends.
     pub(crate) fn finish(&mut self) {
         let Self { engine, book } = self;
-        engine.finish(&mut |event| book.hear(event, &[]));
+        engine.finish(&mut |event| book.hear(event, &NOTHING));
     }
 
     /// What the engine counted.
@@ -133,7 +138,7 @@ impl Watch {
 }
 
 impl Book {
-    fn hear(&mut self, event: Event<'_>, frame: &[u8]) {
+    fn hear(&mut self, event: Event<'_>, frame: &Frame<'_>) {
         match event {
             Event::Opened { flow, ends, mid_stream } => self.open(flow, &ends, mid_stream),
             Event::Data { flow, side, bytes } => {
@@ -148,7 +153,7 @@ impl Book {
                 session.fate()
             }),
             Event::Finding { flow, side, id, message } => {
-                self.found(flow, side, (id, message), frame);
+                self.found(flow, side, (id, message), frame.packet());
             }
             Event::Packet(record, _) => self.packet(record),
             Event::Closed(record) => self.close(record),
@@ -183,7 +188,7 @@ impl Book {
 
     fn packet(&mut self, record: &FlowRecord) {
         match self.open.get_mut(&record.flow) {
-            Some(Entry::Session(session)) => session.packet(record),
+            Some(Entry::Session(session)) => session.packet(&self.scene, record),
             Some(Entry::Ignored(reason)) => {
                 let reason = *reason;
                 self.ignored(reason);
@@ -198,11 +203,11 @@ impl Book {
         flow: Option<FlowId>,
         side: Side,
         (id, message): (ThreatId, &'static str),
-        frame: &[u8],
+        packet: &[u8],
     ) {
         let Some(flow) = flow.filter(|_| self.scene.dpi.is_on(id)) else { return };
         let finding = Finding { id, side, message: message.into() };
-        self.with(flow, |session, scene, _| session.found(scene, &finding, frame));
+        self.with(flow, |session, scene, _| session.found(scene, &finding, packet));
     }
 
     fn close(&mut self, record: &FlowRecord) {
@@ -245,3 +250,6 @@ impl Book {
         self.context.packets.ignored(reason);
     }
 }
+
+/// What events belong to that time brings.
+const NOTHING: Frame<'_> = Frame { link: LinkType::Raw, at: Duration::ZERO, bytes: &[], wire: 0 };

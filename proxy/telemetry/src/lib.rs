@@ -16,7 +16,10 @@ mod table;
 mod threats;
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -46,6 +49,8 @@ struct Inner {
     threats: Mutex<ThreatTable>,
     apps: Mutex<AppTable>,
     stats: Mutex<Stats>,
+    /// Reads that brought data, of flows that are relayed.
+    relayed: AtomicU64,
     metrics: Metrics,
 }
 
@@ -69,6 +74,7 @@ impl Telemetry {
             threats: Mutex::default(),
             apps: Mutex::default(),
             stats: Mutex::new(Stats::new(unix_seconds())),
+            relayed: AtomicU64::new(0),
             metrics: Metrics::register(registry)?,
         })))
     }
@@ -101,6 +107,13 @@ impl Telemetry {
     #[must_use]
     pub fn stats(&self) -> &Mutex<Stats> {
         &self.0.stats
+    }
+
+    /// Reads that brought data of relayed flows, after [`Self::settle`]: what stands for packets where TCP is
+    /// terminated.
+    #[must_use]
+    pub fn relayed_reads(&self) -> u64 {
+        load(&self.0.relayed)
     }
 
     /// The metric families.
@@ -168,6 +181,11 @@ impl Telemetry {
         if settled.moved() {
             let direction = flow.key().direction;
             self.0.metrics.bytes(direction, settled.bytes);
+            if flow.grip() == Grip::Held {
+                let [client, server] = settled.chunks;
+                let reads = client.saturating_add(server);
+                self.0.relayed.fetch_add(reads, Ordering::Relaxed);
+            }
             self.0
                 .stats
                 .lock()

@@ -26,7 +26,7 @@ pub struct RowKey {
     pub client: IpAddr,
     /// The server's address.
     pub server: IpAddr,
-    /// The server's port.
+    /// The server's port; 0 for ICMP, which has none.
     pub port: u16,
     /// IP protocol.
     pub proto: IpProto,
@@ -44,7 +44,7 @@ impl RowKey {
             rule,
             client: key.client.ip(),
             server: key.server.ip(),
-            port: key.server.port(),
+            port: if key.proto.is_icmp() { 0 } else { key.server.port() },
             proto: key.proto,
             app,
             direction: key.direction,

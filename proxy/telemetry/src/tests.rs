@@ -177,6 +177,7 @@ fn threat(message: &str) -> ThreatReport {
         stopped: false,
         message: message.to_owned(),
         evidence: vec![b'x'; 4096],
+        is_packet: false,
         length: 4096,
         count: 1,
         reported_at: 0,

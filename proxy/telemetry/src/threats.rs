@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
 };
 
-use outrider_model::{AppId, Direction, IpProto, Side, ThreatId};
+use outrider_model::{AppId, Direction, FlowKey, IpProto, Side, ThreatId};
 
 /// Logs that wait to be taken; more are dropped, newest first.
 pub const MAX_PENDING_THREATS: usize = 1024;
@@ -58,6 +58,8 @@ pub struct ThreatReport {
     pub message: String,
     /// The bytes it was found in, at most [`MAX_EVIDENCE`].
     pub evidence: Vec<u8>,
+    /// They are an IP packet from its first header on, and not what a connection or datagram carried.
+    pub is_packet: bool,
     /// Length of those bytes as they came.
     pub length: usize,
     /// Hits that this log stands for; 1 on entry.
@@ -67,6 +69,37 @@ pub struct ThreatReport {
 }
 
 impl ThreatReport {
+    /// One hit in a flow, without evidence: nobody enforced anything.
+    #[must_use]
+    pub fn new(id: ThreatId, key: &FlowKey, side: Side) -> Self {
+        Self {
+            id,
+            direction: key.direction,
+            side,
+            client: key.client,
+            server: key.server,
+            proto: key.proto,
+            app: AppId::UNKNOWN,
+            enforced: false,
+            stopped: false,
+            message: String::new(),
+            evidence: Vec::new(),
+            is_packet: false,
+            length: 0,
+            count: 1,
+            reported_at: 0,
+        }
+    }
+
+    /// Adds the bytes it was found in.
+    #[must_use]
+    pub fn with_evidence(mut self, bytes: &[u8], is_packet: bool) -> Self {
+        self.evidence = bytes.iter().take(MAX_EVIDENCE).copied().collect();
+        self.length = bytes.len();
+        self.is_packet = is_packet;
+        self
+    }
+
     fn key(&self) -> ThreatKey {
         let Self { id, direction, side, enforced, .. } = *self;
         ThreatKey { id, direction, side, enforced }

@@ -46,7 +46,23 @@ fn survive(link: LinkType, frames: &[Vec<u8>]) {
     };
     for (at, bytes) in frames.iter().enumerate() {
         let at = Duration::from_millis(at as u64 * 700);
-        engine.feed(&Frame { link, at, bytes, wire: bytes.len() }, &mut hear);
+        let frame = Frame { link, at, bytes, wire: bytes.len() };
+        engine.advance(at, &mut hear);
+        let peek = engine.peek(&frame);
+        let mut taken = None;
+        engine.feed(&frame, &mut |event| {
+            if let Event::Packet(record, side) = event {
+                taken = Some((record.flow, record.ends, side));
+            }
+            hear(event);
+        });
+        // TCP segments may belong to no flow, and replace one.
+        if let (Some(peek), Some((flow, ends, side))) = (peek, taken)
+            && ends.proto != outrider_model::IpProto::TCP
+        {
+            assert_eq!((peek.ends, peek.side), (ends, side));
+            assert!(peek.flow.is_none_or(|known| known == flow));
+        }
         assert!(engine.open() <= SMALL.flows);
         assert!(engine.held() <= SMALL.held + SMALL.fragment_bytes, "{}", engine.held());
     }

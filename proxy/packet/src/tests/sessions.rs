@@ -4,7 +4,7 @@ use outrider_model::{IpProto, Side};
 
 use super::{Heard, client, run, run_at, server};
 use crate::{
-    Engine, FlowEnd, Frame, Limits, LinkType,
+    Engine, Event, FlowEnd, Frame, Limits, LinkType,
     build::{
         ACK, FIN, PSH, RST, SYN, Talk, echo, ethernet, fragment, fragments, ip, tagged, tcp, udp,
     },
@@ -340,4 +340,39 @@ fn open_flows_can_be_asked_where_they_are() {
     let first = u32::MAX - 2_999;
     assert_eq!((client.next, client.expected), (first.wrapping_add(18), first.wrapping_add(18)));
     assert_eq!((server.next, server.expected, server.window), (84, 84, 65_535));
+}
+
+#[test]
+fn a_packet_can_be_told_without_being_taken_in() {
+    let packets = [
+        udp(client(), server(), b"question"),
+        udp(server(), client(), b"answer"),
+        echo(client().ip(), server().ip(), false, (7, 1), b"x"),
+        echo(server().ip(), client().ip(), true, (7, 1), b"x"),
+    ];
+    let mut engine = Engine::new(Limits::default());
+    for packet in &packets {
+        let frame =
+            Frame { link: LinkType::Raw, at: Duration::ZERO, bytes: packet, wire: packet.len() };
+        let before = engine.counters();
+        let peek = engine.peek(&frame).unwrap();
+        assert_eq!(engine.counters(), before);
+        let mut taken = None;
+        engine.feed(&frame, &mut |event| {
+            if let Event::Packet(record, side) = event {
+                taken = Some((record.flow, record.ends, side));
+            }
+        });
+        let (flow, ends, side) = taken.unwrap();
+        assert_eq!((peek.ends, peek.side), (ends, side));
+        assert_eq!(peek.flow.is_some(), side == Side::Server, "the first packet opens its flow");
+        assert_eq!(engine.peek(&frame).unwrap().flow, Some(flow));
+    }
+    assert_eq!(
+        engine.peek(&Frame { link: LinkType::Raw, at: Duration::ZERO, bytes: b"E", wire: 1 }),
+        None
+    );
+    let piece = &fragments(&packets[0], 8)[0];
+    let frame = Frame { link: LinkType::Raw, at: Duration::ZERO, bytes: piece, wire: piece.len() };
+    assert_eq!(engine.peek(&frame), None, "its ports may be in another");
 }

@@ -3,7 +3,7 @@
 use arc_swap::ArcSwap;
 use outrider_dpi::DpiConfig;
 use outrider_model::{Direction, IpProto, PolicyAction, ThreatId};
-use outrider_telemetry::{CutReason, Registry, Telemetry};
+use outrider_telemetry::{CutReason, MAX_EVIDENCE, Registry, Telemetry};
 
 use super::*;
 use crate::{

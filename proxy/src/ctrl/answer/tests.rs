@@ -73,7 +73,7 @@ fn counters_and_statistics_add_up() {
         .identified(Direction::Inbound, AppId::HTTP)
         .inc();
     telemetry.settle();
-    let counter = device_counter(&telemetry, &Network::default(), (3, 4));
+    let counter = device_counter(&telemetry, &Totals::default(), &Network::default(), (3, 4));
     assert_eq!((counter.total_sessions, counter.tcp_sessions, counter.tcp_packets), (2, 2, 2));
     assert_eq!((counter.policy_type1_rules, counter.policy_type2_rules), (3, 4));
     assert_eq!(counter.parser_sessions[0], 1);

@@ -137,6 +137,7 @@ fn threat() -> ThreatReport {
         stopped: false,
         message: "two lengths".to_owned(),
         evidence: b"POST / HTTP/1.1\r\n".to_vec(),
+        is_packet: false,
         length: 70_000,
         count: 3,
         reported_at: 1_700_000_000,

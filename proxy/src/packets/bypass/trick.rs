@@ -170,6 +170,7 @@ impl Finding {
             stopped,
             message: self.message.clone(),
             evidence,
+            is_packet: false,
             length,
             count: 1,
             reported_at: 0,

@@ -29,6 +29,8 @@ pub struct Status {
     pub addresses: Vec<IpAddr>,
     /// What the proxy can do.
     pub capabilities: Vec<String>,
+    /// What it sees and can stop: `relay+tap+queue` and less.
+    pub tier: String,
     /// Sums over all flows.
     pub flows: FlowTotals,
     /// What was dropped, by reason.
@@ -57,7 +59,7 @@ impl Status {
         within("addresses", self.addresses.len(), MAX_STATUS_LIST)?;
         within("capabilities", self.capabilities.len(), MAX_STATUS_LIST)?;
         within("reasons", self.dropped.len(), MAX_STATUS_LIST)?;
-        let texts = [&self.version, &self.mode].into_iter();
+        let texts = [&self.version, &self.mode, &self.tier].into_iter();
         texts
             .chain(&self.capabilities)
             .chain(self.dropped.keys())

@@ -229,6 +229,7 @@ async fn threats_and_applications_are_told_on_the_tick() {
         stopped: true,
         message: "two lengths".to_owned(),
         evidence: b"POST".to_vec(),
+        is_packet: false,
         length: 4,
         count: 1,
         reported_at: 0,
