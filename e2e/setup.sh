@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 missing=
-for pair in iperf3:iperf3 wrk:wrk haproxy:haproxy nginx:nginx iptables:iptables ip:iproute2 setpriv:util-linux sysctl:procps tcpdump:tcpdump ping:iputils-ping; do
+for pair in curl:curl iperf3:iperf3 wrk:wrk haproxy:haproxy nginx:nginx iptables:iptables ip:iproute2 setpriv:util-linux sysctl:procps tcpdump:tcpdump ping:iputils-ping; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
 if [ -n "$missing" ]; then

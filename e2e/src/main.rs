@@ -104,6 +104,18 @@ enum Tool {
         /// Where.
         listen: SocketAddr,
     },
+    /// Send back every datagram.
+    UdpEcho {
+        /// Where.
+        listen: SocketAddr,
+    },
+    /// Ask an echo server, each time from another port; prints how long that took.
+    First {
+        /// Whom.
+        server: SocketAddr,
+        /// How often.
+        count: u32,
+    },
     /// Open connections, exchange 64 bytes on each, print `held`, and keep them until the input ends.
     Hold {
         /// An echo server.
@@ -138,6 +150,8 @@ fn command(command: Command) -> Result<()> {
         }
         Command::Tool(Tool::Flood(what)) => tools::flood(&what),
         Command::Tool(Tool::Sink { listen }) => tools::sink(listen),
+        Command::Tool(Tool::UdpEcho { listen }) => tools::udp_echo(listen),
+        Command::Tool(Tool::First { server, count }) => tools::first(server, count),
         Command::Tool(Tool::Hold { server, connections }) => tools::hold(server, connections),
     }
 }

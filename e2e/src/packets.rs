@@ -1,7 +1,9 @@
 //! What is not TCP: the cost of seeing every packet, of deciding about every one, and about the first of
 //! each flow only.
 
+mod datagrams;
 mod ring;
+mod sidecar;
 
 use std::{collections::BTreeMap, fs, io::Write as _, path::PathBuf};
 
@@ -15,7 +17,7 @@ use crate::{report::median, world::World};
 #[derive(Args)]
 pub(crate) struct PacketsArgs {
     /// Parts, by name.
-    #[arg(long, value_delimiter = ',', default_value = "ring")]
+    #[arg(long, value_delimiter = ',', default_value = "ring,after,first")]
     parts: Vec<Part>,
     /// Repetitions, interleaved.
     #[arg(long, default_value_t = 3)]
@@ -29,6 +31,9 @@ pub(crate) struct PacketsArgs {
     /// The sidecar to measure.
     #[arg(long, env = "OUTRIDER_BENCH_PROXY", default_value = "target/release/outrider-proxy")]
     outrider: PathBuf,
+    /// What installs the rules.
+    #[arg(long, env = "OUTRIDER_BENCH_INIT", default_value = "target/release/outrider-init")]
+    init: PathBuf,
     /// Where the results go, as JSON.
     #[arg(long, default_value = "target/bench-packets.json")]
     out: PathBuf,
@@ -39,12 +44,18 @@ pub(crate) struct PacketsArgs {
 enum Part {
     /// Small packets as fast as this machine sends them, and who reads them.
     Ring,
+    /// A stream of datagrams after its verdict, beside a pod without any rule.
+    After,
+    /// Questions from ports that are new, one at a time.
+    First,
 }
 
 impl Part {
     fn name(self) -> &'static str {
         match self {
             Self::Ring => "ring",
+            Self::After => "after",
+            Self::First => "first",
         }
     }
 
@@ -52,6 +63,8 @@ impl Part {
     fn columns(self) -> &'static [&'static str] {
         match self {
             Self::Ring => ring::COLUMNS,
+            Self::After => datagrams::AFTER,
+            Self::First => datagrams::FIRST,
         }
     }
 }
@@ -77,12 +90,15 @@ pub(crate) fn run(args: &PacketsArgs) -> Result<()> {
     let mut rows = Vec::new();
     for part in &args.parts {
         for rep in 0..args.reps {
+            let put = &mut |who: &str, values| {
+                let row = Row { part: part.name().into(), who: who.into(), rep, values };
+                eprintln!("{:>6} {who:>12} {rep}: {:.3?}", row.part, row.values);
+                rows.push(row);
+            };
             match part {
-                Part::Ring => ring::run(&world, args, &mut |who, values| {
-                    let row = Row { part: part.name().into(), who: who.into(), rep, values };
-                    eprintln!("{:>6} {who:>12} {rep}: {:.3?}", row.part, row.values);
-                    rows.push(row);
-                })?,
+                Part::Ring => ring::run(&world, args, put)?,
+                Part::After => datagrams::after(&world, args, put)?,
+                Part::First => datagrams::first(&world, args, put)?,
             }
         }
     }

@@ -30,7 +30,7 @@ const PORT: u16 = 15006;
 /// Outrider's inbound listener.
 const OUTRIDER_PORT: u16 = 15106;
 /// Outrider's user.
-const OUTRIDER_UID: u32 = 1771;
+pub(crate) const OUTRIDER_UID: u32 = 1771;
 /// The user of everyone else.
 const OTHER_UID: u32 = 1337;
 
@@ -121,7 +121,7 @@ impl Proxy {
 }
 
 /// A copy of a program where every user can reach it: a home directory may be closed to the proxies'.
-fn readable(world: &World, program: &Path) -> Result<String> {
+pub(crate) fn readable(world: &World, program: &Path) -> Result<String> {
     let name = program.file_name().context("a program has a name")?;
     let copy = world.dir.join(name);
     if !copy.exists() {

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-pub(crate) use udp::{Flood, flood, sink};
+pub(crate) use udp::{Flood, first, flood, sink, udp_echo};
 
 /// Bytes of one exchange.
 const EXCHANGE: usize = 64;

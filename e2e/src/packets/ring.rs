@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::PacketsArgs;
+use super::{PacketsArgs, sidecar};
 use crate::{
     cpu,
     world::{POD, Running, Where, World},
@@ -39,15 +39,18 @@ enum Who {
     Tap,
     /// The same, stopped for a while in the middle: losses that must be counted.
     TapStopped,
+    /// The sidecar in its tier `tap`: every packet goes through its engine into a session.
+    Outrider,
     Tcpdump,
     /// Every packet waits for a verdict.
     QueueForAll,
 }
 
-const ALL: [(Who, &str); 5] = [
+const ALL: [(Who, &str); 6] = [
     (Who::Nothing, "nothing"),
     (Who::Tap, "tap"),
     (Who::TapStopped, "tap, stopped"),
+    (Who::Outrider, "outrider, tap"),
     (Who::Tcpdump, "tcpdump"),
     (Who::QueueForAll, "queue for all"),
 ];
@@ -111,7 +114,9 @@ fn measure(world: &World, args: &PacketsArgs, who: Who) -> Result<Values> {
     })?;
     std::thread::sleep(SETTLE);
     let (used, kernel) = (used()? - before, kernel()? - kernel_before);
-    let told = reader.map(|reader| counts(who, reader)).transpose()?;
+    let told = reader
+        .map(|reader| counts(world, who, reader))
+        .transpose()?;
     queue_rules(world, false)?;
     let number = |name: &str| sent[name].as_f64().context("the sender said nothing");
     let (packets, seconds, cpu_ns) = (number("sent")?, number("seconds")?, number("cpu_ns")?);
@@ -137,12 +142,22 @@ fn start(world: &World, args: &PacketsArgs, who: Who) -> Result<Option<Running>>
         Who::Tap | Who::TapStopped => format!("{reader} tap eth0 {FRAME}"),
         Who::Tcpdump => "tcpdump -i eth0 -n -Z root -w /dev/null udp 2>&1".into(),
         Who::QueueForAll => format!("{reader} queue {QUEUE}"),
+        Who::Outrider => {
+            let settings = [("OUTRIDER_PROXY_CAPTURE", "none")];
+            return sidecar::start(world, &args.outrider, "-all,+net_raw", &settings).map(Some);
+        }
     };
     world.spawn_until_line(Where::Pod, &command).map(Some)
 }
 
 /// Ends who looks; what it was shown and what it lost.
-fn counts(who: Who, reader: Running) -> Result<[f64; 2]> {
+fn counts(world: &World, who: Who, reader: Running) -> Result<[f64; 2]> {
+    if who == Who::Outrider {
+        let metrics = sidecar::metrics(world)?;
+        drop(reader);
+        let shown = metrics.sum("outrider_packets_total{kind=\"udp\"}");
+        return Ok([shown, metrics.sum("outrider_tap_frames_lost_total")]);
+    }
     let text = reader.finish()?;
     if who == Who::Tcpdump {
         let number = |what: &str| {

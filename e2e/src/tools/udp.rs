@@ -78,3 +78,44 @@ pub(crate) fn sink(listen: SocketAddr) -> Result<()> {
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
 }
+
+/// Sends back what comes, until killed.
+pub(crate) fn udp_echo(listen: SocketAddr) -> Result<()> {
+    let socket = UdpSocket::bind(listen).with_context(|| listen.to_string())?;
+    writeln!(std::io::stdout(), "bound")?;
+    std::io::stdout().flush()?;
+    let mut buffer = [0; 2048];
+    loop {
+        let (length, client) = socket.recv_from(&mut buffer)?;
+        socket.send_to(buffer.get(..length).unwrap_or_default(), client)?;
+    }
+}
+
+/// Asks from a socket of its own each time; prints the median and the 99th percentile of the time until
+/// the answer, in nanoseconds, and how many got none.
+pub(crate) fn first(server: SocketAddr, count: u32) -> Result<()> {
+    let mut times = Vec::new();
+    let mut unanswered = 0_u32;
+    for _ in 0..count {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect(server)?;
+        socket.set_read_timeout(Some(UNANSWERED))?;
+        let begun = Instant::now();
+        socket.send(&[7; 64])?;
+        match socket.recv(&mut [0; 64]) {
+            Ok(_) => times.push(begun.elapsed().as_nanos()),
+            Err(_late) => unanswered += 1,
+        }
+    }
+    times.sort_unstable();
+    let at = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or(0);
+    let (median, p99) = (at(50), at(99));
+    writeln!(
+        std::io::stdout(),
+        "{{\"median_ns\":{median},\"p99_ns\":{p99},\"unanswered\":{unanswered}}}"
+    )?;
+    Ok(())
+}
+
+/// An answer that takes longer is none.
+const UNANSWERED: Duration = Duration::from_secs(2);

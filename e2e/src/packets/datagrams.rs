@@ -1,0 +1,172 @@
+//! Datagrams that policy allows: a stream after its verdict, and first packets, each beside a pod that has
+//! no rule at all.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::{PacketsArgs, sidecar};
+use crate::{
+    cpu,
+    world::{IPERF, POD, Running, Where, World},
+};
+
+/// Columns of the table of streams.
+pub(super) const AFTER: &[&str] = &["Gbit/s", "to no rules", "lost %", "sidecar CPU %"];
+/// Columns of the table of first packets.
+pub(super) const FIRST: &[&str] =
+    &["median us", "to no rules", "p99 us", "unanswered", "sidecar us each"];
+
+/// The streams: how each is called, and what iperf3 is told.
+const STREAMS: [(&str, &str); 4] = [
+    ("1 Gbit/s in", "-b 1G"),
+    ("1 Gbit/s out", "-b 1G -R"),
+    ("full speed in", "-b 0"),
+    ("full speed out", "-b 0 -R"),
+];
+/// Bytes of a datagram of a stream.
+const DATAGRAM: u32 = 1400;
+/// Where first packets go.
+const ECHO: u16 = 7002;
+/// How many of them.
+const ASKED: u32 = 5000;
+
+type Values = BTreeMap<String, f64>;
+
+/// What stands in the pod.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Pod {
+    NoRules,
+    /// Redirect rules and a sidecar without a capability.
+    Relay,
+    /// The same with `NET_RAW`: packets are seen.
+    Tap,
+    /// The same with `NET_ADMIN` and queue rules, in Protect: packets are decided about.
+    Queue,
+}
+
+const PODS: [(Pod, &str); 4] = [
+    (Pod::NoRules, "no rules"),
+    (Pod::Relay, "relay"),
+    (Pod::Tap, "relay+tap"),
+    (Pod::Queue, "relay+tap+queue"),
+];
+
+/// Streams in every pod.
+pub(super) fn after(
+    world: &World,
+    args: &PacketsArgs,
+    put: &mut dyn FnMut(&str, Values),
+) -> Result<()> {
+    let mut direct = BTreeMap::new();
+    for (pod, name) in PODS {
+        let sidecar = pod.start(world, args)?;
+        for (stream, flags) in STREAMS {
+            let mut values = stream_of(world, args, flags, sidecar.as_ref())
+                .with_context(|| format!("{stream}, {name}"))?;
+            compare(&mut values, &mut direct, (stream, "Gbit/s"));
+            put(&format!("{stream}, {name}"), values);
+        }
+        pod.stop(world, args, sidecar)?;
+    }
+    Ok(())
+}
+
+/// Adds the ratio to what the same came to in the first pod.
+fn compare(values: &mut Values, direct: &mut BTreeMap<String, f64>, (what, column): (&str, &str)) {
+    let value = values.get(column).copied().unwrap_or_default();
+    let first = *direct.entry(what.to_owned()).or_insert(value);
+    values.insert("to no rules".into(), value / first);
+}
+
+fn stream_of(
+    world: &World,
+    args: &PacketsArgs,
+    flags: &str,
+    sidecar: Option<&Running>,
+) -> Result<Values> {
+    let used = || sidecar.map_or(Ok(0), |sidecar| cpu::nanos(sidecar.pid()));
+    let before = used()?;
+    let command =
+        format!("iperf3 -J -u -c {POD} -p {IPERF} -l {DATAGRAM} -t {} {flags}", args.seconds);
+    let report: Value = serde_json::from_str(&world.output(Where::Client, &command)?)?;
+    let used = cpu::precise(used()? - before) / 1e9;
+    let received = &report["end"]["sum_received"];
+    let number = |name: &str| received[name].as_f64().context("iperf3 said too little");
+    Ok(Values::from([
+        ("Gbit/s".into(), number("bits_per_second")? / 1e9),
+        ("lost %".into(), number("lost_percent")?),
+        ("sidecar CPU %".into(), used * 100.0 / f64::from(args.seconds)),
+    ]))
+}
+
+/// Questions in every pod.
+pub(super) fn first(
+    world: &World,
+    args: &PacketsArgs,
+    put: &mut dyn FnMut(&str, Values),
+) -> Result<()> {
+    let own = std::env::current_exe()?;
+    let own = own.display();
+    let echo = format!("{own} tool udp-echo {POD}:{ECHO}");
+    let echo = world.spawn_until_line(Where::Pod, &echo)?;
+    let mut direct = BTreeMap::new();
+    for (pod, name) in PODS {
+        let sidecar = pod.start(world, args)?;
+        let used = || {
+            sidecar
+                .as_ref()
+                .map_or(Ok(0), |sidecar| cpu::nanos(sidecar.pid()))
+        };
+        world.output(Where::Client, &format!("{own} tool first {POD}:{ECHO} 200"))?;
+        let before = used()?;
+        let text =
+            world.output(Where::Client, &format!("{own} tool first {POD}:{ECHO} {ASKED}"))?;
+        let used = cpu::precise(used()? - before) / 1e3;
+        let told: Value = serde_json::from_str(&text)?;
+        let number = |name: &str| told[name].as_f64().context("a figure is missing");
+        let mut values = Values::from([
+            ("median us".into(), number("median_ns")? / 1e3),
+            ("p99 us".into(), number("p99_ns")? / 1e3),
+            ("unanswered".into(), number("unanswered")?),
+            ("sidecar us each".into(), used / f64::from(ASKED)),
+        ]);
+        ensure!(number("unanswered")? < f64::from(ASKED), "{name}: nothing was answered");
+        compare(&mut values, &mut direct, ("first", "median us"));
+        put(name, values);
+        pod.stop(world, args, sidecar)?;
+    }
+    drop(echo);
+    Ok(())
+}
+
+impl Pod {
+    /// Rules, sidecar and policy; everything is in force when this returns.
+    fn start(self, world: &World, args: &PacketsArgs) -> Result<Option<Running>> {
+        let init = args.init.display();
+        let (flags, capabilities, settings): (&str, &str, &[(&str, &str)]) = match self {
+            Self::NoRules => return Ok(None),
+            Self::Relay => ("", "-all", &[]),
+            Self::Tap => ("", "-all,+net_raw", &[]),
+            Self::Queue => (
+                "--queue closed",
+                "-all,+net_raw,+net_admin",
+                &[("OUTRIDER_PROXY_QUEUE_RULE", "closed")],
+            ),
+        };
+        world.output(Where::Pod, &format!("{init} apply {flags}"))?;
+        let sidecar = sidecar::start(world, &args.outrider, capabilities, settings)?;
+        sidecar::protect(world)?;
+        Ok(Some(sidecar))
+    }
+
+    fn stop(self, world: &World, args: &PacketsArgs, sidecar: Option<Running>) -> Result<()> {
+        if self != Self::NoRules {
+            drop(sidecar);
+            let init = args.init.display();
+            world.output(Where::Pod, &format!("{init} cleanup"))?;
+        }
+        Ok(())
+    }
+}
