@@ -112,7 +112,8 @@ impl Pod {
         self.start_proxy_as("-all,+net_raw", settings)
     }
 
-    fn start_proxy_as(&mut self, capabilities: &str, settings: &[(&str, &str)]) -> Result<()> {
+    /// The same with capabilities as `setpriv` writes them: `-all,+net_raw`.
+    pub fn start_proxy_as(&mut self, capabilities: &str, settings: &[(&str, &str)]) -> Result<()> {
         ensure!(self.proxy.is_none(), "the proxy of {} runs already", self.name);
         let binary = self.reachable_copy("outrider-proxy")?;
         let id = names::PROXY_UID.to_string();
