@@ -28,7 +28,7 @@ use crate::{
     ctrl::{self, CtrlMetrics},
     dns::{Dns, DnsMetrics, Names},
     identity::Identity,
-    packets::{PacketMetrics, Packets, Tier},
+    packets::{Metering, PacketMetrics, Packets, Tier},
     readiness::Readiness,
     rights::Rights,
     settings::{CaptureChoice, PacketsChoice, Settings},
@@ -137,6 +137,8 @@ fn assemble(
     let configured = state.network().names.clone();
     let names = Arc::new(Names::new(Arc::clone(&policy), configured, dns.clone()));
     let dpi = Arc::new(detectors(&settings));
+    let (meters, handle) = (&settings.meters, Arc::clone(&policy));
+    let metering = Metering::new(meters, &dpi, telemetry.clone(), handle, &registry)?;
     let relay = Relay::new(relay_settings(&settings), Arc::clone(&policy), dpi, telemetry.clone());
     let context = Context {
         rights,
@@ -149,6 +151,7 @@ fn assemble(
         dns,
         legs: Arc::clone(relay.legs()),
         packets,
+        metering,
         registry,
         readiness: Readiness::default(),
         log,

@@ -15,7 +15,7 @@ use crate::{
     ctrl::CtrlMetrics,
     dns::{DnsMetrics, Names},
     identity::Identity,
-    packets::PacketMetrics,
+    packets::{Metering, PacketMetrics},
     readiness::Readiness,
     rights::Rights,
     settings::{Secret, Settings},
@@ -48,6 +48,8 @@ pub(crate) struct Context {
     pub legs: Arc<Legs>,
     /// What works of the packet side, and its counters.
     pub packets: PacketMetrics,
+    /// What happens too often.
+    pub metering: Arc<Metering>,
     /// Who is not ready.
     pub readiness: Readiness,
     /// Changes the log filter, if this process has a log.

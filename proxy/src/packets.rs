@@ -11,6 +11,7 @@
 //! ```
 
 mod bypass;
+mod meters;
 mod metrics;
 mod questions;
 mod queue;
@@ -40,6 +41,7 @@ use self::{
     watch::{Gates, Watch},
 };
 pub(crate) use self::{
+    meters::{Metering, Pass},
     metrics::{PacketMetrics, Shown, Totals},
     tier::Tier,
 };

@@ -10,9 +10,11 @@ use std::{
 
 use outrider_model::{Mode, ThreatId, names};
 
+pub use meters::MeterSettings;
 pub use packets::{CaptureChoice, MAX_UNCAPTURED, PacketSettings, PacketsChoice, QueueRule};
 
 pub mod help;
+mod meters;
 mod packets;
 #[cfg(test)]
 mod tests;
@@ -68,6 +70,8 @@ pub struct Settings {
     pub capture: CaptureChoice,
     /// What is done with packets.
     pub packets: PacketSettings,
+    /// Limits of meters.
+    pub meters: MeterSettings,
     /// Mark of connections that borrow a client's address, the same as init's.
     pub tproxy_mark: u32,
     /// How long flows may go on after a stop was asked for.
@@ -210,6 +214,7 @@ impl Settings {
             first_policy: reader.or("OUTRIDER_PROXY_FIRST_POLICY", FirstPolicy::Default),
             capture: reader.or("OUTRIDER_PROXY_CAPTURE", CaptureChoice::Auto),
             packets: PacketSettings::read(reader),
+            meters: MeterSettings::read(reader),
             tproxy_mark: reader.mark("OUTRIDER_PROXY_TPROXY_MARK", names::FWMARK),
             drain_grace: reader.span("OUTRIDER_PROXY_DRAIN_GRACE", DRAIN_GRACE),
             flow: FlowLimits::read(reader),

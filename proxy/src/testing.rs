@@ -15,7 +15,7 @@ use crate::{
     ctrl::{Beginning, CtrlMetrics, State, begin},
     dns::{DnsMetrics, Names},
     identity::Identity,
-    packets::PacketMetrics,
+    packets::{Metering, PacketMetrics},
     readiness::Readiness,
     rights::Rights,
     settings::{Env, Settings},
@@ -57,6 +57,13 @@ pub(crate) fn assemble(settings: Settings) -> (SharedContext, Relay, State) {
     let dns = DnsMetrics::register(&registry).unwrap();
     let configured = state.network().names.clone();
     let names = Names::new(Arc::clone(&policy), configured, dns.clone());
+    let metering = Metering::new(
+        &settings.meters,
+        &DpiConfig::default(),
+        telemetry.clone(),
+        Arc::clone(&policy),
+        &registry,
+    );
     let relay = Relay::new(
         RelaySettings::default(),
         Arc::clone(&policy),
@@ -75,6 +82,7 @@ pub(crate) fn assemble(settings: Settings) -> (SharedContext, Relay, State) {
         dns,
         legs: Arc::clone(relay.legs()),
         packets: PacketMetrics::register(&registry).unwrap(),
+        metering: metering.unwrap(),
         registry,
         readiness: Readiness::default(),
         log: None,

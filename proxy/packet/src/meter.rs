@@ -226,11 +226,23 @@ impl Meters {
 
     /// A flow that entered [`MeterKind::SourceSessions`] is over.
     pub fn leave(&mut self, peer: IpAddr, now: Duration) {
-        for (kind, _, shelf) in &mut self.shelves {
-            if *kind == MeterKind::SourceSessions {
-                shelf.leave(Some(peer.to_canonical()), now);
+        for (kind, limit, shelf) in &mut self.shelves {
+            if *kind == MeterKind::SourceSessions
+                && let Some(limit) = limit
+            {
+                shelf.leave(Some(peer.to_canonical()), *limit, now);
             }
         }
+    }
+
+    /// Whether the meter of a peer is on, as of the last event. Counts nothing.
+    #[must_use]
+    pub fn fires(&self, kind: MeterKind, peer: IpAddr) -> bool {
+        let peer = kind.by_peer().then_some(peer.to_canonical());
+        let on = |shelf: &Shelf| shelf.peek(peer).is_some_and(|meter| meter.gauge.is_on());
+        self.shelves
+            .iter()
+            .any(|(known, _, shelf)| *known == kind && on(shelf))
     }
 
     /// Lets time pass: meters that were idle for too long go.

@@ -10,7 +10,7 @@ use std::{
 
 use outrider_dpi::DpiConfig;
 use outrider_model::{Direction, FlowKey, Verdict};
-use outrider_telemetry::{CutReason, FlowState, Grip, Outcome, Telemetry};
+use outrider_telemetry::{CutReason, FlowState, Grip, Outcome, Refusal, Telemetry};
 use tokio::net::TcpStream;
 use tracing::debug;
 
@@ -69,7 +69,8 @@ impl Relay {
         &self.0.dpi
     }
 
-    /// Runs one flow to its end. Dropped before, it resets both sides and reports the flow as cut.
+    /// Runs one flow to its end; says why its server was not reached, if it was dialled and was not.
+    /// Dropped before, it resets both sides and reports the flow as cut.
     ///
     /// A flow lives much longer than its dial and its farewell, so those have allocations of their
     /// own: what stays is as small as can be.
@@ -78,7 +79,7 @@ impl Relay {
         downstream: TcpStream,
         key: FlowKey,
         delivery: Delivery,
-    ) -> impl Future<Output = ()> + Send + use<> {
+    ) -> impl Future<Output = Option<Refusal>> + Send + use<> {
         let shared = Arc::clone(&self.0);
         if key.direction == Direction::Inbound {
             // What the workload opens reaches us on loopback.
@@ -86,11 +87,15 @@ impl Relay {
         }
         let opened = Box::pin(self.open(Leg::new(downstream), key, delivery));
         async move {
-            let Some(mut pump) = opened.await else { return };
+            let mut pump = match opened.await {
+                Ok(pump) => pump,
+                Err(refusal) => return refusal,
+            };
             let outcome = poll_fn(|context| pump.poll(context, &shared.settings)).await;
             if let Some((downstream, answer)) = pump.close(outcome) {
                 Box::pin(closing::say(downstream, &answer)).await;
             }
+            None
         }
     }
 
@@ -108,9 +113,14 @@ impl Relay {
         cut
     }
 
-    /// Judges and dials; `None` if that was the end of it.
-    async fn open(self, downstream: Leg, key: FlowKey, delivery: Delivery) -> Option<Pump> {
-        let inspection = Inspection::open(&self.0, key)?;
+    /// Judges and dials. An error is the end of it, and says why if it was dialled.
+    async fn open(
+        self,
+        downstream: Leg,
+        key: FlowKey,
+        delivery: Delivery,
+    ) -> Result<Pump, Option<Refusal>> {
+        let inspection = Inspection::open(&self.0, key).ok_or(None)?;
         let flow = Arc::clone(inspection.flow().state());
         if self.0.cut.load(Ordering::SeqCst) {
             flow.cut(CutReason::Drain);
@@ -118,26 +128,31 @@ impl Relay {
         match self.dial(&flow, delivery).await {
             Ok(upstream) => {
                 flow.establish();
-                Some(Pump::new(downstream, Leg::new(upstream), inspection))
+                Ok(Pump::new(downstream, Leg::new(upstream), inspection))
             }
-            Err(outcome) => {
+            Err((outcome, refusal)) => {
                 inspection.finish(outcome);
-                None
+                Err(refusal)
             }
         }
     }
 
-    async fn dial(&self, flow: &FlowState, delivery: Delivery) -> Result<TcpStream, Outcome> {
+    async fn dial(
+        &self,
+        flow: &FlowState,
+        delivery: Delivery,
+    ) -> Result<TcpStream, (Outcome, Option<Refusal>)> {
         let dialled = tokio::select! {
             biased;
-            reason = flow.wait_cut() => return Err(reason.outcome()),
+            reason = flow.wait_cut() => return Err((reason.outcome(), None)),
             dialled = dial::dial(delivery, self.0.settings.connect_timeout, &self.0.legs) => dialled,
         };
         dialled.map_err(|error| {
             let direction = flow.key().direction;
-            self.0.telemetry.metrics().refused(direction, error.refusal()).inc();
+            let refusal = error.refusal();
+            self.0.telemetry.metrics().refused(direction, refusal).inc();
             debug!(upstream.addr = %delivery.target, reason = error.reason(), %error, "not dialled");
-            Outcome::DialFailed
+            (Outcome::DialFailed, Some(refusal))
         })
     }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use outrider_capture::{Accepted, CaptureError, Listener};
 use outrider_model::{Direction, FlowKey, IpProto};
-use outrider_relay::Relay;
+use outrider_relay::{Delivery, Relay};
 use outrider_telemetry as telemetry;
 use tokio::net::TcpStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::marks::Marks;
 use super::route::{Arrival, Refusal, guarded_ports, route};
-use crate::context::SharedContext;
+use crate::{context::SharedContext, packets::Pass};
 
 #[cfg(test)]
 mod tests;
@@ -74,22 +74,42 @@ impl Intake {
         match route(arrival, direction, &identity, &self.own_ports) {
             Ok((key, mut delivery)) => {
                 delivery.mark = self.marks.and_then(|marks| marks.of(delivery.source));
-                self.flows
-                    .spawn(self.relay.clone().run(stream, key, delivery));
+                match self.context.metering.open(&key, true) {
+                    Ok(pass) => self.start(stream, key, delivery, pass),
+                    Err(refusal) => self.refuse(&stream, arrival, direction, refusal),
+                }
             }
-            Err(refusal) => self.refuse(&stream, arrival, direction, refusal),
+            Err(refusal) => self.refuse(&stream, arrival, direction, refusal.into()),
         }
     }
 
-    fn refuse(&self, stream: &TcpStream, arrival: Arrival, direction: Direction, why: Refusal) {
+    /// Runs a flow in a task of its own.
+    fn start(&self, stream: TcpStream, key: FlowKey, delivery: Delivery, pass: Option<Pass>) {
+        let metering = Arc::clone(&self.context.metering);
+        let flow = self.relay.clone().run(stream, key, delivery);
+        self.flows.spawn(async move {
+            if flow.await.is_some_and(is_in_vain) {
+                metering.failed(&key);
+            }
+            drop(pass);
+        });
+    }
+
+    fn refuse(
+        &self,
+        stream: &TcpStream,
+        arrival: Arrival,
+        direction: Direction,
+        why: telemetry::Refusal,
+    ) {
         let Arrival { peer, original, .. } = arrival;
         let key = FlowKey { client: peer, server: original, proto: IpProto::TCP, direction };
-        self.context.telemetry.refuse(&key, why.into(), None);
+        self.context.telemetry.refuse(&key, why, None);
         debug!(
             downstream.addr = %peer,
             orig.dst = %original,
             direction = direction.label(),
-            reason = why.reason(),
+            reason = why.label(),
             "refused"
         );
         if let Err(error) = stream.set_zero_linger() {
@@ -127,6 +147,12 @@ impl Intake {
         self.flows.wait().await;
         left
     }
+}
+
+/// Whether the server is why a connection came to nothing.
+fn is_in_vain(refusal: telemetry::Refusal) -> bool {
+    use telemetry::Refusal::{ConnectTimeout, ConnectionRefused, Unreachable};
+    matches!(refusal, ConnectionRefused | Unreachable | ConnectTimeout)
 }
 
 impl From<Refusal> for telemetry::Refusal {

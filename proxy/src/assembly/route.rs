@@ -34,19 +34,6 @@ pub(crate) enum Refusal {
     OwnDelivery,
 }
 
-impl Refusal {
-    /// The closed label of logs and metrics.
-    #[must_use]
-    pub(crate) fn reason(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::OwnPort => "own-port",
-            Self::ToItself => "to-itself",
-            Self::OwnDelivery => "own-delivery",
-        }
-    }
-}
-
 /// Finds the flow's key and where to deliver it.
 pub(crate) fn route(
     arrival: Arrival,

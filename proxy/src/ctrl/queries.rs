@@ -3,7 +3,8 @@
 use outrider_model::FlowId;
 use outrider_telemetry::{AppPort, CutReason, StatsSnapshot, Telemetry};
 use outrider_wire::{
-    DeviceStats, MacStats, MeterList, Reply, SessionList, Stats, request::ListeningPort,
+    DeviceCounter, DeviceStats, MacStats, MeterList, Reply, SessionList, Stats,
+    request::ListeningPort,
 };
 
 use super::{
@@ -19,14 +20,18 @@ pub(crate) fn answer(query: Query, context: &Context, state: &State) -> Vec<Repl
     let telemetry = &context.telemetry;
     match query {
         Query::Sessions => sessions(context, state),
-        // A relay has no meters: the kernel's own limits stand before it.
-        Query::Meters => MeterList::split(&[]).map(Reply::from).collect(),
+        Query::Meters => {
+            let meters = context.metering.list(state.epmac());
+            MeterList::split(&meters).map(Reply::from).collect()
+        }
         Query::SessionCount => vec![answer::session_count(telemetry).into()],
         Query::DeviceCounter => {
             telemetry.settle();
             let rules = context.policy.load().snapshot.rule_counts();
             let packets = context.packets.totals();
-            vec![answer::device_counter(telemetry, &packets, state.network(), rules).into()]
+            let counter = answer::device_counter(telemetry, &packets, state.network(), rules);
+            let (cur_meters, drop_meters) = context.metering.totals();
+            vec![DeviceCounter { cur_meters, drop_meters, ..counter }.into()]
         }
         Query::DeviceStats => vec![DeviceStats(answer::stats(&settled(telemetry))).into()],
         Query::MacStats { ours: true, .. } => {

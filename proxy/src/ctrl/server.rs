@@ -180,6 +180,7 @@ impl Server {
         self.ticks = self.ticks.wrapping_add(1);
         self.inbox.keep();
         self.context.telemetry.settle();
+        self.context.metering.tick();
         self.notifier.put_names(&self.context.names, &self.state);
         self.notifier.tick(&self.state, now);
     }

@@ -11,7 +11,7 @@ const fn entry(key: &'static str, default: &'static str, about: &'static str) ->
     Entry { key, default, about }
 }
 
-const ENTRIES: [Entry; 28] = [
+const ENTRIES: [Entry; 33] = [
     entry("OUTRIDER_CTRL_DIR", "/run/outrider/ctrl", "directory of the ctrl sockets"),
     entry("OUTRIDER_STATE_DIR", "the ctrl directory", "where the last policy is kept"),
     entry("OUTRIDER_DEFAULT_MODE", "discover", "discover, monitor or protect, until a policy came"),
@@ -40,6 +40,15 @@ const ENTRIES: [Entry; 28] = [
         "networks that the redirect rules leave out",
     ),
     entry("OUTRIDER_PROXY_UNCAPTURED_PORTS", "none", "TCP ports that the redirect rules leave out"),
+    entry(
+        "OUTRIDER_PROXY_METER_SYN_FLOOD",
+        "800/5/600",
+        "connections of one source: off, on or <upper>[/<seconds>[/<lower>]]",
+    ),
+    entry("OUTRIDER_PROXY_METER_ICMP_FLOOD", "100/1/100", "ICMP requests of all sources"),
+    entry("OUTRIDER_PROXY_METER_IP_SRC_SESSION", "off", "flows that one source has open"),
+    entry("OUTRIDER_PROXY_METER_TCP_NODATA", "off", "clients that say nothing for 30 s"),
+    entry("OUTRIDER_PROXY_METER_PORT_SCAN", "50/60/25", "ports and hosts tried in vain, up to 256"),
     entry("OUTRIDER_PROXY_TPROXY_MARK", "0x6eb", "mark of TPROXY, the same as init's"),
     entry("OUTRIDER_PROXY_ADMIN_PORT", "15100", "admin surface, loopback only"),
     entry("OUTRIDER_PROXY_HEALTH_PORT", "15120", "/metrics, /healthz/live, /healthz/ready"),

@@ -1,5 +1,7 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
+use outrider_packet::MeterKind;
+
 use super::*;
 
 /// An environment from pairs, which remembers what it was asked for.
@@ -59,9 +61,14 @@ fn reports_every_mistake_at_once() {
         ("OUTRIDER_PROXY_QUEUE_RULE", "ajar"),
         ("OUTRIDER_PROXY_UNCAPTURED_PORTS", "22,ssh"),
         ("OUTRIDER_PROXY_DNS_SERVERS", "10.0.0.1,ns.example"),
+        ("OUTRIDER_PROXY_METER_SYN_FLOOD", "800/0"),
+        ("OUTRIDER_PROXY_METER_ICMP_FLOOD", "many"),
+        ("OUTRIDER_PROXY_METER_IP_SRC_SESSION", "10/1/11"),
+        ("OUTRIDER_PROXY_METER_PORT_SCAN", "257"),
+        ("OUTRIDER_PROXY_METER_TCP_NODATA", "1/2/1/1"),
     ])
     .unwrap_err();
-    assert_eq!(error.mistakes().len(), 14, "{error}");
+    assert_eq!(error.mistakes().len(), 19, "{error}");
 }
 
 #[test]
@@ -122,6 +129,23 @@ fn help_knows_exactly_the_settings_that_are_read() {
         .filter(|line| line.starts_with("  OUTRIDER_"))
         .count();
     assert_eq!(told, asked.len());
+}
+
+#[test]
+fn meters_have_limits_of_their_own() {
+    let limit = |text, kind, by_default| {
+        let settings = read(&[("OUTRIDER_PROXY_METER_SYN_FLOOD", text)]).unwrap();
+        let limit = settings.meters.limit(kind, by_default)?;
+        Some((limit.upper(), limit.span(), limit.lower()))
+    };
+    let syn = MeterKind::SynFlood;
+    assert_eq!(limit("off", syn, true), None);
+    assert_eq!(limit("on", syn, false), Some((800, 5, 600)));
+    assert_eq!(limit("80", syn, false), Some((80, 5, 60)));
+    assert_eq!(limit("80/2", syn, false), Some((80, 2, 60)));
+    assert_eq!(limit("80/2/1", syn, false), Some((80, 2, 1)));
+    assert_eq!(limit("80", MeterKind::NoData, false), None);
+    assert_eq!(limit("80", MeterKind::IcmpFlood, true), Some((100, 1, 100)));
 }
 
 #[test]

@@ -28,6 +28,10 @@ pub enum Refusal {
     ConnectTimeout,
     /// Dialling failed otherwise.
     DialError,
+    /// Its client opens too many connections.
+    SynFlood,
+    /// Its client has too many flows open.
+    SessionLimit,
     /// More flows than the process may hold.
     TooManyFlows,
     /// The proxy drains.
@@ -36,7 +40,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All, for the closed label set.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Policy,
         Self::Quarantine,
         Self::OwnPort,
@@ -46,6 +50,8 @@ impl Refusal {
         Self::Unreachable,
         Self::ConnectTimeout,
         Self::DialError,
+        Self::SynFlood,
+        Self::SessionLimit,
         Self::TooManyFlows,
         Self::Draining,
     ];
@@ -63,6 +69,8 @@ impl Refusal {
             Self::Unreachable => "unreachable",
             Self::ConnectTimeout => "connect-timeout",
             Self::DialError => "dial-error",
+            Self::SynFlood => "syn-flood",
+            Self::SessionLimit => "session-limit",
             Self::TooManyFlows => "too-many-flows",
             Self::Draining => "draining",
         }

@@ -40,9 +40,10 @@ impl Gauge {
     }
 
     /// One less, of what is open at once.
-    pub(super) fn remove(&mut self) {
-        if let Self::Level { count, .. } = self {
+    pub(super) fn remove(&mut self, limit: MeterLimit) {
+        if let Self::Level { count, on } = self {
             *count = count.saturating_sub(1);
+            *on = switch(*on, *count, limit);
         }
     }
 

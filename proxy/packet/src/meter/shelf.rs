@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{MAX_METERS, MeterLog, gauge::Gauge};
+use super::{MAX_METERS, MeterLimit, MeterLog, gauge::Gauge};
 
 /// Meters that are looked at to find one that is idle, when one has to go.
 const MAX_LOOKS: usize = 64;
@@ -84,11 +84,16 @@ impl Shelf {
         meter
     }
 
+    /// The meter of a peer, if there is one.
+    pub(super) fn peek(&self, peer: Option<IpAddr>) -> Option<&Meter> {
+        self.meters.get(&peer)
+    }
+
     /// One less of what a peer has open.
-    pub(super) fn leave(&mut self, peer: Option<IpAddr>, now: Duration) {
+    pub(super) fn leave(&mut self, peer: Option<IpAddr>, limit: MeterLimit, now: Duration) {
         if let Some(meter) = self.meters.get_mut(&peer) {
             meter.touched = meter.touched.max(now);
-            meter.gauge.remove();
+            meter.gauge.remove(limit);
         }
     }
 

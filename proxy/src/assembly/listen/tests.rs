@@ -136,6 +136,6 @@ fn every_refusal_has_its_reason() {
         (Refusal::ToItself, telemetry::Refusal::OwnPort),
         (Refusal::OwnDelivery, telemetry::Refusal::OwnPort),
     ] {
-        assert_eq!(telemetry::Refusal::from(refusal), counted, "{}", refusal.reason());
+        assert_eq!(telemetry::Refusal::from(refusal), counted, "{refusal:?}");
     }
 }

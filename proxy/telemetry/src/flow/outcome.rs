@@ -125,6 +125,8 @@ pub enum CutReason {
     Clear = 2,
     /// The proxy's grace period is over.
     Drain = 3,
+    /// It is part of a threat.
+    Threat = 4,
 }
 
 impl CutReason {
@@ -133,6 +135,7 @@ impl CutReason {
             1 => Some(Self::Policy),
             2 => Some(Self::Clear),
             3 => Some(Self::Drain),
+            4 => Some(Self::Threat),
             _ => None,
         }
     }
@@ -144,6 +147,7 @@ impl CutReason {
             Self::Policy => Outcome::Denied,
             Self::Clear => Outcome::Cleared,
             Self::Drain => Outcome::Cut,
+            Self::Threat => Outcome::Threat,
         }
     }
 }
