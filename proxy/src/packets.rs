@@ -23,7 +23,7 @@ mod taps;
 mod tier;
 mod watch;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use outrider_capture::{Filter, Held};
 use outrider_packet::Limits;
@@ -73,6 +73,7 @@ impl Packets {
             telemetry: context.telemetry.clone(),
             law: relay.law().clone(),
             dpi: relay.dpi().clone(),
+            metering: Arc::clone(&context.metering),
         };
         let tier = context.packets.tier();
         Self {

@@ -117,7 +117,6 @@ impl Metering {
     }
 
     /// A packet of a flow came by.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the packets' thread"))]
     pub(crate) fn packet(&self, key: &FlowKey, side: Side, gated: bool) {
         if is_request(key, side) {
             self.enter(MeterKind::IcmpFlood, key, gated);
@@ -125,14 +124,12 @@ impl Metering {
     }
 
     /// Whether each request of ICMP must be asked about, whatever was allowed before.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the packets' thread"))]
     pub(crate) fn watches(&self, key: &FlowKey) -> bool {
         is_icmp(key) && self.meters.lock().is_on(MeterKind::IcmpFlood)
     }
 
     /// Whether a packet must not pass because a meter is on. Counts nothing: what passes by is counted
     /// where it is seen.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the packets' thread"))]
     pub(crate) fn stops(&self, key: &FlowKey, side: Side) -> bool {
         let kind = match key.direction {
             _ if is_request(key, side) => MeterKind::IcmpFlood,
@@ -235,7 +232,7 @@ impl Metering {
 }
 
 fn is_icmp(key: &FlowKey) -> bool {
-    matches!(key.proto, IpProto::ICMP | IpProto::ICMPV6)
+    key.proto.is_icmp()
 }
 
 fn is_request(key: &FlowKey, side: Side) -> bool {
@@ -268,6 +265,7 @@ fn report(
         stopped,
         message,
         evidence: Vec::new(),
+        is_packet: false,
         length: 0,
         count: hits,
         reported_at: 0,

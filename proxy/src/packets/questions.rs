@@ -93,7 +93,12 @@ impl Questions {
         if question.is_open(answer) {
             self.keep(packet.ends, question, now);
         }
-        answer
+        match answer {
+            Answer::Allow | Answer::Pass if scene.metering.stops(key, packet.side) => Answer::Drop,
+            // Each one is asked about, or a flood that was allowed could not be stopped.
+            Answer::Allow if scene.metering.watches(key) => Answer::Pass,
+            answer => answer,
+        }
     }
 
     fn take(&mut self, ends: &Ends) -> Option<Question> {

@@ -9,7 +9,7 @@ use outrider_policy::AppKnowledge;
 use outrider_relay::{Judge, Law};
 use outrider_telemetry::{FlowGuard, Grip, Identification, Outcome, Telemetry, ThreatReport};
 
-use super::{questions::MAX_PASSED, reading::Reading};
+use super::{Metering, Pass, questions::MAX_PASSED, reading::Reading};
 
 /// What sessions share.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct Scene {
     pub law: Arc<Law>,
     /// Which detectors are on.
     pub dpi: Arc<DpiConfig>,
+    /// What happens too often.
+    pub metering: Arc<Metering>,
 }
 
 /// One session.
@@ -30,6 +32,10 @@ pub(crate) struct Session {
     reading: Reading,
     /// Bytes and packets of both sides that are counted already.
     counted: [(u64, u64); 2],
+    /// While it is one of those that its client has open.
+    _pass: Option<Pass>,
+    /// It was one too many.
+    refused: bool,
 }
 
 /// What is to be done about a session's flow.
@@ -47,7 +53,15 @@ impl Session {
         let judge = Judge::open(key, &scene.law);
         let flow = scene.telemetry.open_with(key, grip, judge.decision());
         let reading = Reading::new(&scene.dpi, key.proto, key.server.port(), mid_stream);
-        let mut session = Self { flow, judge, reading, counted: [(0, 0); 2] };
+        let (pass, refused) = if mid_stream && key.proto == IpProto::TCP {
+            (None, false)
+        } else {
+            match scene.metering.open(&key, grip == Grip::Gated) {
+                Ok(pass) => (pass, false),
+                Err(_too_many) => (None, true),
+            }
+        };
+        let mut session = Self { flow, judge, reading, counted: [(0, 0); 2], _pass: pass, refused };
         if session.reading.is_over() {
             session.identify(scene, Identification::Unidentified);
             session.judge.rule(&scene.law);
@@ -63,7 +77,7 @@ impl Session {
 
     /// Whether its packets may not pass.
     pub(crate) fn fate(&self) -> Fate {
-        let denied = self.judge.verdict() == Verdict::Deny;
+        let denied = self.refused || self.judge.verdict() == Verdict::Deny;
         Fate { condemned: denied && self.flow.grip() == Grip::Gated }
     }
 

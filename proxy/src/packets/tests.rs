@@ -12,6 +12,7 @@ use outrider_telemetry::{CutReason, Identification, Row, RowKey};
 use super::*;
 use crate::testing::{assemble, settings};
 
+mod floods;
 mod questions;
 mod sessions;
 
@@ -44,6 +45,7 @@ impl Rig {
             telemetry: context.telemetry.clone(),
             law: relay.law().clone(),
             dpi: relay.dpi().clone(),
+            metering: Arc::clone(&context.metering),
         };
         let mut watch = Watch::new(context.clone(), scene.clone(), limits);
         watch.set_gates(Gates { tcp: true, other: true });

@@ -5,7 +5,9 @@ use std::{collections::HashMap, time::Duration};
 use outrider_capture as capture;
 use outrider_dpi::Finding;
 use outrider_model::{FlowId, IpProto, Side, ThreatId};
-use outrider_packet::{Counters, Ends, Engine, Event, FlowRecord, Frame, Limits, LinkType, Peek};
+use outrider_packet::{
+    Counters, Ends, Engine, Event, FlowEnd, FlowRecord, Frame, Limits, LinkType, Peek,
+};
 use outrider_telemetry::{CutReason, Grip, Outcome};
 
 use super::{
@@ -155,7 +157,7 @@ impl Book {
             Event::Finding { flow, side, id, message } => {
                 self.found(flow, side, (id, message), frame.packet());
             }
-            Event::Packet(record, _) => self.packet(record),
+            Event::Packet(record, side) => self.packet(record, side),
             Event::Closed(record) => self.close(record),
         }
     }
@@ -186,9 +188,14 @@ impl Book {
         self.settle(flow, proto, fate);
     }
 
-    fn packet(&mut self, record: &FlowRecord) {
+    fn packet(&mut self, record: &FlowRecord, side: Side) {
         match self.open.get_mut(&record.flow) {
-            Some(Entry::Session(session)) => session.packet(&self.scene, record),
+            Some(Entry::Session(session)) => {
+                session.packet(&self.scene, record);
+                let flow = session.flow();
+                let gated = flow.grip() == Grip::Gated;
+                self.scene.metering.packet(flow.key(), side, gated);
+            }
             Some(Entry::Ignored(reason)) => {
                 let reason = *reason;
                 self.ignored(reason);
@@ -212,6 +219,9 @@ impl Book {
 
     fn close(&mut self, record: &FlowRecord) {
         if let Some(Entry::Session(session)) = self.open.remove(&record.flow) {
+            if is_in_vain(record) {
+                self.scene.metering.failed(session.flow().key());
+            }
             session.close(&self.scene, record.end, &mut self.events);
         }
     }
@@ -248,6 +258,16 @@ impl Book {
 
     fn ignored(&self, reason: Ignored) {
         self.context.packets.ignored(reason);
+    }
+}
+
+/// Whether a client tried and its server refused or never answered.
+fn is_in_vain(record: &FlowRecord) -> bool {
+    match (record.ends.proto, record.end) {
+        _ if record.mid_stream || record.client.packets == 0 => false,
+        (IpProto::TCP, FlowEnd::Reset | FlowEnd::Silent) => !record.established,
+        (IpProto::TCP, _) => false,
+        (_, end) => end == FlowEnd::Silent && record.server.packets == 0,
     }
 }
 

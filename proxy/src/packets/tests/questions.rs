@@ -70,7 +70,7 @@ fn a_threat_stops_its_packet() {
     let mut rig = Rig::new(all(Mode::Protect, PolicyAction::Allow));
     let huge = build::echo(at(PEER).ip(), at(POD).ip(), false, (7, 1), &[0; 33_000]);
     assert_eq!(rig.queue(&huge, LOCAL_IN), Answer::Drop);
-    assert_eq!(rig.queue(&echo(false, 2), LOCAL_IN), Answer::Allow);
+    assert_eq!(rig.queue(&echo(false, 2), LOCAL_IN), Answer::Pass, "each is asked about");
     let looped = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\xc0\x0c\x00\x01\x00\x01";
     assert_eq!(rig.queue(&udp(PEER, POD, looped), LOCAL_IN), Answer::Drop);
 }
