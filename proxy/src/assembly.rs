@@ -31,7 +31,7 @@ use crate::{
     packets::{Metering, PacketMetrics, Packets, Tier},
     readiness::Readiness,
     rights::Rights,
-    settings::{CaptureChoice, PacketsChoice, Settings},
+    settings::{CaptureChoice, PacketsChoice, QueueRule, Settings},
 };
 
 /// Runs the proxy until it is told to stop; returns when every flow has ended or was cut.
@@ -188,6 +188,9 @@ fn introduce(settings: &Settings, rights: &Rights, identity: &Identity, tier: Ti
         warn!(
             "OUTRIDER_MARK cannot be set on packets without NET_RAW: own connections may be captured"
         );
+    }
+    if settings.packets.queue_rule == Some(QueueRule::Closed) && !tier.queue {
+        warn!("the pod's queue rules are closed and nobody reads the queue: only TCP passes");
     }
     if !settings.unknown.is_empty() {
         warn!(names = ?settings.unknown, "settings of these names do not exist");

@@ -79,7 +79,7 @@ impl Packets {
         Self {
             watch: Watch::new(context.clone(), scene.clone(), Limits::default()),
             taps: Taps::new(&context),
-            gate: Gate::new(tier.queue),
+            gate: Gate::new(tier.queue, context.settings.packets.queue_rule),
             bypass: bypass(&context),
             questions: Questions::default(),
             held: Vec::new(),
@@ -193,6 +193,7 @@ impl Packets {
             let now = self.started.elapsed();
             self.watch.advance(now);
             self.questions.advance(now);
+            self.watch.learn_servers();
             self.gate.refresh();
             self.open();
             self.report();

@@ -9,11 +9,13 @@ use tokio::sync::mpsc::Receiver;
 use tracing::{info, warn};
 
 use super::questions::Answer;
+use crate::settings::QueueRule;
 
 /// The queue while it can be had, and tried for again while it can't.
 #[derive(Debug)]
 pub(crate) struct Gate {
     wanted: bool,
+    rule: Option<QueueRule>,
     reader: Option<Reader>,
     /// Of the readers that are gone, and of the one that is there.
     counters: QueueCounters,
@@ -32,9 +34,10 @@ struct Reader {
 
 impl Gate {
     /// A gate that is opened if it is wanted.
-    pub(crate) fn new(wanted: bool) -> Self {
+    pub(crate) fn new(wanted: bool, rule: Option<QueueRule>) -> Self {
         Self {
             wanted,
+            rule,
             reader: None,
             counters: QueueCounters::default(),
             before: QueueCounters::default(),
@@ -65,9 +68,17 @@ impl Gate {
                 self.reader = Some(reader);
                 self.stale = true;
                 self.warned = false;
+                self.doubt(view);
                 self.refresh();
             }
             Err(error) => self.failed(&error),
+        }
+    }
+
+    /// What enforces must not be open when nobody is there.
+    fn doubt(&self, view: &PolicyView) {
+        if view.mode == Mode::Protect && self.rule == Some(QueueRule::Open) {
+            warn!("in Protect, but the pod's queue rules let packets pass while no proxy runs");
         }
     }
 
@@ -86,6 +97,7 @@ impl Gate {
     /// that the kernel remembers are taken back.
     pub(crate) fn swap(&mut self, view: &PolicyView) {
         self.stale = true;
+        self.doubt(view);
         if let Some(reader) = &self.reader
             && let Err(error) = reader.queue.set_open(is_open(view))
         {

@@ -36,6 +36,8 @@ pub(crate) struct Session {
     _pass: Option<Pass>,
     /// It was one too many.
     refused: bool,
+    /// The port is in the table of what the workload serves.
+    served: bool,
 }
 
 /// What is to be done about a session's flow.
@@ -61,7 +63,15 @@ impl Session {
                 Err(_too_many) => (None, true),
             }
         };
-        let mut session = Self { flow, judge, reading, counted: [(0, 0); 2], _pass: pass, refused };
+        let mut session = Self {
+            flow,
+            judge,
+            reading,
+            counted: [(0, 0); 2],
+            served: false,
+            _pass: pass,
+            refused,
+        };
         if session.reading.is_over() {
             session.identify(scene, Identification::Unidentified);
             session.judge.rule(&scene.law);
@@ -139,8 +149,22 @@ impl Session {
                 self.flow.count_packets(side, bytes, packets);
             }
         }
+        self.serve(scene, record);
         if !stopped && !self.flow.is_established() && self.is_session(record) {
             self.flow.establish();
+        }
+    }
+
+    /// The workload serves what it has answered; a stranger's datagram to any port proves nothing.
+    fn serve(&mut self, scene: &Scene, record: &FlowRecord) {
+        if self.served || !self.flow.is_inbound() || record.server.packets == 0 {
+            return;
+        }
+        if let Identification::Known(app) = self.flow.identification() {
+            self.served = true;
+            let FlowKey { proto, server, .. } = *self.flow.key();
+            let apps = scene.telemetry.apps();
+            apps.lock().learn(proto, server.port(), app);
         }
     }
 
@@ -233,21 +257,12 @@ impl Session {
     }
 
     fn identify(&mut self, scene: &Scene, identification: Identification) {
-        let FlowKey { proto, server, direction, .. } = *self.flow.key();
+        let direction = self.flow.key().direction;
         self.flow.identify(identification);
-        scene
-            .telemetry
-            .metrics()
-            .identified(direction, identification.app())
-            .inc();
+        let app = identification.app();
+        scene.telemetry.metrics().identified(direction, app).inc();
         let knowledge = match identification {
-            Identification::Known(app) => {
-                if self.flow.is_inbound() {
-                    let apps = scene.telemetry.apps();
-                    apps.lock().learn(proto, server.port(), app);
-                }
-                AppKnowledge::Known(app)
-            }
+            Identification::Known(app) => AppKnowledge::Known(app),
             _ => AppKnowledge::Unidentified,
         };
         self.judge.learn_app(knowledge);
@@ -264,10 +279,18 @@ impl Session {
         }
     }
 
+    /// Whether a packet that comes now can be stopped. The queue is asked about the first one of a flow that
+    /// is not TCP, and about more only while its application may still deny it: after that the kernel lets
+    /// its packets pass.
+    fn is_asked_about(&self) -> bool {
+        let is_first = self.counted.iter().all(|(_, packets)| *packets == 0);
+        self.flow.key().proto == IpProto::TCP || is_first || self.judge.holds()
+    }
+
     /// Records a threat with the bytes it was found in; whether the packet may not pass for it.
     fn threat(&self, scene: &Scene, finding: &Finding, bytes: &[u8], is_packet: bool) -> bool {
         let enforced = self.judge.mode() == Mode::Protect && self.flow.grip() == Grip::Gated;
-        let stopped = enforced && finding.id.action().stops();
+        let stopped = enforced && finding.id.action().stops() && self.is_asked_about();
         self.flow.raise(finding.id);
         let report = ThreatReport {
             app: self.flow.identification().app(),

@@ -1,6 +1,6 @@
 //! Frames in, sessions out: the engine's events, each told to the session it is about.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use outrider_capture as capture;
 use outrider_dpi::Finding;
@@ -110,6 +110,18 @@ impl Watch {
         let Self { engine, book } = self;
         engine.advance(now, &mut |event| book.hear(event, &NOTHING));
         book.clear();
+    }
+
+    /// The pod's ports that serve something: whichever packet of a flow to one is seen first, the pod is its
+    /// server.
+    pub(crate) fn learn_servers(&mut self) {
+        let pod = self.book.context.identity.load();
+        let apps = self.book.scene.telemetry.apps().lock();
+        for ((proto, port), _) in apps.iter() {
+            for ip in pod.addresses() {
+                self.engine.learn_server(proto, SocketAddr::new(ip, port));
+            }
+        }
     }
 
     /// Judges every session again, after a policy swap.

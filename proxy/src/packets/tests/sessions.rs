@@ -20,6 +20,23 @@ fn an_answered_question_is_a_session_of_its_application() {
 }
 
 #[test]
+fn a_port_that_answers_is_served_and_known_as_a_server_from_then_on() {
+    let mut rig = Rig::new(all(Mode::Discover, PolicyAction::Learn));
+    let ports = |rig: &Rig| rig.context.telemetry.apps().lock().iter().count();
+    rig.show(&udp(PEER, "10.77.1.5:9999", QUESTION));
+    assert_eq!(ports(&rig), 0, "anybody may send to any port");
+    rig.show(&udp("10.77.1.5:9999", PEER, QUESTION));
+    assert_eq!(ports(&rig), 1);
+    rig.watch.learn_servers();
+    rig.pass(40);
+    drop(rig.rows());
+    rig.show(&udp("10.77.1.5:9999", "10.77.1.9:4444", QUESTION));
+    rig.pass(40);
+    let (key, _) = rig.row();
+    assert_eq!((key.direction, key.port), (Direction::Inbound, 9999));
+}
+
+#[test]
 fn the_pod_is_the_client_of_what_it_asks() {
     let mut rig = Rig::new(all(Mode::Discover, PolicyAction::Learn));
     rig.show(&udp("[fd77:1::5]:4000", "[fd77:1::9]:53", QUESTION));
@@ -142,6 +159,17 @@ fn a_finding_is_a_threat_with_its_packet() {
     assert_eq!(threat.evidence[..20], huge[..20]);
     assert_eq!(threat.length, huge.len());
     assert!(threats.take(0).0.is_empty(), "one packet, one threat");
+}
+
+#[test]
+fn a_threat_behind_the_verdict_is_reported_and_not_stopped() {
+    let mut rig = Rig::new(all(Mode::Protect, PolicyAction::Allow));
+    rig.show(&echo(false, 1));
+    let (peer, pod) = (at(PEER).ip(), at(POD).ip());
+    rig.show(&build::echo(peer, pod, false, (7, 2), &[0; 33_000]));
+    let threats = rig.context.telemetry.threats().lock().take(0).0;
+    let [threat] = &threats[..] else { panic!("{threats:?}") };
+    assert!(threat.enforced && !threat.stopped);
 }
 
 #[test]
