@@ -5,7 +5,7 @@
 //! unidentified.
 
 mod binary;
-mod dns;
+pub(crate) mod dns;
 mod quic;
 mod text;
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use outrider_model::{AppId, Side};
 
 use self::quic::Quic;
-#[cfg(feature = "test-util")]
+#[cfg(any(test, feature = "test-util"))]
 pub use self::quic::initial as quic_initial;
 use crate::{DpiConfig, Event, inspector::Sink};
 

@@ -1,15 +1,17 @@
 //! DNS over TCP: messages behind a 16-bit length.
 //!
 //! Recognised by a client's first query: on port 53 one that is well formed, on other ports one that
-//! leaves no doubt. Messages are counted by their lengths, not read.
+//! leaves no doubt. Of each message the header and the questions are read, the rest passes unread.
 
 pub mod message;
 
-use outrider_model::{AppId, Side};
+use outrider_model::{AppId, Side, ThreatId};
 
+use self::message::{DNS_HEADER, DnsHeader, DnsName};
 use crate::{
     Need,
     bytes::{Reader, Small, pass},
+    datagram::dns::{AXFR, HUGE, IXFR, NULL, loops},
     inspector::{Inspector, Sink},
     recognise::{Guess, Prefix},
 };
@@ -29,54 +31,144 @@ const MAX_NAME: usize = 255;
 /// Bytes of a message before its question.
 const HEADER: usize = 12;
 
+/// Bytes of a message that are read: its header and a question of any length.
+const MAX_READ: u16 = 512;
+
+/// Questions of a message that are looked at.
+const MAX_QUESTIONS: u16 = 8;
+
 /// Starts reading a flow that was recognised as DNS.
 pub(crate) fn start() -> Box<dyn Inspector> {
-    Box::new(Dns { head: Small::default(), left: 0, stopped: false })
+    Box::new(Dns::default())
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Dns {
+    client: Wing,
+    server: Wing,
+}
+
+/// One side's messages.
+#[derive(Debug, Default)]
+struct Wing {
     head: Small<2>,
+    /// The message's beginning, as far as it has come.
+    start: Vec<u8>,
+    /// So much of it is still to be read.
+    wanted: u16,
+    /// So much of it passes unread after that.
     left: u64,
     stopped: bool,
 }
 
 impl Inspector for Dns {
     fn feed(&mut self, side: Side, mut chunk: &[u8], sink: &mut Sink<'_>) {
-        if side == Side::Server || self.stopped {
-            return;
+        if side == Side::Client {
+            sink.application(AppId::DNS);
         }
-        sink.application(AppId::DNS);
-        while !chunk.is_empty() {
-            self.left = pass(&mut chunk, self.left);
-            let Some(head) = self.head.fill(&mut chunk, 2) else { return };
-            self.left = Reader::new(head).be16().map_or(0, u64::from);
-            self.head.clear();
-            if self.left == 0 {
-                self.stopped = true;
-                return;
-            }
-            sink.request();
+        let wing = self.wing(side);
+        while !chunk.is_empty() && !wing.stopped {
+            wing.feed(side, &mut chunk, sink);
         }
     }
 
     fn skip(&mut self, side: Side, bytes: u64) {
-        if side == Side::Client {
-            self.left = self.left.saturating_sub(bytes);
-        }
+        let wing = self.wing(side);
+        wing.left = wing.left.saturating_sub(bytes);
     }
 
     fn need(&self, side: Side) -> Need {
-        match side {
-            Side::Client if self.left > 0 => Need::Skip(self.left),
-            Side::Client if !self.stopped => Need::Bytes,
-            _ => Need::Nothing,
+        let wing = match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
+        };
+        match wing {
+            Wing { stopped: true, .. } => Need::Nothing,
+            Wing { wanted: 0, left: 1.., .. } => Need::Skip(wing.left),
+            _ => Need::Bytes,
         }
     }
 
     fn held(&self) -> usize {
-        self.head.bytes().len()
+        self.client.held().saturating_add(self.server.held())
     }
+}
+
+impl Dns {
+    fn wing(&mut self, side: Side) -> &mut Wing {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Server => &mut self.server,
+        }
+    }
+}
+
+impl Wing {
+    /// Takes what the chunk has of the next thing: the beginning of a message, its rest, a length.
+    fn feed(&mut self, side: Side, chunk: &mut &[u8], sink: &mut Sink<'_>) {
+        if self.wanted > 0 {
+            let here = chunk.len().min(self.wanted.into());
+            let Some((part, rest)) = chunk.split_at_checked(here) else { return };
+            self.start.extend_from_slice(part);
+            *chunk = rest;
+            self.wanted = self
+                .wanted
+                .saturating_sub(u16::try_from(here).unwrap_or(u16::MAX));
+            if self.wanted == 0 {
+                let message = std::mem::take(&mut self.start);
+                let length = self.left.saturating_add(message.len() as u64);
+                watch(side, &message, length, sink);
+            }
+        } else if self.left > 0 {
+            self.left = pass(chunk, self.left);
+        } else if let Some(head) = self.head.fill(chunk, 2) {
+            let length = Reader::new(head).be16().unwrap_or_default();
+            self.head.clear();
+            self.wanted = length.min(MAX_READ);
+            self.left = length.saturating_sub(self.wanted).into();
+            self.stopped = length == 0;
+            if side == Side::Client && length > 0 {
+                sink.request();
+            }
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.head.bytes().len().saturating_add(self.start.len())
+    }
+}
+
+/// Looks for what is wrong with a message of which the beginning is here.
+fn watch(side: Side, start: &[u8], length: u64, sink: &mut Sink<'_>) {
+    let Some(header) = DnsHeader::read(start) else { return };
+    let (mut at, mut kinds) = (DNS_HEADER, Vec::new());
+    for _ in 0..header.questions.min(MAX_QUESTIONS) {
+        let Some((kind, end)) = question(start, at) else { break };
+        kinds.push(kind);
+        at = end;
+    }
+    if kinds.iter().any(|kind| matches!(*kind, AXFR | IXFR)) && !header.is_answer() {
+        sink.threat(ThreatId::ZONE_TRANSFER, side, "question for a whole zone");
+    }
+    if kinds.contains(&NULL) && !header.is_answer() {
+        sink.threat(ThreatId::DNS_NULL, side, "question of type NULL");
+    }
+    if !kinds.is_empty() || header.questions == 0 {
+        return;
+    }
+    if loops(start, DNS_HEADER) {
+        sink.threat(ThreatId::DNS_LOOP, side, "name whose pointers go in circles");
+    } else if length > HUGE {
+        sink.threat(ThreatId::DNS_OVERFLOW, side, "huge message that cannot be read");
+    }
+}
+
+/// The type of the question at a place, and the place behind it.
+fn question(start: &[u8], at: usize) -> Option<(u16, usize)> {
+    let (_, behind) = DnsName::read(start, at)?;
+    let mut reader = Reader::new(start.get(behind..)?);
+    let (kind, _class) = (reader.be16()?, reader.be16()?);
+    Some((kind, behind.checked_add(4)?))
 }
 
 /// Whether a client's first bytes are a query: decided at the end of its question.
@@ -171,7 +263,10 @@ fn name_length(bytes: &[u8], trusted: bool) -> Result<Option<usize>, NoName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Event, testing::events};
+    use crate::{
+        Event,
+        testing::{events, threats},
+    };
 
     /// A query for example.com's A record, with its length before it.
     const QUERY: &[u8] =
@@ -205,6 +300,68 @@ mod tests {
             let mut query = QUERY.to_vec();
             query[at] = value;
             assert_eq!(events(53, &[(Side::Client, &query)]), [Event::Unidentified], "byte {at}");
+        }
+    }
+
+    /// A message behind its length.
+    fn framed(message: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(message.len()).unwrap();
+        [&length.to_be_bytes()[..], message].concat()
+    }
+
+    #[test]
+    fn watches_the_questions_of_every_message() {
+        for (kind, threat) in [
+            (252, ThreatId::ZONE_TRANSFER),
+            (251, ThreatId::ZONE_TRANSFER),
+            (10, ThreatId::DNS_NULL),
+        ] {
+            let mut asked = QUERY.to_vec();
+            let at = asked.len().saturating_sub(3);
+            asked[at] = kind;
+            let seen = events(53, &[(Side::Client, &[QUERY, &asked, QUERY].concat())]);
+            let found = threats(&seen);
+            assert_eq!(found.len(), 1, "{kind}");
+            assert_eq!((found[0].0, found[0].1), (threat, Side::Client));
+            assert_eq!(
+                seen.iter()
+                    .filter(|event| **event == Event::Request)
+                    .count(),
+                3
+            );
+            asked[4] |= 0x80;
+            let answered = events(53, &[(Side::Client, QUERY), (Side::Server, &asked)]);
+            assert!(threats(&answered).is_empty(), "an answer repeats the question");
+        }
+    }
+
+    #[test]
+    fn finds_names_in_circles_and_huge_nonsense_of_either_side() {
+        let mut circle = QUERY[2..14].to_vec();
+        circle.extend([0xc0, 12, 0, 1, 0, 1]);
+        let mut huge = QUERY[2..14].to_vec();
+        huge.resize(3_000, 0x3f);
+        for (message, threat) in [(circle, ThreatId::DNS_LOOP), (huge, ThreatId::DNS_OVERFLOW)] {
+            for side in [Side::Client, Side::Server] {
+                let flow = [(Side::Client, QUERY), (side, &*framed(&message))];
+                assert_eq!(threats(&events(53, &flow))[0].0, threat, "{side:?}");
+            }
+        }
+        let mut long = QUERY[2..].to_vec();
+        long.resize(60_000, 0);
+        let flow = [(Side::Client, QUERY), (Side::Server, &*framed(&long))];
+        assert!(threats(&events(53, &flow)).is_empty(), "its question can be read");
+    }
+
+    #[test]
+    fn so_much_of_a_message_is_read_and_so_many_questions() {
+        let question = b"\0\0\x01\0\x01";
+        for (before, found) in [(7, 1), (8, 0)] {
+            let mut message = b"\x12\x34\0\0\0\x09\0\0\0\0\0\0".to_vec();
+            message.extend(question.repeat(before));
+            message.extend(b"\0\0\xfc\0\x01");
+            let flow = [(Side::Client, QUERY), (Side::Client, &*framed(&message))];
+            assert_eq!(threats(&events(53, &flow)).len(), found, "{before}");
         }
     }
 

@@ -30,7 +30,7 @@ mod tests;
 mod tls;
 
 pub use config::DpiConfig;
-#[cfg(feature = "test-util")]
+#[cfg(any(test, feature = "test-util"))]
 pub use datagram::quic_initial;
 pub use datagram::{DatagramInspector, MAX_TRIES};
 pub use dns::message as dns_message;

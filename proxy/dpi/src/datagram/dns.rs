@@ -14,13 +14,13 @@ pub(crate) const MAX_ENTRIES: usize = 256;
 /// Pointers that a name may follow.
 const MAX_POINTERS: usize = 63;
 /// A message above this that cannot be read is an attack on who reads it.
-const HUGE: usize = 2048;
+pub(crate) const HUGE: u64 = 2048;
 
 const PORT: u16 = 53;
 const MULTICAST_PORT: u16 = 5353;
-const NULL: u16 = 10;
-const IXFR: u16 = 251;
-const AXFR: u16 = 252;
+pub(crate) const NULL: u16 = 10;
+pub(crate) const IXFR: u16 = 251;
+pub(crate) const AXFR: u16 = 252;
 
 /// A message all of whose entries can be read, up to its last byte.
 pub(super) fn is_dns(datagram: Datagram<'_>) -> bool {
@@ -71,7 +71,7 @@ pub(super) fn look_broken(datagram: Datagram<'_>, sink: &mut Sink<'_>) {
     }
     if loops(datagram.bytes, DNS_HEADER) {
         sink.threat(ThreatId::DNS_LOOP, datagram.side, "name whose pointers go in circles");
-    } else if datagram.bytes.len() > HUGE && sink.app.is_some() {
+    } else if datagram.bytes.len() as u64 > HUGE && sink.app.is_some() {
         sink.threat(ThreatId::DNS_OVERFLOW, datagram.side, "huge message that cannot be read");
     }
 }
@@ -103,7 +103,7 @@ fn entries(message: &[u8], header: DnsHeader, mut question: impl FnMut(u16)) -> 
 }
 
 /// Whether the name at a place follows more pointers than any name needs.
-fn loops(message: &[u8], mut at: usize) -> bool {
+pub(crate) fn loops(message: &[u8], mut at: usize) -> bool {
     let mut pointers = 0_usize;
     // Each step goes over one label or one pointer.
     for _ in 0..MAX_POINTERS.saturating_mul(4) {
