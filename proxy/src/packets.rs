@@ -19,6 +19,7 @@ mod reading;
 pub mod reset;
 mod session;
 mod sort;
+mod stopper;
 mod taps;
 mod tier;
 mod watch;
@@ -26,7 +27,8 @@ mod watch;
 use std::{sync::Arc, time::Duration};
 
 use outrider_capture::{Filter, Held};
-use outrider_packet::Limits;
+use outrider_model::{Direction, FlowKey};
+use outrider_packet::{Limits, forge::Glimpse};
 use outrider_relay::Relay;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +39,7 @@ use self::{
     questions::{Answer, Questions},
     queue::Gate,
     session::Scene,
+    stopper::Stopper,
     taps::Taps,
     watch::{Gates, Watch},
 };
@@ -45,7 +48,7 @@ pub(crate) use self::{
     metrics::{PacketMetrics, Shown, Totals},
     tier::Tier,
 };
-use crate::context::SharedContext;
+use crate::{context::SharedContext, settings::Secret};
 
 /// The packets' thread.
 #[derive(Debug)]
@@ -56,6 +59,7 @@ pub(crate) struct Packets {
     taps: Taps,
     gate: Gate,
     bypass: Option<Bypass>,
+    stopper: Stopper,
     questions: Questions,
     /// Packets that wait for their verdict.
     held: Vec<Held>,
@@ -81,6 +85,7 @@ impl Packets {
             taps: Taps::new(&context),
             gate: Gate::new(tier.queue, context.settings.packets.queue_rule),
             bypass: bypass(&context),
+            stopper: Stopper::new(tier.tap, context.own_mark().map(Secret::reveal)),
             questions: Questions::default(),
             held: Vec::new(),
             started: Instant::now(),
@@ -104,6 +109,7 @@ impl Packets {
                     self.decide();
                     self.look();
                 }
+                () = self.stopper.work() => {}
                 () = self.taps.ready() => self.look(),
                 () = scan(&mut self.bypass) => self.enforce(),
             }
@@ -118,7 +124,8 @@ impl Packets {
     fn open(&mut self) {
         self.taps.open();
         self.gate.open(&self.context.policy.load());
-        let gates = Gates { tcp: false, other: self.gate.is_there() };
+        self.stopper.open();
+        let gates = Gates { tcp: self.stopper.is_there(), other: self.gate.is_there() };
         self.watch.set_gates(gates);
         let before = self.context.packets.tier();
         let tier = Tier { tap: self.taps.is_there(), queue: self.gate.is_there(), ..before };
@@ -153,6 +160,12 @@ impl Packets {
             let packet = held.packet();
             let peek = self.watch.peek(&packet.bytes, packet.length);
             let answer = self.questions.ask(&self.scene, &pod, peek.as_ref(), now);
+            if packet.hook == LOCAL_OUT
+                && answer == Answer::Drop
+                && let Some(peek) = &peek
+            {
+                self.stopper.prohibit(&packet.bytes, peek, &pod, now);
+            }
             if is_shown_by_nobody(packet.hook, answer, self.taps.is_there()) {
                 self.watch.packet(now, &packet.bytes, packet.length);
             }
@@ -164,11 +177,23 @@ impl Packets {
     /// Ends TCP flows that may not go on.
     fn enforce(&mut self) {
         for flow in self.watch.take_condemned() {
-            debug!(%flow, place = ?self.watch.engine().tcp(flow), "may not go on");
+            let Some(FlowKey { client, server, direction, .. }) = self.watch.key(flow) else {
+                continue;
+            };
+            let (near, far) = match direction {
+                Direction::Inbound => (server, client),
+                Direction::Outbound => (client, server),
+            };
+            let place = self.watch.engine().tcp(flow);
+            let last = place.and_then(|place| Glimpse::at(client, server, place));
+            debug!(%flow, "may not go on");
+            self.stopper.condemn(near, far, last.as_ref());
         }
         let Some(bypass) = &mut self.bypass else { return };
         for condemned in bypass.take_condemned() {
             debug!(?condemned, "went past the proxy");
+            self.stopper
+                .condemn(condemned.local, condemned.remote, None);
         }
         if let Some(ports) = bypass.take_ports() {
             self.taps.set_filter(Filter::Openings(ports));
@@ -204,7 +229,10 @@ impl Packets {
         let tap = self.taps.counters();
         let engine = self.watch.counters();
         let queue = self.gate.counters();
-        self.context.packets.follow(Totals { engine, tap, queue });
+        let (resets, errors) = (self.stopper.resets(), self.stopper.errors());
+        self.context
+            .packets
+            .follow(Totals { engine, tap, queue, resets, errors });
     }
 }
 

@@ -192,7 +192,7 @@ pub(crate) fn device_counter(
         .iter()
         .map(|(_, addresses)| addresses.count())
         .sum();
-    let Totals { engine, tap, queue } = packets;
+    let Totals { engine, tap, queue, .. } = packets;
     let mut counter = DeviceCounter {
         rx_packets: relayed.saturating_add(engine.frames),
         rx_drop_packets: tap.lost.saturating_add(queue.lost),

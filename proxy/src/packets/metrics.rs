@@ -6,7 +6,10 @@ use outrider_telemetry::{Counter, CounterFamily, GaugeFamily, MetricError, Regis
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::{bypass::BypassMetrics, questions::Answer, sort::Ignored, tier::Tier};
+use super::{
+    bypass::BypassMetrics, questions::Answer, reset::ResetCounters, sort::Ignored,
+    stopper::ErrorCounters, tier::Tier,
+};
 
 /// Totals of the packet side, as of its last tick.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,6 +20,10 @@ pub(crate) struct Totals {
     pub tap: TapCounters,
     /// What the queue received, decided and lost.
     pub queue: QueueCounters,
+    /// What became of connections that were to be reset.
+    pub resets: ResetCounters,
+    /// What became of errors for the workload.
+    pub errors: ErrorCounters,
 }
 
 /// What people read of the totals.
@@ -43,6 +50,8 @@ pub(crate) struct PacketMetrics {
     queue: [Counter; 9],
     seen: [Counter; 10],
     bypass: BypassMetrics,
+    condemned: [Counter; 5],
+    sent: [Counter; 5],
 }
 
 const TAP: [(&str, &str); 4] = [
@@ -80,6 +89,10 @@ const SEEN: [&str; 10] = [
     "fragments-given-up",
 ];
 
+const CONDEMNED: [&str; 5] = ["condemned", "overflow", "done", "silent", "alive"];
+
+const SENT: [&str; 5] = ["reset", "probe", "error", "error-limited", "unsent"];
+
 impl PacketMetrics {
     /// Registers every family.
     ///
@@ -97,6 +110,17 @@ impl PacketMetrics {
         let seen = registry.counters(
             "outrider_packets_total",
             "Packets that were looked at, by protocol, or by why nothing could be made of them",
+            &["kind"],
+        )?;
+        let condemned = registry.counters(
+            "outrider_resets_total",
+            "Connections to be reset: condemned is the sum of overflow, done (both ends have said so), \
+             silent (no end is heard any more), alive (given up) and those being reset",
+            &["outcome"],
+        )?;
+        let sent = registry.counters(
+            "outrider_packets_sent_total",
+            "Packets of the proxy's own making, and those that were not sent",
             &["kind"],
         )?;
         Ok(Self {
@@ -121,6 +145,8 @@ impl PacketMetrics {
             queue: QUEUE.map(|outcome| queue.with(&[outcome])),
             seen: SEEN.map(|kind| seen.with(&[kind])),
             bypass: BypassMetrics::register(registry)?,
+            condemned: CONDEMNED.map(|outcome| condemned.with(&[outcome])),
+            sent: SENT.map(|kind| sent.with(&[kind])),
         })
     }
 
@@ -164,7 +190,7 @@ impl PacketMetrics {
     /// The totals as people read them.
     #[must_use]
     pub(crate) fn shown(&self) -> Shown {
-        let Totals { engine, tap, queue } = self.totals();
+        let Totals { engine, tap, queue, .. } = self.totals();
         Shown {
             frames_seen: tap.seen,
             frames_lost: tap.lost,
@@ -192,7 +218,15 @@ impl PacketMetrics {
     /// Takes new totals; none of them is ever less than before.
     pub(crate) fn follow(&self, totals: Totals) {
         *self.totals.lock() = totals;
-        let Totals { engine, tap, queue } = totals;
+        let Totals { engine, tap, queue, resets, errors } = totals;
+        follow(
+            &self.condemned,
+            [resets.condemned, resets.overflow, resets.done, resets.silent, resets.alive],
+        );
+        follow(
+            &self.sent,
+            [resets.resets, resets.probes, errors.sent, errors.limited, resets.unsent],
+        );
         follow(&self.tap, [tap.seen, tap.lost, tap.full, tap.torn]);
         follow(
             &self.queue,

@@ -9,7 +9,7 @@
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use outrider_capture::{CaptureError, Injector, MAX_WATCHED, WATCHED_BYTES, Watch};
-use outrider_packet::forge::{Glimpse, probe};
+use outrider_packet::forge::{Glimpse, probe, prohibited};
 use tokio::time::Instant;
 
 /// Connections that are being reset at once. What is condemned beyond it is counted and lives on.
@@ -44,6 +44,23 @@ pub struct ResetCounters {
     pub probes: u64,
     /// Packets that could not be sent.
     pub unsent: u64,
+}
+
+impl ResetCounters {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            condemned: self.condemned + other.condemned,
+            overflow: self.overflow + other.overflow,
+            done: self.done + other.done,
+            silent: self.silent + other.silent,
+            alive: self.alive + other.alive,
+            resets: self.resets + other.resets,
+            probes: self.probes + other.probes,
+            unsent: self.unsent + other.unsent,
+        }
+    }
 }
 
 /// Resets connections. Needs `NET_RAW`.
@@ -169,6 +186,14 @@ impl Resets {
         self.look();
         self.probe(Instant::now());
         Ok(())
+    }
+
+    /// Answers a packet with "administratively prohibited"; whether its sender was told.
+    pub fn prohibit(&mut self, packet: &[u8]) -> bool {
+        let Some(error) = prohibited(packet) else { return false };
+        let unsent = self.counters.unsent;
+        self.send(&error, 0);
+        self.counters.unsent == unsent
     }
 
     /// Totals so far.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use outrider_capture as capture;
 use outrider_dpi::Finding;
-use outrider_model::{FlowId, IpProto, Side, ThreatId};
+use outrider_model::{FlowId, FlowKey, IpProto, Side, ThreatId};
 use outrider_packet::{
     Counters, Ends, Engine, Event, FlowEnd, FlowRecord, Frame, Limits, LinkType, Peek,
 };
@@ -143,6 +143,14 @@ impl Watch {
     /// The engine, for who needs to know where a flow is.
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// The key of a session's flow.
+    pub(crate) fn key(&self, flow: FlowId) -> Option<FlowKey> {
+        match self.book.open.get(&flow) {
+            Some(Entry::Session(session)) => Some(*session.flow().key()),
+            _ => None,
+        }
     }
 
     /// TCP flows that may not go on, since the last call: whoever can resets them.
