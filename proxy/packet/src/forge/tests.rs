@@ -123,8 +123,8 @@ fn a_probe_carries_one_byte_that_was_long_sent() {
         let seen = Glimpse::of(&packet).unwrap();
         assert_eq!((seen.seq, seen.end), (next.wrapping_sub(1), next));
         assert!(seen.forged && !seen.rst && seen.ack == Some(78));
-    
-        assert_eq!(engine.flows().next().unwrap().side(Side::Client).repeated, 1);
+
+        assert_eq!(engine.flows().next().unwrap().side(Side::Client).bytes, 8);
     }
 }
 
