@@ -28,7 +28,7 @@ use crate::{
     ctrl::{self, CtrlMetrics},
     dns::{Dns, DnsMetrics, Names},
     identity::Identity,
-    packets::{Metering, PacketMetrics, Packets, Tier},
+    packets::{self, Metering, PacketMetrics, Tier},
     readiness::Readiness,
     rights::Rights,
     settings::{CaptureChoice, PacketsChoice, QueueRule, Settings},
@@ -71,7 +71,7 @@ pub fn run(settings: Settings, log: Option<LogHandle>) -> anyhow::Result<()> {
     let dns = dns.map(|dns| side_thread("dns", move || dns.serve(stop_dns)));
     let dns = dns.transpose()?;
     let stop_packets = CancellationToken::new();
-    let packets = packets(&context, &relay, stop_packets.clone())?;
+    let packets = start_packets(&context, &relay, stop_packets.clone())?;
     drop(not_listening);
     info!(took = ?context.started.elapsed(), "ready for traffic");
 
@@ -95,7 +95,7 @@ fn ended_badly(_panic: Box<dyn std::any::Any + Send>) {
 }
 
 /// Starts the thread that looks at packets, where there is anything for it to do.
-fn packets(
+fn start_packets(
     context: &SharedContext,
     relay: &Relay,
     stop: CancellationToken,
@@ -104,7 +104,7 @@ fn packets(
     let off = context.settings.packets.choice == PacketsChoice::Off;
     let starts = tier.tap || tier.queue || (tier.relay && !off);
     let (context, relay) = (Arc::clone(context), relay.clone());
-    let run = move || Packets::new(context, &relay).run(stop);
+    let run = move || packets::run(context, relay, stop);
     starts.then(|| side_thread("packets", run)).transpose()
 }
 

@@ -30,9 +30,12 @@ use outrider_capture::{Filter, Held};
 use outrider_model::{Direction, FlowKey};
 use outrider_packet::{Limits, forge::Glimpse};
 use outrider_relay::Relay;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::{
+    task::{LocalSet, spawn_local},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep},
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use self::{
     bypass::Bypass,
@@ -52,7 +55,7 @@ use crate::{context::SharedContext, settings::Secret};
 
 /// The packets' thread.
 #[derive(Debug)]
-pub(crate) struct Packets {
+struct Packets {
     context: SharedContext,
     scene: Scene,
     watch: Watch,
@@ -69,22 +72,40 @@ pub(crate) struct Packets {
     ticks: u64,
 }
 
+/// Looks at packets until `stop`. What a packet could bring down comes up again, and is counted: without it
+/// nothing of the pod but TCP would be seen, or pass.
+pub(crate) async fn run(context: SharedContext, relay: Relay, stop: CancellationToken) {
+    let keep = async {
+        loop {
+            let packets = Packets::new(context.clone(), &relay);
+            let ended = spawn_local(packets.run(stop.clone())).await;
+            let Err(error) = ended else { return };
+            context.packets.restarted();
+            error!(%error, "looking at packets broke off, it begins again");
+            if stop.run_until_cancelled(sleep(PAUSE)).await.is_none() {
+                return;
+            }
+        }
+    };
+    LocalSet::new().run_until(keep).await;
+}
+
 impl Packets {
-    /// Prepares the thread; opens nothing yet.
-    #[must_use]
-    pub(crate) fn new(context: SharedContext, relay: &Relay) -> Self {
+    /// Prepares everything; opens nothing yet.
+    fn new(context: SharedContext, relay: &Relay) -> Self {
         let scene = Scene {
             telemetry: context.telemetry.clone(),
             law: relay.law().clone(),
             dpi: relay.dpi().clone(),
             metering: Arc::clone(&context.metering),
         };
-        let tier = context.packets.tier();
+        // Not what works: that may be less after a failure, and is to be tried again.
+        let tier = Tier::choose(&context.settings, &context.rights).unwrap_or_default();
         Self {
             watch: Watch::new(context.clone(), scene.clone(), Limits::default()),
-            taps: Taps::new(&context),
+            taps: Taps::new(&context.settings, tier),
             gate: Gate::new(tier.queue, context.settings.packets.queue_rule),
-            bypass: bypass(&context),
+            bypass: bypass(&context, tier),
             stopper: Stopper::new(tier.tap, context.own_mark().map(Secret::reveal)),
             questions: Questions::default(),
             held: Vec::new(),
@@ -97,7 +118,7 @@ impl Packets {
     }
 
     /// Looks at packets until `stop`; then every session ends.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self, stop: CancellationToken) {
         let mut ticker = ticker();
         self.open();
         loop {
@@ -244,8 +265,7 @@ fn is_shown_by_nobody(hook: u8, answer: Answer, tapped: bool) -> bool {
 }
 
 /// Where TCP is relayed, what goes past the proxy is looked for.
-fn bypass(context: &SharedContext) -> Option<Bypass> {
-    let tier = context.packets.tier();
+fn bypass(context: &SharedContext, tier: Tier) -> Option<Bypass> {
     let bypass = tier.relay.then(|| Bypass::new(context.clone(), tier.tap))?;
     bypass
         .inspect_err(|error| warn!(%error, "ways past the proxy are not looked for"))
@@ -270,6 +290,8 @@ fn ticker() -> Interval {
 const LOCAL_OUT: u8 = 3;
 /// How often the policy's number is looked at: a swap is felt within this time.
 const TICK: Duration = Duration::from_millis(100);
+/// How long to wait before looking at packets again after it broke off.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Ticks between two looks at the clock.
 const TICKS_A_SECOND: u64 = 10;
 

@@ -43,6 +43,7 @@ pub(crate) struct Shown {
 pub(crate) struct PacketMetrics {
     tier: Mutex<Tier>,
     tiers: GaugeFamily,
+    restarts: Counter,
     ignored: CounterFamily,
     verdicts: CounterFamily,
     totals: Mutex<Totals>,
@@ -130,6 +131,10 @@ impl PacketMetrics {
                 "1 for what the proxy sees and can stop, 0 for the others",
                 &["tier"],
             )?,
+            restarts: registry.counter(
+                "outrider_packets_restarts_total",
+                "Times that looking at packets broke off",
+            )?,
             ignored: registry.counters(
                 "outrider_packets_ignored_total",
                 "Packets and frames of no session, by reason",
@@ -169,6 +174,11 @@ impl PacketMetrics {
     #[must_use]
     pub(crate) fn tier(&self) -> Tier {
         *self.tier.lock()
+    }
+
+    /// Looking at packets broke off.
+    pub(crate) fn restarted(&self) {
+        self.restarts.inc();
     }
 
     /// A packet or frame of no session.

@@ -3,7 +3,8 @@
 use outrider_capture::{CaptureError, Filter, Frame, Tap, TapCounters, TapSettings};
 use tracing::{info, warn};
 
-use crate::context::SharedContext;
+use super::Tier;
+use crate::settings::Settings;
 
 /// The taps of this pod, which come and go with their interfaces.
 #[derive(Debug)]
@@ -16,10 +17,9 @@ pub(crate) struct Taps {
 
 impl Taps {
     /// A tap that is opened if the tier has one.
-    pub(crate) fn new(context: &SharedContext) -> Self {
-        let tier = context.packets.tier();
+    pub(crate) fn new(settings: &Settings, tier: Tier) -> Self {
         // What the relay holds is not copied, but for the first packet of each connection.
-        let ports = context.settings.packets.uncaptured.clone();
+        let ports = settings.packets.uncaptured.clone();
         let filter = if tier.relay { Filter::Openings(ports) } else { Filter::Everything };
         let settings = tier
             .tap
