@@ -123,8 +123,10 @@ fn a_probe_carries_one_byte_that_was_long_sent() {
         let seen = Glimpse::of(&packet).unwrap();
         assert_eq!((seen.seq, seen.end), (next.wrapping_sub(1), next));
         assert!(seen.forged && !seen.rst && seen.ack == Some(78));
-
-        assert_eq!(engine.flows().next().unwrap().side(Side::Client).bytes, 8);
+        let events = feed(&mut engine, &[packet]);
+        assert!(events.iter().all(|event| event.starts_with("Packet(")), "{events:?}");
+        let sent = *engine.flows().next().unwrap().side(Side::Client);
+        assert_eq!((sent.bytes, sent.repeated), (8, 1));
     }
 }
 
