@@ -11,6 +11,7 @@ mod exchange;
 mod frames;
 mod metrics;
 mod names;
+mod overheard;
 mod pass;
 mod resolve;
 mod resolvers;
@@ -53,6 +54,7 @@ use self::{asked::Asked, resolve::Resolving, resolvers::Resolvers};
 pub(crate) use self::{
     metrics::DnsMetrics,
     names::{Names, Notice},
+    overheard::Overheard,
 };
 use crate::{context::Context, settings::Secret};
 
@@ -129,17 +131,27 @@ async fn keep(asker: &Asker, telemetry: &Telemetry) {
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticker.tick().await;
-        let mut in_use = HashSet::new();
-        telemetry.flows().for_each(|flow| {
-            if flow.key().direction == Direction::Outbound {
-                in_use.insert(flow.key().server.ip());
-            }
-        });
-        asker
-            .names
-            .expire(unix_seconds(), &|address| in_use.contains(&address));
+        forget(&asker.names, telemetry);
         resolving.turn(asker).await;
     }
+}
+
+/// Forgets what has expired; what outbound flows use stays.
+pub(crate) fn forget(names: &Names, telemetry: &Telemetry) {
+    let mut in_use = HashSet::new();
+    telemetry.flows().for_each(|flow| {
+        if flow.key().direction == Direction::Outbound {
+            in_use.insert(flow.key().server.ip());
+        }
+    });
+    names.expire(unix_seconds(), &|address| in_use.contains(&address));
+}
+
+/// What is learned from the wire: nothing where questions come to the proxy.
+pub(crate) fn overhear(context: &Context) -> Option<Overheard> {
+    let settings = &context.settings.dns;
+    let servers = || Resolvers::read(&settings.servers).order(None);
+    (!settings.on).then(|| Overheard::new(servers(), context.dns.clone()))
 }
 
 /// Answers leave with the mark too, or the pod's rules would not know them for ours.

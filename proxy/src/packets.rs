@@ -51,7 +51,7 @@ pub(crate) use self::{
     metrics::{PacketMetrics, Shown, Totals},
     tier::Tier,
 };
-use crate::{context::SharedContext, settings::Secret};
+use crate::{context::SharedContext, dns, settings::Secret};
 
 /// The packets' thread.
 #[derive(Debug)]
@@ -240,6 +240,9 @@ impl Packets {
             self.watch.advance(now);
             self.questions.advance(now);
             self.watch.learn_servers();
+            if !self.context.settings.dns.on {
+                dns::forget(&self.context.names, &self.context.telemetry);
+            }
             self.gate.refresh();
             self.open();
             self.report();

@@ -9,6 +9,8 @@ pub(crate) enum Transport {
     Udp,
     /// A stream.
     Tcp,
+    /// Overheard on the wire.
+    Wire,
 }
 
 impl Transport {
@@ -16,6 +18,7 @@ impl Transport {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::Wire => "wire",
         }
     }
 }

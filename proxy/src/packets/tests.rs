@@ -13,6 +13,7 @@ use super::*;
 use crate::testing::{assemble, settings};
 
 mod floods;
+mod overhearing;
 mod questions;
 mod sessions;
 

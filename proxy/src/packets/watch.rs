@@ -4,17 +4,20 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use outrider_capture as capture;
 use outrider_dpi::Finding;
-use outrider_model::{FlowId, FlowKey, IpProto, Side, ThreatId};
+use outrider_model::{Direction, FlowId, FlowKey, IpProto, Side, ThreatId};
 use outrider_packet::{
     Counters, Ends, Engine, Event, FlowEnd, FlowRecord, Frame, Limits, LinkType, Peek,
 };
-use outrider_telemetry::{CutReason, Grip, Outcome};
+use outrider_telemetry::{CutReason, Grip, Outcome, unix_seconds};
 
 use super::{
     session::{self, Fate, Scene, Session},
     sort::{self, Ignored},
 };
-use crate::context::SharedContext;
+use crate::{
+    context::SharedContext,
+    dns::{self, Overheard},
+};
 
 /// The packets' engine and the sessions it makes. It owns no socket and reads no clock.
 #[derive(Debug)]
@@ -32,6 +35,11 @@ struct Book {
     open: HashMap<FlowId, Entry>,
     /// TCP flows that may not go on, since somebody last asked.
     condemned: Vec<FlowId>,
+    /// Names, where questions do not come to the proxy.
+    overheard: Option<Overheard>,
+    /// Whether the frame at hand came in by an interface; `None` if no interface saw it.
+    came_in: Option<bool>,
+    now: Duration,
     /// Room for what an inspector says.
     events: Vec<outrider_dpi::Event>,
 }
@@ -62,6 +70,9 @@ impl Watch {
     /// Starts with nothing seen.
     pub(crate) fn new(context: SharedContext, scene: Scene, limits: Limits) -> Self {
         let book = Book {
+            overheard: dns::overhear(&context),
+            came_in: None,
+            now: Duration::ZERO,
             context,
             scene,
             gates: Gates::default(),
@@ -86,7 +97,9 @@ impl Watch {
             capture::Link::Raw => LinkType::Raw,
             capture::Link::Other(_) => return self.book.ignored(Ignored::Link),
         };
+        self.book.came_in = Some(frame.direction == Direction::Inbound);
         self.feed(&Frame { link, at: now, bytes: frame.bytes, wire: frame.wire });
+        self.book.came_in = None;
     }
 
     /// Takes an IP packet that no tap shows, of which `wire` bytes were there.
@@ -102,6 +115,7 @@ impl Watch {
 
     fn feed(&mut self, frame: &Frame<'_>) {
         let Self { engine, book } = self;
+        book.now = frame.at;
         engine.feed(frame, &mut |event| book.hear(event, frame));
     }
 
@@ -164,7 +178,8 @@ impl Book {
         match event {
             Event::Opened { flow, ends, mid_stream } => self.open(flow, &ends, mid_stream),
             Event::Data { flow, side, bytes } => {
-                self.with(flow, |session, scene, events| session.data(scene, side, bytes, events))
+                self.overhear(flow, side, bytes);
+                self.with(flow, |session, scene, events| session.data(scene, side, bytes, events));
             }
             Event::Lost { flow, side, bytes } => self.with(flow, |session, scene, events| {
                 session.lost(scene, side, bytes, events);
@@ -206,6 +221,18 @@ impl Book {
         let fate = act(session, &self.scene, &mut self.events);
         let proto = session.flow().key().proto;
         self.settle(flow, proto, fate);
+    }
+
+    /// Learns names from the pod's questions and their answers.
+    fn overhear(&mut self, flow: FlowId, side: Side, bytes: &[u8]) {
+        let (Some(overheard), Some(came_in)) = (&mut self.overheard, self.came_in) else { return };
+        let Some(Entry::Session(session)) = self.open.get(&flow) else { return };
+        let key = session.flow().key();
+        if key.proto == IpProto::UDP
+            && let Some((name, given)) = overheard.hear(key, (side, came_in), bytes, self.now)
+        {
+            self.context.names.learn(&name, &given, unix_seconds());
+        }
     }
 
     fn packet(&mut self, record: &FlowRecord, side: Side) {
