@@ -104,8 +104,9 @@ fn start_packets(
     let off = context.settings.packets.choice == PacketsChoice::Off;
     let starts = tier.tap || tier.queue || (tier.relay && !off);
     let (context, relay) = (Arc::clone(context), relay.clone());
-    let run = move || packets::run(context, relay, stop);
-    starts.then(|| side_thread("packets", run)).transpose()
+    let not_ready = context.readiness.guard(packets::NAME);
+    let run = move || packets::run(context, relay, not_ready, stop);
+    starts.then(|| side_thread(packets::NAME, run)).transpose()
 }
 
 fn flow_runtime(settings: &Settings) -> anyhow::Result<Runtime> {

@@ -51,7 +51,7 @@ pub(crate) use self::{
     metrics::{PacketMetrics, Shown, Totals},
     tier::Tier,
 };
-use crate::{context::SharedContext, dns, settings::Secret};
+use crate::{context::SharedContext, dns, readiness::NotReady, settings::Secret};
 
 /// The packets' thread.
 #[derive(Debug)]
@@ -70,14 +70,25 @@ struct Packets {
     /// The policy that sessions were last judged by.
     version: u64,
     ticks: u64,
+    /// Until packets that wait for a verdict can get one, where rules hold them.
+    not_ready: Option<NotReady>,
 }
 
 /// Looks at packets until `stop`. What a packet could bring down comes up again, and is counted: without it
 /// nothing of the pod but TCP would be seen, or pass.
-pub(crate) async fn run(context: SharedContext, relay: Relay, stop: CancellationToken) {
+pub(crate) async fn run(
+    context: SharedContext,
+    relay: Relay,
+    not_ready: NotReady,
+    stop: CancellationToken,
+) {
     let keep = async {
+        let mut first = Some(not_ready);
         loop {
-            let packets = Packets::new(context.clone(), &relay);
+            let not_ready = first
+                .take()
+                .unwrap_or_else(|| context.readiness.guard(NAME));
+            let packets = Packets::new(context.clone(), &relay, not_ready);
             let ended = spawn_local(packets.run(stop.clone())).await;
             let Err(error) = ended else { return };
             context.packets.restarted();
@@ -92,7 +103,7 @@ pub(crate) async fn run(context: SharedContext, relay: Relay, stop: Cancellation
 
 impl Packets {
     /// Prepares everything; opens nothing yet.
-    fn new(context: SharedContext, relay: &Relay) -> Self {
+    fn new(context: SharedContext, relay: &Relay, not_ready: NotReady) -> Self {
         let scene = Scene {
             telemetry: context.telemetry.clone(),
             law: relay.law().clone(),
@@ -112,6 +123,7 @@ impl Packets {
             started: Instant::now(),
             version: context.policy.load().version,
             ticks: 0,
+            not_ready: Some(not_ready),
             scene,
             context,
         }
@@ -148,6 +160,9 @@ impl Packets {
         self.stopper.open();
         let gates = Gates { tcp: self.stopper.is_there(), other: self.gate.is_there() };
         self.watch.set_gates(gates);
+        if !self.gate.is_missed() {
+            self.not_ready = None;
+        }
         let before = self.context.packets.tier();
         let tier = Tier { tap: self.taps.is_there(), queue: self.gate.is_there(), ..before };
         if tier != before {
@@ -289,6 +304,8 @@ fn ticker() -> Interval {
     ticker
 }
 
+/// What readiness calls this.
+pub(crate) const NAME: &str = "packets";
 /// Netfilter's hook for what the pod sends.
 const LOCAL_OUT: u8 = 3;
 /// How often the policy's number is looked at: a swap is felt within this time.

@@ -51,6 +51,11 @@ impl Gate {
         self.reader.is_some()
     }
 
+    /// Whether the pod's rules hold packets for us that we don't get.
+    pub(crate) fn is_missed(&self) -> bool {
+        self.wanted && self.rule == Some(QueueRule::Closed) && self.reader.is_none()
+    }
+
     /// Takes the queue over if it is wanted and not ours. Verdicts of an earlier life are taken back.
     pub(crate) fn open(&mut self, view: &PolicyView) {
         if !self.wanted || self.reader.is_some() {

@@ -86,7 +86,9 @@ fn what_tools_change_without_harm_changes_no_row() {
         for command in HARMLESS {
             // Fragments of IPv4 only, and pings that are fragments already stay as they are; a
             // datagram that is sent twice is two.
-            let other = ["\"[", "icmp", "\"udp\""].iter().any(|what| expected.contains(what));
+            let other = ["\"[", "icmp", "\"udp\""]
+                .iter()
+                .any(|what| expected.contains(what));
             if other && command.contains("fragroute") {
                 continue;
             }
