@@ -28,7 +28,7 @@ use crate::{
     ctrl::{self, CtrlMetrics},
     dns::{Dns, DnsMetrics, Names},
     identity::Identity,
-    packets::{self, Metering, PacketMetrics, Tier},
+    packets::{self, Metering, PacketMetrics, PortBoard, PortMetrics, Ports, Tier},
     readiness::Readiness,
     rights::Rights,
     settings::{CaptureChoice, PacketsChoice, QueueRule, Settings},
@@ -72,6 +72,8 @@ pub fn run(settings: Settings, log: Option<LogHandle>) -> anyhow::Result<()> {
     let dns = dns.transpose()?;
     let stop_packets = CancellationToken::new();
     let packets = start_packets(&context, &relay, stop_packets.clone())?;
+    let (ports, stop_ports) = (Ports::new(Arc::clone(&context), &relay), stop_packets.clone());
+    let ports = side_thread("ports", move || ports.run(stop_ports))?;
     drop(not_listening);
     info!(took = ?context.started.elapsed(), "ready for traffic");
 
@@ -82,6 +84,7 @@ pub fn run(settings: Settings, log: Option<LogHandle>) -> anyhow::Result<()> {
     packets
         .map_or(Ok(()), thread::JoinHandle::join)
         .unwrap_or_else(ended_badly);
+    ports.join().unwrap_or_else(ended_badly);
     stop.cancel();
     for thread in [ctrl, admin].into_iter().chain(dns) {
         thread.join().unwrap_or_else(ended_badly);
@@ -153,6 +156,7 @@ fn assemble(
         legs: Arc::clone(relay.legs()),
         packets,
         metering,
+        ports: PortBoard::new(PortMetrics::register(&registry)?),
         registry,
         readiness: Readiness::default(),
         log,

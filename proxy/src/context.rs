@@ -15,7 +15,7 @@ use crate::{
     ctrl::CtrlMetrics,
     dns::{DnsMetrics, Names},
     identity::Identity,
-    packets::{Metering, PacketMetrics},
+    packets::{Metering, PacketMetrics, PortBoard},
     readiness::Readiness,
     rights::Rights,
     settings::{Secret, Settings},
@@ -50,6 +50,8 @@ pub(crate) struct Context {
     pub packets: PacketMetrics,
     /// What happens too often.
     pub metering: Arc<Metering>,
+    /// Where traffic is to be taken from besides.
+    pub ports: PortBoard,
     /// Who is not ready.
     pub readiness: Readiness,
     /// Changes the log filter, if this process has a log.

@@ -13,6 +13,7 @@
 mod bypass;
 mod meters;
 mod metrics;
+mod ports;
 mod questions;
 mod queue;
 mod reading;
@@ -49,6 +50,7 @@ use self::{
 pub(crate) use self::{
     meters::{Metering, Pass},
     metrics::{PacketMetrics, Shown, Totals},
+    ports::{PortBoard, PortMetrics, Ports},
     tier::Tier,
 };
 use crate::{context::SharedContext, dns, readiness::NotReady, settings::Secret};

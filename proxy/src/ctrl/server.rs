@@ -115,6 +115,7 @@ impl Server {
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut buffer = vec![0; MAX_REQUEST.saturating_add(1)];
         self.inbox.bind();
+        self.context.ports.want(self.state.ports());
         self.policy_known();
         loop {
             match self.next(&stop, &mut ticker, &mut buffer).await {
@@ -255,6 +256,7 @@ impl Server {
                 self.reply(from, &replies);
             }
             Effect::PolicyChanged => self.want_policy(),
+            Effect::PortsChanged => self.context.ports.want(self.state.ports()),
             Effect::Listens(ports) => queries::list_ports(&self.context.telemetry, &ports),
             Effect::RefreshApps => self.notifier.put_apps(&self.state),
             Effect::ClearSessions(id) => queries::clear_sessions(&self.context.telemetry, id),

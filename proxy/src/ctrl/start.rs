@@ -4,7 +4,10 @@ use outrider_relay::PolicyView;
 use tracing::{info, warn};
 
 use super::{keep, policy::Refused, state::State, swap::compile};
-use crate::{identity::Identity, settings::Settings};
+use crate::{
+    identity::Identity,
+    settings::{CaptureChoice, Settings},
+};
 
 /// State and policy of a proxy that starts.
 #[derive(Debug)]
@@ -18,7 +21,10 @@ pub(crate) struct Beginning {
 /// Reads the last policy and compiles it. One that cannot be read or compiled is as if it were not
 /// there: the default mode decides, and the log says why.
 pub(crate) fn begin(settings: &Settings, identity: &Identity) -> Result<Beginning, Refused> {
-    let fresh = || State::new(identity.macs(), settings.default_mode);
+    let fresh = || {
+        let state = State::new(identity.macs(), settings.default_mode);
+        if settings.capture == CaptureChoice::None { state.adopting() } else { state }
+    };
     let beginning = restored(fresh(), settings).map_or_else(|| in_force(fresh()), Ok)?;
     let Beginning { state, view } = &beginning;
     info!(

@@ -26,6 +26,7 @@ mod journal;
 mod tests;
 mod view;
 
+pub(crate) use endpoint::{Port, PortUse};
 pub(crate) use journal::Journal;
 pub(crate) use view::{Desired, Law};
 
@@ -38,6 +39,8 @@ pub(crate) enum Effect {
     Query(Query),
     /// Compile and swap: what is in force is no longer what is wanted.
     PolicyChanged,
+    /// Traffic is to be taken from other places than before.
+    PortsChanged,
     /// Ports that the workload listens on.
     Listens(Vec<ListeningPort>),
     /// Send the table of listening ports, changed or not.
@@ -148,6 +151,19 @@ impl State {
         }
     }
 
+    /// The same, of a proxy that relays for no pod: it stands for the workload whose traffic it gets
+    /// by ports, if its own interfaces are not registered.
+    #[must_use]
+    pub(crate) fn adopting(mut self) -> Self {
+        self.endpoints.set_adopts();
+        self
+    }
+
+    /// The ports that have to be opened, since they are not the pod's own interfaces.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = (Port, PortUse)> + '_ {
+        self.endpoints.elsewhere()
+    }
+
     /// Carries out one request. An error means that nothing has changed.
     pub(crate) fn apply(&mut self, request: Request) -> Outcome {
         match request {
@@ -213,12 +229,12 @@ impl State {
             Request::AddMac(asked) => endpoints.add(&asked),
             Request::DelMac(asked) => Ok(endpoints.remove(asked.mac)),
             Request::CfgNbe(asked) => endpoints.set_boundary(&asked),
-            Request::AddTapPort(port) => endpoints.add_tap(port.iface, port.epmac),
-            Request::DelTapPort(port) => Ok(endpoints.del_tap(&port.iface)),
-            Request::AddNfqPort(port) => endpoints.add_queue(port.iface, port.epmac),
-            Request::DelNfqPort(port) => Ok(endpoints.del_queue(&port.iface)),
+            Request::AddTapPort(port) => endpoints.add_tap(port),
+            Request::DelTapPort(port) => Ok(endpoints.del_tap(port)),
+            Request::AddNfqPort(port) => endpoints.add_queue(port),
+            Request::DelNfqPort(port) => Ok(endpoints.del_queue(port)),
             Request::AddPortPair(pair) => endpoints.add_pair(pair),
-            Request::DelPortPair(pair) => Ok(endpoints.del_pair(&pair)),
+            Request::DelPortPair(pair) => Ok(endpoints.del_pair(pair)),
             Request::CfgDlp(chunk) => {
                 let whole = assemble(&mut self.sensors, chunk)?;
                 whole.map_or(Ok(Vec::new()), |whole| endpoints.set_sensors(&whole))

@@ -57,6 +57,16 @@ pub(crate) fn sort(ends: &Ends, pod: &Identity) -> Result<Direction, Ignored> {
     }
 }
 
+/// The same for a pod behind an interface, whose addresses nobody has to know: the direction is given.
+pub(crate) fn beyond(ends: &Ends, direction: Direction) -> Result<Direction, Ignored> {
+    let (client, server) = (ends.client.ip(), ends.server.ip());
+    let nobody = Identity::default();
+    if nobody.is_shared(client) || nobody.is_shared(server) {
+        return Err(Ignored::Shared);
+    }
+    of_the_network(ends).map_or(Ok(direction), Err)
+}
+
 fn of_the_network(ends: &Ends) -> Option<Ignored> {
     let [_code, kind] = ends.server.port().to_be_bytes();
     match (ends.proto, kind) {

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     context::SharedContext,
     dns::{self, Overheard},
+    identity::Identity,
 };
 
 /// The packets' engine and the sessions it makes. It owns no socket and reads no clock.
@@ -42,6 +43,22 @@ struct Book {
     now: Duration,
     /// Room for what an inspector says.
     events: Vec<outrider_dpi::Event>,
+    pod: Pod,
+    /// The direction of a flow whose client sent the packet at hand, where [`Pod::Beyond`] is.
+    toward: Direction,
+    /// The packet at hand belongs to a flow that may not go on.
+    stopped: bool,
+}
+
+/// Whose traffic it is, which gives each flow its direction.
+#[derive(Clone, Debug)]
+pub(crate) enum Pod {
+    /// The proxy's own pod's.
+    Own,
+    /// That of the pod with these addresses.
+    Other(Box<Identity>),
+    /// That of a pod behind one of two interfaces; each frame says which.
+    Beyond,
 }
 
 /// What can be stopped.
@@ -79,8 +96,18 @@ impl Watch {
             open: HashMap::new(),
             condemned: Vec::new(),
             events: Vec::new(),
+            pod: Pod::Own,
+            toward: Direction::Inbound,
+            stopped: false,
         };
         Self { engine: Engine::new(limits), book }
+    }
+
+    /// The same for another pod's traffic.
+    #[must_use]
+    pub(crate) fn of(mut self, pod: Pod) -> Self {
+        self.book.pod = pod;
+        self
     }
 
     /// Says what can be stopped; flows that are open keep what held when they came.
@@ -100,6 +127,43 @@ impl Watch {
         self.book.came_in = Some(frame.direction == Direction::Inbound);
         self.feed(&Frame { link, at: now, bytes: frame.bytes, wire: frame.wire });
         self.book.came_in = None;
+    }
+
+    /// Takes a frame on its way from one interface to another, of any machine; says whether it may go
+    /// on. What nobody can read may not, nor may any other link than Ethernet; what is not IP may.
+    pub(crate) fn passes(&mut self, now: Duration, frame: &capture::Frame<'_>) -> bool {
+        if frame.link != capture::Link::Ethernet {
+            self.book.ignored(Ignored::Link);
+            return false;
+        }
+        let (link, wire) = (LinkType::Ethernet, frame.wire);
+        let frame_in = Frame { link, at: now, bytes: frame.bytes, wire };
+        let by_server = self
+            .engine
+            .peek(&frame_in)
+            .is_some_and(|peek| peek.side == Side::Server);
+        self.book.toward = match (frame.direction, by_server) {
+            (Direction::Inbound, true) => Direction::Outbound,
+            (Direction::Outbound, true) => Direction::Inbound,
+            (direction, false) => direction,
+        };
+        self.book.came_in = Some(frame.direction == Direction::Inbound);
+        let passes = self.weigh(&frame_in);
+        self.book.came_in = None;
+        passes
+    }
+
+    /// Takes an IP packet that waits; says whether it may go on.
+    pub(crate) fn packet_passes(&mut self, now: Duration, bytes: &[u8], wire: usize) -> bool {
+        self.weigh(&Frame { link: LinkType::Raw, at: now, bytes, wire })
+    }
+
+    fn weigh(&mut self, frame: &Frame<'_>) -> bool {
+        let unread = |counters: &Counters| counters.malformed.saturating_add(counters.cut);
+        let before = unread(&self.engine.counters());
+        self.book.stopped = false;
+        self.feed(frame);
+        !self.book.stopped && unread(&self.engine.counters()) == before
     }
 
     /// Takes an IP packet that no tap shows, of which `wire` bytes were there.
@@ -198,7 +262,11 @@ impl Book {
     }
 
     fn open(&mut self, flow: FlowId, ends: &Ends, mid_stream: bool) {
-        let sorted = sort::sort(ends, &self.context.identity.load());
+        let sorted = match &self.pod {
+            Pod::Own => sort::sort(ends, &self.context.identity.load()),
+            Pod::Other(pod) => sort::sort(ends, pod),
+            Pod::Beyond => sort::beyond(ends, self.toward),
+        };
         let entry = match sorted {
             Ok(direction) => {
                 let grip = self.gates.grip(ends.proto);
@@ -242,6 +310,7 @@ impl Book {
                 let flow = session.flow();
                 let gated = flow.grip() == Grip::Gated;
                 self.scene.metering.packet(flow.key(), side, gated);
+                self.stopped |= session.fate().condemned;
             }
             Some(Entry::Ignored(reason)) => {
                 let reason = *reason;
@@ -274,6 +343,7 @@ impl Book {
     }
 
     fn settle(&mut self, flow: FlowId, proto: IpProto, fate: Fate) {
+        self.stopped |= fate.condemned;
         if fate.condemned && proto == IpProto::TCP && self.condemned.last() != Some(&flow) {
             self.condemned.push(flow);
         }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use outrider_model::MacAddr;
-use outrider_wire::request::{AddMac, CfgDlp, CfgNbe, PortPair};
+use outrider_wire::request::{AddMac, CfgDlp, CfgNbe, NfqPort, PortPair, TapPort};
 
 use super::{Effect, Ignored, Outcome, Query, view::Law};
 
@@ -25,20 +25,28 @@ pub(crate) struct Endpoint {
     pub(super) sensors: usize,
 }
 
-/// How the agent wants traffic to reach the data path. A sidecar is in its place already: what
-/// counts is whether there is any port, and quarantine.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Port {
-    Tap(String),
-    Queue(String),
-    Pair(String, String),
+/// Where the agent wants traffic to be taken from. For the interfaces of its own pod a sidecar is in
+/// its place already: what counts of those is whether there is any, and quarantine.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Port {
+    /// An interface to look at, in the network namespace of that path; the path of a port of this
+    /// pod is not kept.
+    Tap { netns: String, iface: String },
+    /// The packets of an interface that wait in a queue of that namespace.
+    Queue { netns: String, iface: String },
+    /// Two interfaces to join.
+    Pair { outer: String, inner: String },
 }
 
 /// What a port is for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PortUse {
-    pub(super) mac: Option<MacAddr>,
-    pub(super) quarantined: bool,
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct PortUse {
+    /// The workload.
+    pub(crate) mac: Option<MacAddr>,
+    /// Nothing passes.
+    pub(crate) quarantined: bool,
+    /// Number of the queue.
+    pub(crate) queue: u32,
 }
 
 /// All of them.
@@ -49,11 +57,23 @@ pub(super) struct Endpoints {
     ports: BTreeMap<Port, PortUse>,
     /// A port of ours was there once: without any, nothing is observed.
     had_port: bool,
+    /// The proxy relays for no pod, so it may stand for one whose traffic it gets by ports.
+    adopts: bool,
 }
 
 impl Endpoints {
     pub(super) fn new(own: &[MacAddr]) -> Self {
-        Self { own: own.to_vec(), known: BTreeMap::new(), ports: BTreeMap::new(), had_port: false }
+        Self {
+            own: own.to_vec(),
+            known: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            had_port: false,
+            adopts: false,
+        }
+    }
+
+    pub(super) fn set_adopts(&mut self) {
+        self.adopts = true;
     }
 
     pub(super) fn set_own(&mut self, own: &[MacAddr]) {
@@ -63,7 +83,9 @@ impl Endpoints {
     /// Whether a MAC is this pod's. A pod whose interfaces cannot be read takes what it is given,
     /// but never a loopback leg.
     fn is_ours(&self, mac: MacAddr) -> bool {
-        self.own.contains(&mac) || (self.own.is_empty() && !is_loopback_leg(mac))
+        self.own.contains(&mac)
+            || (self.own.is_empty() && !is_loopback_leg(mac))
+            || (self.adopts && self.ports.values().any(|port| port.mac == Some(mac)))
     }
 
     /// The registered workload that stands for this pod: its first interface that is registered.
@@ -174,48 +196,87 @@ impl Endpoints {
         }
     }
 
-    pub(super) fn add_tap(&mut self, iface: String, mac: Option<MacAddr>) -> Outcome {
-        self.add_port(Port::Tap(iface), PortUse { mac, quarantined: false })
+    pub(super) fn add_tap(&mut self, port: TapPort) -> Outcome {
+        let netns = self.place(port.netns, port.epmac);
+        let port_use = PortUse { mac: port.epmac, ..PortUse::default() };
+        self.add_port(Port::Tap { netns, iface: port.iface }, port_use)
     }
 
-    pub(super) fn del_tap(&mut self, iface: &str) -> Vec<Effect> {
-        self.del_port(&Port::Tap(iface.to_owned()))
+    pub(super) fn del_tap(&mut self, port: TapPort) -> Vec<Effect> {
+        let TapPort { netns, iface, .. } = port;
+        let here = Port::Tap { netns: String::new(), iface: iface.clone() };
+        self.del_port([Port::Tap { netns, iface }, here])
     }
 
-    pub(super) fn add_queue(&mut self, iface: String, mac: Option<MacAddr>) -> Outcome {
-        self.add_port(Port::Queue(iface), PortUse { mac, quarantined: false })
+    pub(super) fn add_queue(&mut self, port: NfqPort) -> Outcome {
+        let netns = self.place(port.netns, port.epmac);
+        let port_use = PortUse { mac: port.epmac, queue: port.qnum, ..PortUse::default() };
+        self.add_port(Port::Queue { netns, iface: port.iface }, port_use)
     }
 
-    pub(super) fn del_queue(&mut self, iface: &str) -> Vec<Effect> {
-        self.del_port(&Port::Queue(iface.to_owned()))
+    pub(super) fn del_queue(&mut self, port: NfqPort) -> Vec<Effect> {
+        let NfqPort { netns, iface, .. } = port;
+        let here = Port::Queue { netns: String::new(), iface: iface.clone() };
+        self.del_port([Port::Queue { netns, iface }, here])
     }
 
     pub(super) fn add_pair(&mut self, pair: PortPair) -> Outcome {
         let quarantined = pair.quar == Some(true);
-        let port = Port::Pair(pair.vex_iface, pair.vin_iface);
+        let port = Port::Pair { outer: pair.vex_iface, inner: pair.vin_iface };
         // For a pair that is there, the request only says whether it is in quarantine.
         let mac = self.ports.get(&port).map_or(pair.epmac, |held| held.mac);
-        self.add_port(port, PortUse { mac, quarantined })
+        self.add_port(port, PortUse { mac, quarantined, ..PortUse::default() })
     }
 
-    pub(super) fn del_pair(&mut self, pair: &PortPair) -> Vec<Effect> {
-        self.del_port(&Port::Pair(pair.vex_iface.clone(), pair.vin_iface.clone()))
+    pub(super) fn del_pair(&mut self, pair: PortPair) -> Vec<Effect> {
+        self.del_port([Port::Pair { outer: pair.vex_iface, inner: pair.vin_iface }])
+    }
+
+    /// The namespace of a port. Of this pod's own interfaces the agent's path means nothing here: the
+    /// proxy is inside.
+    fn place(&self, netns: String, mac: Option<MacAddr>) -> String {
+        let here = mac.is_some_and(|mac| self.own.contains(&mac));
+        if here { String::new() } else { netns }
     }
 
     fn add_port(&mut self, port: Port, port_use: PortUse) -> Outcome {
         if self.ports.len() >= MAX_PORTS && !self.ports.contains_key(&port) {
             return Err(Ignored::Full("ports"));
         }
-        let before = self.quarantined();
+        let before = self.stance();
+        let changed = self.ports.insert(port, port_use) != Some(port_use);
         self.had_port |= port_use.mac.is_some_and(|mac| self.is_ours(mac));
-        self.ports.insert(port, port_use);
-        Ok(self.changed(before != self.quarantined()))
+        Ok(self.ports_changed(before, changed))
     }
 
-    fn del_port(&mut self, port: &Port) -> Vec<Effect> {
-        let before = self.quarantined();
-        self.ports.remove(port);
-        self.changed(before != self.quarantined())
+    /// Takes away the first of these that is there.
+    fn del_port(&mut self, names: impl IntoIterator<Item = Port>) -> Vec<Effect> {
+        let before = self.stance();
+        let removed = names
+            .into_iter()
+            .any(|port| self.ports.remove(&port).is_some());
+        self.ports_changed(before, removed)
+    }
+
+    /// What a port may change for the policy: whether the workload is cut off, and which it is.
+    fn stance(&self) -> (bool, Option<MacAddr>) {
+        (self.quarantined(), self.governing().map(|(mac, _)| mac))
+    }
+
+    fn ports_changed(&self, before: (bool, Option<MacAddr>), changed: bool) -> Vec<Effect> {
+        let mut effects = self.changed(before != self.stance());
+        effects.extend(changed.then_some(Effect::PortsChanged));
+        effects
+    }
+
+    /// The ports that are not the pod's own interfaces: those that have to be opened.
+    pub(super) fn elsewhere(&self) -> impl Iterator<Item = (Port, PortUse)> + '_ {
+        let away = |port: &Port| match port {
+            Port::Tap { netns, .. } | Port::Queue { netns, .. } => !netns.is_empty(),
+            Port::Pair { .. } => true,
+        };
+        let ports = self.ports.iter().filter(move |(port, _)| away(port));
+        ports.map(|(port, port_use)| (port.clone(), *port_use))
     }
 
     fn own_ports(&self) -> impl Iterator<Item = (&Port, &PortUse)> {

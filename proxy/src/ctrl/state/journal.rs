@@ -54,7 +54,7 @@ impl State {
             Request::CfgNbe(CfgNbe { macs: macs(), nbe: Some(endpoint.boundary) }),
         ];
         for (port, port_use) in self.endpoints.quarantine_ports() {
-            let Port::Pair(vex_iface, vin_iface) = port.clone() else { continue };
+            let Port::Pair { outer: vex_iface, inner: vin_iface } = port.clone() else { continue };
             let (epmac, quar) = (port_use.mac, Some(true));
             requests.push(Request::AddPortPair(PortPair { vex_iface, vin_iface, epmac, quar }));
         }

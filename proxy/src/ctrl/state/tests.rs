@@ -197,9 +197,11 @@ fn a_port_pair_puts_into_quarantine_and_lifts_it() {
             r#"{{"ctrl_add_port_pair":{{"vex_iface":"vex1","vin_iface":"vin1","epmac":"{MAC}"{quar}}}}}"#
         )
     };
-    assert_eq!(done(&mut state, &pair(r#","quar":true"#)), [Effect::PolicyChanged]);
+    let both = [Effect::PolicyChanged, Effect::PortsChanged];
+    assert_eq!(done(&mut state, &pair(r#","quar":true"#)), both);
     assert!(state.desired().quarantined);
-    assert_eq!(done(&mut state, &pair("")), [Effect::PolicyChanged]);
+    assert_eq!(done(&mut state, &pair("")), both);
+    assert!(done(&mut state, &pair("")).is_empty(), "the same again");
     assert!(!state.desired().quarantined);
     done(&mut state, &pair(r#","quar":true"#));
     done(
@@ -215,8 +217,54 @@ fn a_quarantine_of_another_workload_is_not_ours() {
     let pair = format!(
         r#"{{"ctrl_add_port_pair":{{"vex_iface":"a","vin_iface":"b","epmac":"{OTHER}","quar":true}}}}"#
     );
-    assert!(done(&mut state, &pair).is_empty());
+    assert_eq!(done(&mut state, &pair), [Effect::PortsChanged]);
     assert!(!state.desired().quarantined);
+}
+
+#[test]
+fn ports_of_the_pods_own_interfaces_are_not_opened() {
+    let mut state = state();
+    let port = |netns: &str, mac: &str| {
+        format!(r#"{{"ctrl_add_tap_port":{{"netns":"{netns}","iface":"eth0","epmac":"{mac}"}}}}"#)
+    };
+    done(&mut state, &port("/proc/7/ns/net", MAC));
+    assert_eq!(state.ports().count(), 0);
+    done(&mut state, &port("/proc/8/ns/net", OTHER));
+    done(&mut state, &port("/proc/9/ns/net", OTHER));
+    assert!(done(&mut state, &port("/proc/9/ns/net", OTHER)).is_empty(), "the same again");
+    assert_eq!(state.ports().count(), 2, "a port is its namespace and its interface");
+    let other_mac = done(&mut state, &port("/proc/9/ns/net", "02:00:00:00:00:77"));
+    assert_eq!(other_mac, [Effect::PortsChanged]);
+    assert_eq!(state.ports().count(), 2, "again only the MAC");
+    done(
+        &mut state,
+        r#"{"ctrl_del_tap_port":{"netns":"/proc/9/ns/net","iface":"eth0","epmac":""}}"#,
+    );
+    let left: Vec<_> = state.ports().map(|(port, _)| port).collect();
+    let want = Port::Tap { netns: "/proc/8/ns/net".into(), iface: "eth0".into() };
+    assert_eq!(left, [want]);
+    assert!(!state.desired().managed, "another pod's ports make it none of ours");
+}
+
+#[test]
+fn a_proxy_that_relays_for_no_pod_stands_for_the_one_behind_its_ports() {
+    let mut state = State::new(&[POD_MAC], None).adopting();
+    add(&mut state, OTHER);
+    assert!(!state.desired().managed);
+    let pair = |quar: bool| {
+        format!(
+            r#"{{"ctrl_add_port_pair":{{"vex_iface":"a","vin_iface":"b","epmac":"{OTHER}","quar":{quar}}}}}"#
+        )
+    };
+    let both = [Effect::PolicyChanged, Effect::PortsChanged];
+    assert_eq!(done(&mut state, &pair(true)), both);
+    assert!(state.desired().managed && state.desired().quarantined && state.reports());
+    assert_eq!(state.epmac(), OTHER.parse().unwrap());
+    assert_eq!(done(&mut state, &pair(false)), both);
+    add(&mut state, MAC);
+    assert_eq!(state.epmac(), POD_MAC, "its own interfaces come first");
+    done(&mut state, r#"{"ctrl_del_port_pair":{"vex_iface":"a","vin_iface":"b","epmac":""}}"#);
+    assert!(state.ports().next().is_none());
 }
 
 #[test]
