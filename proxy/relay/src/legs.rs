@@ -9,7 +9,7 @@ use std::{
     pin::pin,
     sync::{
         OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     task::Poll,
     time::Duration,
@@ -33,6 +33,7 @@ pub const MAX_LEGS: usize = 1 << 17;
 #[derive(Debug, Default)]
 pub struct Legs {
     table: OnceLock<Table>,
+    arrivals: AtomicU8,
 }
 
 #[derive(Debug)]
@@ -59,6 +60,21 @@ impl Legs {
     #[must_use]
     pub fn is_watching(&self) -> bool {
         self.table.get().is_some()
+    }
+
+    /// A connection came in from the network, to a transparent listener or redirected.
+    pub fn arrived(&self, transparent: bool) {
+        let now = if transparent { TRANSPARENT } else { REDIRECTED };
+        if self.arrivals.load(Relaxed) < now {
+            self.arrivals.fetch_max(now, Relaxed);
+        }
+    }
+
+    /// Whether what comes in is redirected, so that no socket of the proxy ever has the workload's port.
+    /// Unknown, and so `false`, until something came in.
+    #[must_use]
+    pub fn are_redirected(&self) -> bool {
+        self.arrivals.load(Relaxed) == REDIRECTED
     }
 
     /// A connection of ours, by its end here and the other one.
@@ -182,6 +198,9 @@ fn units(time: Duration) -> u64 {
 /// connections a second there is room for that.
 const MEMORY: Duration = Duration::from_secs(3);
 
+/// How connections come in, as far as is known; one transparent rule outweighs all that is redirected.
+const REDIRECTED: u8 = 1;
+const TRANSPARENT: u8 = 2;
 /// Slots that one hash may be in: a line of the cache.
 const WAYS: usize = 8;
 const BUCKETS: usize = MAX_LEGS / WAYS;
@@ -232,6 +251,17 @@ mod tests {
         let refused = legs.connect(socket, target).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         assert!(legs.has(local, target));
+    }
+
+    #[test]
+    fn knows_how_connections_come_in_when_some_have() {
+        let legs = Legs::default();
+        assert!(!legs.are_redirected());
+        legs.arrived(false);
+        assert!(legs.are_redirected());
+        legs.arrived(true);
+        legs.arrived(false);
+        assert!(!legs.are_redirected());
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use outrider_capture::{Accepted, CaptureError, Listener};
+use outrider_capture::{Accepted, CaptureError, CaptureMode, Listener};
 use outrider_model::{Direction, FlowKey, IpProto};
 use outrider_relay::{Delivery, Relay};
 use outrider_telemetry as telemetry;
@@ -71,6 +71,11 @@ impl Intake {
         let Accepted { stream, peer, original, scope, by, .. } = accepted;
         let arrival = Arrival { peer, original: original.addr(), scope, by };
         let identity = self.context.identity.load();
+        if let Some(by) =
+            by.filter(|_| direction == Direction::Inbound && !identity.is_local(peer.ip()))
+        {
+            self.context.legs.arrived(by == CaptureMode::Tproxy);
+        }
         match route(arrival, direction, &identity, &self.own_ports) {
             Ok((key, mut delivery)) => {
                 delivery.mark = self.marks.and_then(|marks| marks.of(delivery.source));

@@ -21,7 +21,7 @@ use std::{
 };
 
 use outrider_capture::{CaptureError, Frame, MAX_FILTER_PORTS, Sockets};
-use outrider_model::{Direction, Mode};
+use outrider_model::{Direction, FlowKey, Mode};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep_until},
@@ -53,15 +53,6 @@ const HANDED: Duration = Duration::from_secs(60);
 /// A finding of one kind is logged no more often.
 const LOG_PAUSE: Duration = Duration::from_secs(10);
 
-/// A connection to be reset.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Condemned {
-    /// The pod's end.
-    pub local: SocketAddr,
-    /// The other one.
-    pub remote: SocketAddr,
-}
-
 /// Looks for ways past the proxy.
 #[derive(Debug)]
 pub(crate) struct Bypass {
@@ -76,7 +67,7 @@ pub(crate) struct Bypass {
     /// When a finding of that kind was last logged.
     logged: HashMap<Trick, Instant>,
     said: HashSet<u16>,
-    condemned: Vec<Condemned>,
+    condemned: Vec<FlowKey>,
     ports: Vec<u16>,
     /// Somebody resets what is condemned.
     resets: bool,
@@ -267,13 +258,12 @@ impl Bypass {
                 .insert(pair, Handed { port, until: Instant::now() + HANDED });
         }
         if self.enforces() {
-            self.condemned
-                .push(Condemned { local: ends.local, remote: ends.remote });
+            self.condemned.push(ends.key());
         }
     }
 
     /// Connections to be reset, since the last call.
-    pub(crate) fn take_condemned(&mut self) -> Vec<Condemned> {
+    pub(crate) fn take_condemned(&mut self) -> Vec<FlowKey> {
         std::mem::take(&mut self.condemned)
     }
 

@@ -41,6 +41,11 @@ impl Known {
         self.0.legs.has(local, remote)
     }
 
+    /// Whether no socket of the proxy ever has the workload's own port.
+    pub(super) fn is_redirected(&self) -> bool {
+        self.0.legs.are_redirected()
+    }
+
     /// Keeps a connection of the proxy in mind, for as long as it is seen.
     pub(super) fn keep_leg(&self, socket: &InetSocket) {
         self.0.legs.add(socket.local, socket.remote);

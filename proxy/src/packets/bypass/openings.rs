@@ -70,8 +70,8 @@ impl Openings {
             .ok()
             .flatten();
         match found {
-            // Over already, and whose it was nobody knows.
-            Some(socket) if socket.state == SocketState::TIME_WAIT => self.wait(ends, None),
+            // Not yet, or no more, anybody's: the kernel does not say whose it was.
+            Some(socket) if socket.inode == 0 => self.wait(ends, Some(socket)),
             // Somebody else's, and none of the proxy's ever has these ends.
             Some(socket)
                 if socket.state != SocketState::LISTEN && !known.is_own_uid(socket.uid) =>
@@ -96,13 +96,19 @@ impl Openings {
     }
 
     /// Judges those that nobody has claimed in time.
-    pub(super) fn due(&mut self, known: &Known, mut each: impl FnMut(Finding)) {
+    pub(super) fn due(
+        &mut self,
+        known: &Known,
+        sockets: &mut Sockets,
+        mut each: impl FnMut(Finding),
+    ) {
         let mut own = OwnSockets::default();
         let undecided = &mut self.undecided;
         self.waiting.retain(|ends, opening| {
             if known.is_leg(ends.local, ends.remote) {
                 return false;
             }
+            opening.look_again(*ends, sockets);
             let age = opening.since.elapsed();
             if age < PATIENCE {
                 return true;
@@ -119,6 +125,23 @@ impl Openings {
     }
 }
 
+impl Opening {
+    /// Who takes a connection is known when it has been taken.
+    fn look_again(&mut self, ends: Ends, sockets: &mut Sockets) {
+        let nobodys = self.socket.is_some_and(|socket| socket.inode == 0);
+        if !nobodys || ends.direction == Direction::Outbound {
+            return;
+        }
+        let found = sockets
+            .find(IpProto::TCP, ends.local, ends.remote)
+            .ok()
+            .flatten();
+        if let Some(socket) = found.filter(|socket| socket.state != SocketState::LISTEN) {
+            self.socket = Some(socket);
+        }
+    }
+}
+
 /// What a connection is that the proxy does not know.
 fn unclaimed(
     ends: Ends,
@@ -127,10 +150,13 @@ fn unclaimed(
     own: &mut OwnSockets,
 ) -> Option<Finding> {
     let trick = match socket {
-        // Not taken yet.
-        Some(socket) if socket.inode == 0 && ends.direction == Direction::Inbound => return None,
-        // Dialled by the proxy, past the relay.
-        Some(socket) if socket.inode != 0 && own.has(socket.inode) => return None,
+        // Nobody took it, or it is over: only if the proxy's never have such a port it is a trick.
+        Some(socket) if socket.inode == 0 && ends.direction == Direction::Inbound => {
+            known.is_redirected().then_some(Trick::Connection)?
+        }
+        Some(socket) if socket.inode == 0 || !known.is_own_uid(socket.uid) => Trick::Connection,
+        // Dialled or taken by the proxy, past the relay.
+        Some(socket) if own.has(socket.inode) => return None,
         Some(_) => Trick::Identity,
         None if known.is_local(ends.local.ip()) => Trick::Connection,
         None => Trick::Forged,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use outrider_capture::InetSocket;
-use outrider_model::{AppId, Direction, IpProto, Side, ThreatId};
+use outrider_model::{AppId, Direction, FlowKey, IpProto, Side, ThreatId};
 use outrider_telemetry::{MAX_EVIDENCE, ThreatReport};
 
 use super::process;
@@ -94,6 +94,17 @@ pub(crate) struct Ends {
     pub direction: Direction,
 }
 
+impl Ends {
+    /// The same as of any other flow.
+    pub(crate) fn key(self) -> FlowKey {
+        let (client, server) = match self.direction {
+            Direction::Outbound => (self.local, self.remote),
+            Direction::Inbound => (self.remote, self.local),
+        };
+        FlowKey { client, server, proto: IpProto::TCP, direction: self.direction }
+    }
+}
+
 /// Something that was found.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Finding {
@@ -142,15 +153,13 @@ impl Finding {
     /// The report of it.
     pub(crate) fn report(&self, enforced: bool, stopped: bool) -> ThreatReport {
         let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
-        let (client, server, direction) = match self.ends {
-            None => (nobody, nobody, Direction::Outbound),
-            Some(Ends { local, remote, direction: Direction::Outbound }) => {
-                (local, remote, Direction::Outbound)
-            }
-            Some(Ends { local, remote, direction: Direction::Inbound }) => {
-                (remote, local, Direction::Inbound)
-            }
+        let of_nobody = FlowKey {
+            client: nobody,
+            server: nobody,
+            proto: IpProto::TCP,
+            direction: Direction::Outbound,
         };
+        let FlowKey { client, server, proto, direction } = self.ends.map_or(of_nobody, Ends::key);
         let side = match direction {
             Direction::Outbound => Side::Client,
             Direction::Inbound => Side::Server,
@@ -164,7 +173,7 @@ impl Finding {
             side,
             client,
             server,
-            proto: IpProto::TCP,
+            proto,
             app: AppId::UNKNOWN,
             enforced,
             stopped,
