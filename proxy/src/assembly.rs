@@ -105,7 +105,7 @@ fn start_packets(
 ) -> anyhow::Result<Option<thread::JoinHandle<()>>> {
     let tier = context.packets.tier();
     let off = context.settings.packets.choice == PacketsChoice::Off;
-    let starts = tier.tap || tier.queue || (tier.relay && !off);
+    let starts = tier.tap || tier.queue || !off;
     let (context, relay) = (Arc::clone(context), relay.clone());
     let not_ready = context.readiness.guard(packets::NAME);
     let run = move || packets::run(context, relay, not_ready, stop);

@@ -13,6 +13,7 @@
 mod bypass;
 mod meters;
 mod metrics;
+mod observe;
 mod ports;
 mod questions;
 mod queue;
@@ -40,6 +41,7 @@ use tracing::{debug, error, info, warn};
 
 use self::{
     bypass::Bypass,
+    observe::Observe,
     questions::{Answer, Questions},
     queue::Gate,
     session::Scene,
@@ -65,6 +67,7 @@ struct Packets {
     gate: Gate,
     bypass: Option<Bypass>,
     stopper: Stopper,
+    observe: Option<Observe>,
     questions: Questions,
     /// Packets that wait for their verdict.
     held: Vec<Held>,
@@ -120,6 +123,7 @@ impl Packets {
             gate: Gate::new(tier.queue, context.settings.packets.queue_rule),
             bypass: bypass(&context, tier),
             stopper: Stopper::new(tier.tap, context.own_mark().map(Secret::reveal)),
+            observe: None,
             questions: Questions::default(),
             held: Vec::new(),
             started: Instant::now(),
@@ -134,6 +138,7 @@ impl Packets {
     /// Looks at packets until `stop`; then every session ends.
     async fn run(mut self, stop: CancellationToken) {
         let mut ticker = ticker();
+        self.observe = observer(&self.context, &self.scene);
         self.open();
         loop {
             tokio::select! {
@@ -147,6 +152,7 @@ impl Packets {
                 () = self.stopper.work() => {}
                 () = self.taps.ready() => self.look(),
                 () = scan(&mut self.bypass) => self.enforce(),
+                () = observe(&mut self.observe) => {}
             }
         }
         while self.show() {}
@@ -249,6 +255,9 @@ impl Packets {
             self.version = view.version;
             self.gate.swap(&view);
             self.watch.rule();
+            if let Some(observe) = &mut self.observe {
+                observe.rule();
+            }
             self.enforce();
         }
         drop(view);
@@ -290,6 +299,22 @@ fn bypass(context: &SharedContext, tier: Tier) -> Option<Bypass> {
     bypass
         .inspect_err(|error| warn!(%error, "ways past the proxy are not looked for"))
         .ok()
+}
+
+/// Where neither connections nor packets are seen, sockets are.
+fn observer(context: &SharedContext, scene: &Scene) -> Option<Observe> {
+    let sees_nothing = context.packets.tier() == Tier::default();
+    let observe = sees_nothing.then(|| Observe::new(context.clone(), scene.clone()))?;
+    observe
+        .inspect_err(|error| warn!(%error, "sockets are not looked at"))
+        .ok()
+}
+
+async fn observe(observe: &mut Option<Observe>) {
+    match observe {
+        Some(observe) => observe.work().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits until the pod's sockets have been looked at.

@@ -57,6 +57,8 @@ impl SocketState {
     pub const SYN_SENT: Self = Self(2);
     /// Dialled by the other end, which has not confirmed.
     pub const SYN_RECEIVED: Self = Self(3);
+    /// This end has said that it sends no more, and that was confirmed.
+    pub const FIN_WAIT: Self = Self(5);
     /// Over; late segments are still expected.
     pub const TIME_WAIT: Self = Self(6);
     /// No connection.

@@ -136,7 +136,7 @@ impl Bypass {
     pub(crate) fn tick(&mut self) {
         let mut findings = Vec::new();
         self.openings
-            .due(&self.known, |finding| findings.push(finding));
+            .due(&self.known, &mut self.sockets, |finding| findings.push(finding));
         match self.raw.look(&self.known, |finding| findings.push(finding)) {
             Ok(unread) => self.context.packets.bypass().unread.inc_by(unread),
             Err(error) => tracing::debug!(%error, "raw sockets cannot be looked at"),

@@ -43,6 +43,11 @@ impl Reading {
         reading
     }
 
+    /// Of a flow whose bytes nobody sees.
+    pub(crate) fn over() -> Self {
+        Self { stage: Stage::Over, starts: 0, torn: true }
+    }
+
     /// Whether nothing more is wanted.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Over)

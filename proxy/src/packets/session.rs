@@ -52,10 +52,8 @@ impl Session {
     /// Judges a flow by its addresses and enters it into the table of flows. Its record counts as one
     /// session even if it is denied: each further packet is the same violation.
     pub(crate) fn open(scene: &Scene, key: FlowKey, grip: Grip, mid_stream: bool) -> Self {
-        let judge = Judge::open(key, &scene.law);
-        let flow = scene.telemetry.open_with(key, grip, judge.decision());
         let reading = Reading::new(&scene.dpi, key.proto, key.server.port(), mid_stream);
-        let (pass, refused) = if mid_stream && key.proto == IpProto::TCP {
+        let admission = if mid_stream && key.proto == IpProto::TCP {
             (None, false)
         } else {
             match scene.metering.open(&key, grip == Grip::Gated) {
@@ -63,6 +61,25 @@ impl Session {
                 Err(_too_many) => (None, true),
             }
         };
+        Self::make(scene, key, grip, reading, admission)
+    }
+
+    /// The same of a flow of which nothing but its ends is seen: it is there, and stays unidentified.
+    pub(crate) fn unread(scene: &Scene, key: FlowKey) -> Self {
+        let session = Self::make(scene, key, Grip::Seen, Reading::over(), (None, false));
+        session.flow.establish();
+        session
+    }
+
+    fn make(
+        scene: &Scene,
+        key: FlowKey,
+        grip: Grip,
+        reading: Reading,
+        (pass, refused): (Option<Pass>, bool),
+    ) -> Self {
+        let judge = Judge::open(key, &scene.law);
+        let flow = scene.telemetry.open_with(key, grip, judge.decision());
         let mut session = Self {
             flow,
             judge,
@@ -122,6 +139,20 @@ impl Session {
         self.flow.half_close(side);
         self.reading.ended(side, events);
         let _same = self.learn(scene, &[], events);
+    }
+
+    /// Bytes that the workload's end has sent, and that came to it, since this was last called.
+    pub(crate) fn carried(&self, [sent, came]: [u64; 2]) {
+        let sides = if self.flow.is_inbound() {
+            [Side::Server, Side::Client]
+        } else {
+            [Side::Client, Side::Server]
+        };
+        for (side, bytes) in sides.into_iter().zip([sent, came]) {
+            if bytes > 0 {
+                self.flow.count_packets(side, bytes, 1);
+            }
+        }
     }
 
     /// A packet was taken in: counts what came since the last one. Where packets wait for a verdict, a flow

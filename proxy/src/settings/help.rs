@@ -11,7 +11,7 @@ const fn entry(key: &'static str, default: &'static str, about: &'static str) ->
     Entry { key, default, about }
 }
 
-const ENTRIES: [Entry; 33] = [
+const ENTRIES: [Entry; 34] = [
     entry("OUTRIDER_CTRL_DIR", "/run/outrider/ctrl", "directory of the ctrl sockets"),
     entry("OUTRIDER_STATE_DIR", "the ctrl directory", "where the last policy is kept"),
     entry("OUTRIDER_DEFAULT_MODE", "discover", "discover, monitor or protect, until a policy came"),
@@ -38,6 +38,11 @@ const ENTRIES: [Entry; 33] = [
         "OUTRIDER_PROXY_UNCAPTURED_NETWORKS",
         "none",
         "networks that the redirect rules leave out",
+    ),
+    entry(
+        "OUTRIDER_PROXY_OBSERVE_INTERVAL",
+        "1s",
+        "between looks at sockets, if nothing else is seen",
     ),
     entry("OUTRIDER_PROXY_UNCAPTURED_PORTS", "none", "TCP ports that the redirect rules leave out"),
     entry(

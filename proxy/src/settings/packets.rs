@@ -1,6 +1,6 @@
 //! What is settled about packets: who looks at them, who decides about them.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use outrider_policy::IpNet;
 
@@ -46,6 +46,8 @@ pub struct PacketSettings {
     /// Networks that they leave out, at most [`MAX_UNCAPTURED`]: connections to and from there are no
     /// way past the proxy.
     pub uncaptured_networks: Vec<IpNet>,
+    /// Time between two looks at the pod's sockets, where nothing else may be seen: 0.1 s to 1 min.
+    pub observe_interval: Duration,
 }
 
 impl PacketSettings {
@@ -55,10 +57,22 @@ impl PacketSettings {
         Self {
             choice: reader.or("OUTRIDER_PROXY_PACKETS", PacketsChoice::Auto),
             queue_rule: reader.optional("OUTRIDER_PROXY_QUEUE_RULE"),
+            observe_interval: interval(reader),
             uncaptured: ports.map_or_else(Vec::new, |ports| ports.0),
             uncaptured_networks: networks.map_or_else(Vec::new, |networks| networks.0),
         }
     }
+}
+
+fn interval(reader: &mut Reader<'_>) -> Duration {
+    const KEY: &str = "OUTRIDER_PROXY_OBSERVE_INTERVAL";
+    let interval = reader.span(KEY, Duration::from_secs(1));
+    if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&interval) {
+        reader
+            .errors
+            .push(format!("{KEY}={interval:?}: between 100ms and 1m"));
+    }
+    interval
 }
 
 /// What is done with packets.

@@ -102,6 +102,8 @@ fn each_way_past_the_proxy_is_found() -> Result<()> {
     let mut world = World::new()?;
     let (shop, web) = stage(&mut world, &["--guard", "off"], &[])?;
     let user = proxy_user();
+    // From now on it is known how connections come in.
+    web.redis_cli(shop.at(false, 6379), &["ping"])?;
     for v6 in [false, true] {
         found(&shop, &["identity"], || {
             let holder = Holder::dial(&shop, &as_proxy(&user), web.at(v6, 80))?;

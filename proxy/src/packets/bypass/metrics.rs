@@ -11,7 +11,7 @@ pub(crate) struct BypassMetrics {
     /// Connections that nobody could tell to be the proxy's or not.
     pub(super) undecided: Counter,
     /// Sockets and connections that were too many to look at.
-    pub(super) unread: Counter,
+    pub(in crate::packets) unread: Counter,
 }
 
 impl BypassMetrics {
