@@ -2,6 +2,8 @@
 
 #[path = "netns_bypass/honest.rs"]
 mod honest;
+#[path = "netns_bypass/observe.rs"]
+mod observe;
 #[path = "netns_bypass/tricks.rs"]
 mod tricks;
 

@@ -53,6 +53,26 @@ fn findings(pod: &Pod) -> Result<(f64, f64)> {
     Ok((metrics.sum("outrider_bypass_findings_total", &[]), undecided))
 }
 
+/// The proxies stand still while connections come, and register them late.
+fn stand_still(shop: &mut Pod, web: &mut Pod, node: &Namespace) -> Result<()> {
+    let pids = [shop.proxy()?.pid(), web.proxy()?.pid()];
+    let pids = pids.map(|pid| Pid::from_raw(pid.try_into().unwrap_or(0)));
+    pids.iter()
+        .try_for_each(|pid| kill(*pid, Signal::SIGSTOP))?;
+    thread::scope(|scope| -> Result<()> {
+        let work = [
+            scope.spawn(|| many(&shop.netns, web.at(false, 80))),
+            scope.spawn(|| many(node, web.at(false, 80))),
+        ];
+        thread::sleep(STOPPED);
+        pids.iter()
+            .try_for_each(|pid| kill(*pid, Signal::SIGCONT))?;
+        work.into_iter()
+            .try_for_each(|work| work.join().map_err(|_panic| anyhow::anyhow!("panic"))?)
+    })?;
+    Ok(())
+}
+
 fn honest(init: &[&str], settings: &[(&str, &str)]) -> Result<()> {
     let mut world = World::new()?;
     let (mut shop, mut web) = (world.pod("shop")?, world.pod("web")?);
@@ -93,24 +113,9 @@ fn honest(init: &[&str], settings: &[(&str, &str)]) -> Result<()> {
             }),
         ];
         work.into_iter()
-            .try_for_each(|work| work.join().map_err(|_| anyhow::anyhow!("panic"))?)
+            .try_for_each(|work| work.join().map_err(|_panic| anyhow::anyhow!("panic"))?)
     })?;
-    // The proxies stand still while connections come, and register them late.
-    let pids = [shop.proxy()?.pid(), web.proxy()?.pid()];
-    let pids = pids.map(|pid| Pid::from_raw(pid.try_into().unwrap_or(0)));
-    pids.iter()
-        .try_for_each(|pid| kill(*pid, Signal::SIGSTOP))?;
-    thread::scope(|scope| -> Result<()> {
-        let work = [
-            scope.spawn(|| many(&shop.netns, web.at(false, 80))),
-            scope.spawn(|| many(world.node(), web.at(false, 80))),
-        ];
-        thread::sleep(STOPPED);
-        pids.iter()
-            .try_for_each(|pid| kill(*pid, Signal::SIGCONT))?;
-        work.into_iter()
-            .try_for_each(|work| work.join().map_err(|_| anyhow::anyhow!("panic"))?)
-    })?;
+    stand_still(&mut shop, &mut web, world.node())?;
     // What does not happen cannot be waited for.
     thread::sleep(SETTLED);
     for pod in [&shop, &web] {

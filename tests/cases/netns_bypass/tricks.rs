@@ -42,7 +42,7 @@ fn proxy_user() -> [String; 5] {
     ["--reuid".into(), id.clone(), "--regid".into(), id, "--clear-groups".into()]
 }
 
-fn as_proxy<'a>(flags: &'a [String; 5]) -> Vec<&'a str> {
+fn as_proxy(flags: &[String; 5]) -> Vec<&str> {
     flags.iter().map(String::as_str).collect()
 }
 
