@@ -234,10 +234,8 @@ impl Packets {
             self.stopper.condemn(near, far, last.as_ref());
         }
         let Some(bypass) = &mut self.bypass else { return };
-        for condemned in bypass.take_condemned() {
-            debug!(?condemned, "went past the proxy");
-            self.stopper
-                .condemn(condemned.local, condemned.remote, None);
+        for (near, far) in bypass.take_condemned() {
+            self.stopper.condemn(near, far, None);
         }
         if let Some(ports) = bypass.take_ports() {
             self.taps.set_filter(Filter::Openings(ports));

@@ -21,7 +21,7 @@ use std::{
 };
 
 use outrider_capture::{CaptureError, Frame, MAX_FILTER_PORTS, Sockets};
-use outrider_model::{Direction, FlowKey, Mode};
+use outrider_model::{Direction, Mode};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep_until},
@@ -67,7 +67,7 @@ pub(crate) struct Bypass {
     /// When a finding of that kind was last logged.
     logged: HashMap<Trick, Instant>,
     said: HashSet<u16>,
-    condemned: Vec<FlowKey>,
+    condemned: Vec<(SocketAddr, SocketAddr)>,
     ports: Vec<u16>,
     /// Somebody resets what is condemned.
     resets: bool,
@@ -258,12 +258,12 @@ impl Bypass {
                 .insert(pair, Handed { port, until: Instant::now() + HANDED });
         }
         if self.enforces() {
-            self.condemned.push(ends.key());
+            self.condemned.push((ends.local, ends.remote));
         }
     }
 
-    /// Connections to be reset, since the last call.
-    pub(crate) fn take_condemned(&mut self) -> Vec<FlowKey> {
+    /// Connections to be reset since the last call, the pod's end first.
+    pub(crate) fn take_condemned(&mut self) -> Vec<(SocketAddr, SocketAddr)> {
         std::mem::take(&mut self.condemned)
     }
 

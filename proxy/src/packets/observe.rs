@@ -143,7 +143,7 @@ impl Book {
         let looks = self.looks;
         let open = self.enter(socket);
         open.look = looks;
-        open.count(socket.bytes.map(|bytes| without(bytes, [1, 0])));
+        open.count(socket.bytes, 0);
     }
 
     /// A socket that is no more. One that nobody answered has no session.
@@ -156,7 +156,7 @@ impl Book {
             return;
         }
         let open = self.enter(socket);
-        open.count(socket.bytes.map(|bytes| without(bytes, [2, 1])));
+        open.count(socket.bytes, 1);
         if let Some(session) = self.open.remove(&key).and_then(|open| open.session) {
             session.finish(Outcome::Done);
         }
@@ -210,15 +210,16 @@ impl Book {
 }
 
 impl Open {
-    fn count(&mut self, bytes: Option<[u64; 2]>) {
-        let Some(bytes) = bytes else { return };
-        let [to, from] = bytes;
+    /// Counts what is new. The kernel counts a SYN as a byte for who sent the first one, and each FIN,
+    /// of which there are `ends` both ways: after a reset that may be one too many.
+    fn count(&mut self, bytes: Option<[u64; 2]>, ends: u64) {
+        let (Some([to, from]), Some(session)) = (bytes, &self.session) else { return };
+        let begins = u64::from(!session.flow().is_inbound());
+        let (to, from) = (to.saturating_sub(begins + ends), from.saturating_sub(ends));
         let [told, heard] = &mut self.counted;
         let news = [to.saturating_sub(*told), from.saturating_sub(*heard)];
         (*told, *heard) = (to.max(*told), from.max(*heard));
-        if let Some(session) = &self.session {
-            session.carried(news);
-        }
+        session.carried(news);
     }
 }
 
@@ -235,11 +236,6 @@ fn is_news(socket: &InetSocket, context: &SharedContext) -> bool {
         && !pod.is_shared(remote)
         && !socket.local.ip().is_loopback()
         && !context.settings.own_ports().contains(&socket.local.port())
-}
-
-/// What the kernel counts that is no data: the SYN that was confirmed, and FINs at the end.
-fn without([to, from]: [u64; 2], flags: [u64; 2]) -> [u64; 2] {
-    [to.saturating_sub(flags[0]), from.saturating_sub(flags[1])]
 }
 
 /// All but those of which nothing is known any more, or not yet. A UDP socket that is connected is

@@ -166,14 +166,22 @@ time.sleep(5)",
             .map(drop)
     })?;
     found(&shop, &["interface"], || shop.netns.ip("addr add 10.99.0.1/24 dev eth0").map(drop))?;
-    // Only the rules of IPv6 are gone, then all, in both directions.
-    without_rules(&shop, &["ip6tables"])?;
+    gone_rules(&shop, &web)
+}
+
+/// Only the rules of IPv6 are gone, then all, in both directions.
+fn gone_rules(shop: &Pod, web: &Pod) -> Result<()> {
+    without_rules(shop, &["ip6tables"])?;
     let fetch = |v6| shop.fetch(&format!("http://{}/", web.at(v6, 80))).map(drop);
-    found(&shop, &["connection"], || fetch(true))?;
-    without_rules(&shop, &["iptables"])?;
-    found(&shop, &["connection"], || fetch(false))?;
+    found(shop, &["connection"], || fetch(true))?;
+    without_rules(shop, &["iptables"])?;
+    found(shop, &["connection"], || fetch(false))?;
     for v6 in [false, true] {
-        found(&shop, &["connection"], || web.redis_cli(shop.at(v6, 6379), &["ping"]).map(drop))?;
+        let mut holder = None;
+        found(shop, &["connection"], || {
+            holder = Some(Holder::dial(web, &[], shop.at(v6, 6379))?);
+            Ok(())
+        })?;
     }
     Ok(())
 }
