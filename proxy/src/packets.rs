@@ -203,7 +203,10 @@ impl Packets {
         for held in self.held.drain(..) {
             let packet = held.packet();
             let peek = self.watch.peek(&packet.bytes, packet.length);
-            let answer = self.questions.ask(&self.scene, &pod, peek.as_ref(), now);
+            let inward = packet.hook != LOCAL_OUT;
+            let answer = self
+                .questions
+                .ask(&self.scene, &pod, inward, peek.as_ref(), now);
             if packet.hook == LOCAL_OUT
                 && answer == Answer::Drop
                 && let Some(peek) = &peek

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use outrider_dpi::Event;
-use outrider_model::{FlowKey, IpProto, Mode, Verdict};
+use outrider_model::{Direction, FlowKey, IpProto, Mode, Side, Verdict};
 use outrider_packet::{Ends, Peek};
 use outrider_policy::AppKnowledge;
 use outrider_relay::Judge;
@@ -58,11 +58,13 @@ struct Question {
 }
 
 impl Questions {
-    /// Decides about one packet. What cannot be read passes only where nothing is enforced.
+    /// Decides about one packet that comes in or goes out. What cannot be read passes only where nothing is
+    /// enforced.
     pub(crate) fn ask(
         &mut self,
         scene: &Scene,
         pod: &Identity,
+        inward: bool,
         packet: Option<&Peek<'_>>,
         now: Duration,
     ) -> Answer {
@@ -72,7 +74,12 @@ impl Questions {
         let Some(packet) = packet else {
             return if enforced { Answer::Drop } else { Answer::Pass };
         };
-        match sort::sort(&packet.ends, pod) {
+        let sorted = match sort::sort(&packet.ends, pod) {
+            // The kernel knows addresses of the pod that we have not heard of yet, and which way it goes.
+            Err(Ignored::NotOurs | Ignored::Loopback) => Ok(direction(inward, packet.side)),
+            sorted => sorted,
+        };
+        match sorted {
             // About a flow that may have no verdict yet: the mark would be that flow's.
             Err(Ignored::Error) => Answer::Pass,
             Err(_) => Answer::Allow,
@@ -198,6 +205,11 @@ impl Question {
         }
         stopped
     }
+}
+
+/// The direction of a packet's flow by the way it goes.
+fn direction(inward: bool, sender: Side) -> Direction {
+    if inward == (sender == Side::Client) { Direction::Inbound } else { Direction::Outbound }
 }
 
 /// Packets of a flow that pass while its application is not known and may yet deny it: one each way, so

@@ -74,9 +74,9 @@ impl Rig {
         }
         let peek = self.watch.peek(packet, packet.len());
         let pod = self.context.identity.load();
-        let answer = self
-            .questions
-            .ask(&self.scene, &pod, peek.as_ref(), self.now);
+        let answer =
+            self.questions
+                .ask(&self.scene, &pod, hook == LOCAL_IN, peek.as_ref(), self.now);
         let unseen = is_shown_by_nobody(hook, answer, true);
         if unseen || (hook == LOCAL_OUT && answer != Answer::Drop) {
             self.show(packet);

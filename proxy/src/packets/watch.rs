@@ -1,6 +1,6 @@
 //! Frames in, sessions out: the engine's events, each told to the session it is about.
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use outrider_capture as capture;
 use outrider_dpi::Finding;
@@ -33,6 +33,8 @@ struct Book {
     context: SharedContext,
     scene: Scene,
     gates: Gates,
+    /// The pod's addresses that flows were sorted by.
+    pod: Arc<Identity>,
     open: HashMap<FlowId, Entry>,
     /// TCP flows that may not go on, since somebody last asked.
     condemned: Vec<FlowId>,
@@ -90,6 +92,7 @@ impl Watch {
             overheard: dns::overhear(&context),
             came_in: None,
             now: Duration::ZERO,
+            pod: context.identity.load_full(),
             context,
             scene,
             gates: Gates::default(),
@@ -188,6 +191,7 @@ impl Watch {
         let Self { engine, book } = self;
         engine.advance(now, &mut |event| book.hear(event, &NOTHING));
         book.clear();
+        book.sort_again();
     }
 
     /// The pod's ports that serve something: whichever packet of a flow to one is seen first, the pod is its
@@ -359,6 +363,16 @@ impl Book {
             }
         }
         self.condemned.extend(condemned);
+    }
+
+    /// What was not the pod's may be since its addresses changed.
+    fn sort_again(&mut self) {
+        let pod = self.context.identity.load_full();
+        if !Arc::ptr_eq(&pod, &self.pod) {
+            self.pod = pod;
+            self.open
+                .retain(|_, entry| !matches!(entry, Entry::Ignored(Ignored::NotOurs)));
+        }
     }
 
     fn clear(&mut self) {

@@ -1,6 +1,7 @@
 //! What becomes of packets that wait in the kernel.
 
 use super::*;
+use crate::identity::Identity;
 
 const DNS_ONLY: &[(AppId, PolicyAction)] = &[(AppId::DNS, PolicyAction::Allow)];
 
@@ -9,9 +10,9 @@ fn where_nothing_is_enforced_everything_passes_at_once() {
     for mode in [Mode::Discover, Mode::Monitor] {
         let mut rig = Rig::new(all(mode, PolicyAction::Deny));
         assert_eq!(rig.queue(&udp(PEER, POD, b"?"), LOCAL_IN), Answer::Allow, "{mode}");
-        let unreadable = rig
-            .questions
-            .ask(&rig.scene, &rig.context.identity.load(), None, rig.now);
+        let unreadable =
+            rig.questions
+                .ask(&rig.scene, &rig.context.identity.load(), true, None, rig.now);
         assert_eq!(unreadable, Answer::Pass);
     }
 }
@@ -45,6 +46,26 @@ fn a_datagram_is_read_before_it_passes() {
     for _ in 0..3 {
         assert_eq!(rig.queue(&other, LOCAL_IN), Answer::Drop, "nothing of it passes");
     }
+}
+
+#[test]
+fn an_address_of_the_pod_that_is_new_is_judged_all_the_same() {
+    let mut rig = Rig::new(all(Mode::Protect, PolicyAction::Deny));
+    let inward = udp("10.77.1.9:4000", "10.77.1.77:9999", b"?");
+    let outward = udp("10.77.1.77:4000", "10.77.1.9:9999", b"?");
+    assert_eq!(rig.queue(&inward, LOCAL_IN), Answer::Drop);
+    assert_eq!(rig.queue(&outward, LOCAL_OUT), Answer::Drop);
+    let spoofed = udp("10.77.1.5:4000", "10.77.1.5:9999", b"?");
+    assert_eq!(rig.queue(&spoofed, LOCAL_IN), Answer::Drop, "it did not come by loopback");
+    assert!(rig.rows().is_empty(), "not known to be the pod's");
+    let addresses = ["10.77.1.5", "10.77.1.77"].map(|ip| ip.parse().unwrap());
+    rig.context
+        .identity
+        .store(Identity::new(Vec::new(), addresses).into());
+    rig.pass(1);
+    rig.queue(&inward, LOCAL_IN);
+    let (key, row) = rig.row();
+    assert_eq!((key.direction, row.violations), (Direction::Inbound, 1), "now it is");
 }
 
 #[test]
@@ -149,7 +170,9 @@ fn questions_are_bounded_and_forgotten() {
     for n in 0..3 * most {
         let packet = unknown(n + 512);
         let peek = rig.watch.peek(&packet, packet.len());
-        let answer = rig.questions.ask(&rig.scene, &pod, peek.as_ref(), rig.now);
+        let answer = rig
+            .questions
+            .ask(&rig.scene, &pod, true, peek.as_ref(), rig.now);
         assert_eq!(answer, Answer::Pass);
         assert!(rig.questions.len() <= 2 * most);
     }
