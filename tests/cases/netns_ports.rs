@@ -132,7 +132,8 @@ impl Scene {
         self.client.sh(&format!("ping -q -c 1 -W 1 {ip}")).map(drop)
     }
 
-    /// The session that somebody opened with the guarded pod, of this protocol and port.
+    /// The session that somebody opened with the guarded pod, of this protocol and port; of ICMP the type
+    /// of its request.
     fn session(&self, proto: u8, port: u16) -> Result<Session> {
         // The list ends with another datagram, which is left to this client alone.
         let client = Ctrl::connect(&self.guard.mailbox)?;
@@ -143,8 +144,9 @@ impl Scene {
         list.sessions
             .into_iter()
             .find(|session| {
+                let icmp = u16::from(session.icmp_type);
                 session.ip_proto.0 == proto
-                    && session.server_port == port
+                    && port == if proto == 1 { icmp } else { session.server_port }
                     && session.server_ip == shop.into()
             })
             .with_context(|| format!("not among {shown}"))
