@@ -34,7 +34,7 @@ struct Book {
     scene: Scene,
     gates: Gates,
     /// The pod's addresses that flows were sorted by.
-    pod: Arc<Identity>,
+    sorted_by: Arc<Identity>,
     open: HashMap<FlowId, Entry>,
     /// TCP flows that may not go on, since somebody last asked.
     condemned: Vec<FlowId>,
@@ -92,7 +92,7 @@ impl Watch {
             overheard: dns::overhear(&context),
             came_in: None,
             now: Duration::ZERO,
-            pod: context.identity.load_full(),
+            sorted_by: context.identity.load_full(),
             context,
             scene,
             gates: Gates::default(),
@@ -368,8 +368,8 @@ impl Book {
     /// What was not the pod's may be since its addresses changed.
     fn sort_again(&mut self) {
         let pod = self.context.identity.load_full();
-        if !Arc::ptr_eq(&pod, &self.pod) {
-            self.pod = pod;
+        if !Arc::ptr_eq(&pod, &self.sorted_by) {
+            self.sorted_by = pod;
             self.open
                 .retain(|_, entry| !matches!(entry, Entry::Ignored(Ignored::NotOurs)));
         }
