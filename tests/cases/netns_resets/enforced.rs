@@ -1,7 +1,8 @@
 //! The proxy itself, without any redirect: what policy denies ends, what it allows goes on.
 
 use std::{
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::ErrorKind,
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
@@ -103,4 +104,54 @@ fn what_policy_denies_ends_and_what_it_allows_goes_on() -> Result<()> {
         ensure!(tried.is_none(), "it was not reset: {tried:?}");
     }
     Ok(())
+}
+
+/// A socket of a pod that talks to one address.
+fn datagrams(pod: &Pod, to: SocketAddr) -> Result<UdpSocket> {
+    pod.netns.enter(|| {
+        let socket = UdpSocket::bind((pod.ip(to.is_ipv6()), 0))?;
+        socket.connect(to)?;
+        socket.set_read_timeout(Some(CUT))?;
+        Ok(socket)
+    })
+}
+
+#[test]
+fn the_workload_hears_of_its_dropped_datagrams_and_nobody_else_does() -> Result<()> {
+    require_netns!();
+    let mut world = World::new()?;
+    let (mut near, shop) = (world.pod("near")?, world.pod("shop")?);
+    near.init_with(&["--queue", "closed"])?;
+    let rule = [("OUTRIDER_PROXY_QUEUE_RULE", "closed")];
+    near.start_proxy_as("-all,+net_raw,+net_admin", &rule)?;
+    let node = world.start_node()?;
+    node.connected(&[&near])?;
+    node.set_mode("near", "protect")?;
+    for (v6, told) in [(false, ErrorKind::HostUnreachable), (true, ErrorKind::PermissionDenied)] {
+        let open = [&near, &shop].map(|pod| {
+            let at = pod.at(v6, DENIED);
+            pod.netns.enter(|| Ok(UdpSocket::bind(at)?))
+        });
+        let [_near, far] = open;
+        let asked = datagrams(&near, far?.local_addr()?)?;
+        until("Protect to be in force", REPORTED, || {
+            let sent = Instant::now();
+            asked.send(b"question")?;
+            let error = asked.recv(&mut [0; 16]).err().map(|error| error.kind());
+            ensure!(error == Some(told), "{error:?}");
+            eprintln!("v6 {v6}: told after {:.1?}", sent.elapsed());
+            Ok(())
+        })?;
+        let stranger = datagrams(&shop, near.at(v6, DENIED))?;
+        stranger.send(b"question")?;
+        let error = stranger.recv(&mut [0; 16]).err().map(|error| error.kind());
+        ensure!(error == Some(ErrorKind::WouldBlock), "a stranger was told: {error:?}");
+    }
+    until("the counter", REPORTED, || {
+        let sent = near
+            .metrics()?
+            .sum("outrider_packets_sent_total", &[("kind", "error")]);
+        ensure!(sent >= 2.0, "{sent} errors");
+        Ok(())
+    })
 }
