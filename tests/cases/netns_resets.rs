@@ -11,12 +11,15 @@ mod host;
 mod resetter;
 
 use std::{
+    ffi::OsString,
     io,
     net::{SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
 
 use anyhow::{Result, ensure};
+use nix::sys::socket::{setsockopt, sockopt};
+use outrider_proxy::packets::reset::MAX_CONDEMNED;
 use outrider_tests::{Pod, World, require_netns, until};
 use tokio::time::Instant;
 
@@ -59,9 +62,8 @@ impl Stage {
         Ok(Self { world, pods, hosts, port: 7000 })
     }
 
-    /// Opens connections, every other one from the peer; first those to be reset, then the bystanders,
-    /// which chat.
-    fn open(&mut self, v6: bool, counts: [usize; 2], traffic: Traffic) -> Result<[Vec<Talk>; 2]> {
+    /// Opens connections, every other one from the peer; the near end comes first.
+    fn connect(&mut self, v6: bool, count: usize) -> Result<Vec<[TcpStream; 2]>> {
         self.port += 1;
         let mut listeners = Vec::new();
         for pod in &self.pods {
@@ -69,22 +71,37 @@ impl Stage {
             listeners.push(pod.netns.enter(|| Ok(TcpListener::bind(at)?))?);
         }
         let mut streams = Vec::new();
-        for number in 0..counts.iter().sum() {
+        for number in 0..count {
             let (from, to) = (number % 2, 1 - number % 2);
             let server = listeners[to].local_addr()?;
-            let client = self.pods[from]
-                .netns
-                .enter(|| Ok(TcpStream::connect(server)?))?;
+            let netns = &self.pods[from].netns;
+            let client = netns.enter(|| Ok(TcpStream::connect(server)?))?;
             let (accepted, _) = listeners[to].accept()?;
             streams.push(if from == 0 { [client, accepted] } else { [accepted, client] });
         }
-        let mut talks = Vec::new();
-        for (number, [near, far]) in streams.into_iter().enumerate() {
-            let traffic = if number < counts[0] { traffic } else { Traffic::Chatting };
+        Ok(streams)
+    }
+
+    /// Gives both ends of each connection to their hosts.
+    fn own(
+        &self,
+        streams: Vec<[TcpStream; 2]>,
+        traffic: impl Fn(usize) -> Traffic,
+    ) -> Result<Vec<Talk>> {
+        let own = |(number, [near, far]): (usize, [TcpStream; 2])| {
             let addresses = [near.local_addr()?, far.local_addr()?];
+            let traffic = traffic(number);
             let ends = [self.hosts[0].own(near, traffic)?, self.hosts[1].own(far, traffic)?];
-            talks.push(Talk { addresses, ends });
-        }
+            Ok(Talk { addresses, ends })
+        };
+        streams.into_iter().enumerate().map(own).collect()
+    }
+
+    /// Opens so many connections to be reset, and so many bystanders, which chat.
+    fn open(&mut self, v6: bool, counts: [usize; 2], traffic: Traffic) -> Result<[Vec<Talk>; 2]> {
+        let streams = self.connect(v6, counts.iter().sum())?;
+        let of = |number| if number < counts[0] { traffic } else { Traffic::Chatting };
+        let mut talks = self.own(streams, of)?;
         let bystanders = talks.split_off(counts[0]);
         Ok([talks, bystanders])
     }
@@ -259,6 +276,42 @@ fn connections_without_any_option_end() -> Result<()> {
     require_netns!();
     tear_down(Traffic::Idle, CONNECTIONS, false)?;
     tear_down(Traffic::Busy, BUSY_AT_ONCE, false)
+}
+
+#[test]
+fn more_than_the_cap_are_counted_and_so_is_who_does_not_answer() -> Result<()> {
+    require_netns!();
+    let stage = Stage::new()?;
+    let mut resetter = stage.resetter()?;
+    let [near, far] = &stage.pods;
+    // None of them exists: both kernels say so at once.
+    let ports = 20_000..20_001 + u16::try_from(MAX_CONDEMNED)?;
+    resetter.condemn(ports.map(|port| [near.at(false, port), far.at(false, 9)]))?;
+    let (all, cap) = (MAX_CONDEMNED + 1, MAX_CONDEMNED);
+    resetter.says(&format!("condemned: {all}, overflow: 1, done: {cap}, silent: 0, alive: 0,"))?;
+    let drop = "iptables -A OUTPUT -p tcp --tcp-flags RST RST -j DROP";
+    far.netns.sh(PATIENCE, drop)?;
+    resetter.condemn([[near.at(false, 20_000), far.at(false, 9)]].into_iter())?;
+    let all = all + 1;
+    resetter.says(&format!("condemned: {all}, overflow: 1, done: {cap}, silent: 1, alive: 0,"))
+}
+
+#[test]
+fn connections_that_are_bound_to_an_interface_end() -> Result<()> {
+    require_netns!();
+    let mut stage = Stage::new()?;
+    for v6 in [false, true] {
+        let streams = stage.connect(v6, CONNECTIONS)?;
+        for [near, _] in &streams {
+            setsockopt(near, sockopt::BindToDevice, &OsString::from("eth0"))?;
+        }
+        let talks = stage.own(streams, |_| Traffic::Idle)?;
+        let mut resetter = stage.resetter()?;
+        let decided = resetter.condemn(talks.iter().map(|talk| talk.addresses))?;
+        show("Idle, bound to eth0", lives(&talks, decided)?)?;
+        resetter.done(CONNECTIONS)?;
+    }
+    Ok(())
 }
 
 #[test]

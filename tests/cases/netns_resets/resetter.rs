@@ -53,11 +53,15 @@ impl Resetter {
         Ok(decided)
     }
 
-    /// Waits until it has nothing left to do, and checks that it knows how all of them ended.
+    /// Waits until it has nothing left to do, and checks that all of them are gone and known to be.
     pub(crate) fn done(&mut self, talks: usize) -> Result<()> {
+        self.says(&format!("condemned: {talks}, overflow: 0, done: {talks}, silent: 0, alive: 0,"))
+    }
+
+    /// Waits until it has nothing left to do, and checks what it says then.
+    pub(crate) fn says(&mut self, want: &str) -> Result<()> {
         let said = self.line()?;
-        let want = format!("condemned: {talks}, overflow: 0, done: {talks}, silent: 0, alive: 0,");
-        ensure!(said.contains(&want) && said.contains("unsent: 0"), "{said}");
+        ensure!(said.contains(want) && said.contains("unsent: 0"), "{said}");
         Ok(())
     }
 
