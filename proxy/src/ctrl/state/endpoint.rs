@@ -271,11 +271,11 @@ impl Endpoints {
 
     /// The ports that are not the pod's own interfaces: those that have to be opened.
     pub(super) fn elsewhere(&self) -> impl Iterator<Item = (Port, PortUse)> + '_ {
-        let away = |port: &Port| match port {
+        let ports = self.ports.iter().filter(|(port, what)| match port {
             Port::Tap { netns, .. } | Port::Queue { netns, .. } => !netns.is_empty(),
-            Port::Pair { .. } => true,
-        };
-        let ports = self.ports.iter().filter(move |(port, _)| away(port));
+            // A pair of the pod's own says whether it is in quarantine, and nothing else.
+            Port::Pair { .. } => what.mac.is_none_or(|mac| !self.own.contains(&mac)),
+        });
         ports.map(|(port, port_use)| (port.clone(), *port_use))
     }
 

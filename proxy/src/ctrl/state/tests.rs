@@ -202,6 +202,7 @@ fn a_port_pair_puts_into_quarantine_and_lifts_it() {
     assert!(state.desired().quarantined);
     assert_eq!(done(&mut state, &pair("")), both);
     assert!(done(&mut state, &pair("")).is_empty(), "the same again");
+    assert!(state.ports().next().is_none(), "its interfaces are not looked for");
     assert!(!state.desired().quarantined);
     done(&mut state, &pair(r#","quar":true"#));
     done(
