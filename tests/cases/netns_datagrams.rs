@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use outrider_tests::{Node, Pod, World, cli::Conversation, require_netns, scene::REPORTED, until};
 
 /// A question for the address of `a`: DNS, whatever the port.
@@ -182,5 +183,28 @@ fn datagrams_are_decided_about_without_a_tap() -> Result<()> {
     let metrics = web.metrics()?;
     ensure!(metrics.sum("outrider_packet_sessions_total", &[("proto", "udp")]) == 1.0);
     ensure!(metrics.sum("outrider_queue_verdicts_total", &[("verdict", "allow")]) >= 1.0);
+    Ok(())
+}
+
+#[test]
+fn a_proxy_that_ends_reports_its_sessions_first() -> Result<()> {
+    require_netns!();
+    let mut world = World::new()?;
+    let (mut web, shop) = (world.pod("web")?, world.pod("shop")?);
+    web.init()?;
+    web.start_proxy_as("-all,+net_raw", &[])?;
+    let node = world.start_node()?;
+    node.connected(&[&web])?;
+    let _echo = Echo::start(&web, PORT)?;
+    ask(&shop, web.at(false, PORT), 3)?;
+    // Long before a report is due.
+    web.proxy()?.signal(Signal::SIGTERM)?;
+    reported(&node, "udp", "DNS", 1, 3 * 2 * QUESTION.len() as u64)?;
+    until("the proxy's end", REPORTED, || {
+        ensure!(web.proxy()?.has_ended()?, "it goes on");
+        Ok(())
+    })?;
+    let log = web.proxy()?.log().to_owned();
+    ensure!(std::fs::read_to_string(log)?.contains("packets are no longer looked at"));
     Ok(())
 }
