@@ -214,6 +214,48 @@ fn a_rule_about_a_name_holds_for_the_addresses_that_the_pod_was_told() -> Result
     })
 }
 
+#[test]
+fn a_rule_about_a_name_holds_by_what_a_tap_sees_where_nothing_is_captured() -> Result<()> {
+    require_netns!();
+    let mut world = World::new()?;
+    let (mut server, mut web) = (world.pod("dns")?, world.pod("web")?);
+    let mut shop = world.pod("shop")?;
+    web.serve_nginx()?;
+    let records = [format!("a.wild A {}", web.ip(false)), format!("b.wild AAAA {}", web.ip(true))];
+    serve_knot(&mut server, &records)?;
+    shop.init()?;
+    let asked = server.ip(false).to_string();
+    shop.start_proxy_as("-all,+net_raw", &[("OUTRIDER_PROXY_DNS_SERVERS", &asked)])?;
+    let ctrl = Ctrl::connect(&shop.mailbox)?;
+    for request in policy(&shop) {
+        ctrl.send(request.as_bytes())?;
+    }
+    let dial = |v6: bool| -> Result<bool> {
+        let address = web.at(v6, 80);
+        Ok(exchange(&shop.netns, address, b"PING\r\n\r\n", DIAL)?.end == End::Closed)
+    };
+    until("the policy in force", ASKED, || {
+        ensure!(!dial(false)?, "still allowed");
+        Ok(())
+    })?;
+    for (v6, name, kind) in [(false, "a.wild.example", 1), (true, "b.wild.example", 28)] {
+        let asked = [question(7, name, kind, false)];
+        // A server that is none of the pod's says the same, and nothing follows from it.
+        ask_udp(&shop.netns, server.at(true, 53), &asked)?;
+        ensure!(!dial(v6)?, "{name}: allowed by a server that is not the pod's");
+        // The tap may not be open yet: a client asks again.
+        until("the answer to count", DIAL, || {
+            ask_udp(&shop.netns, server.at(false, 53), &asked)?;
+            ensure!(dial(v6)?, "{name}: refused");
+            Ok(())
+        })?;
+    }
+    let seen = [("transport", "wire"), ("outcome", "answered")];
+    let answered = shop.metrics()?.sum("outrider_dns_queries_total", &seen);
+    ensure!(answered >= 2.0, "{answered} answers were overheard");
+    Ok(())
+}
+
 /// Protect: everything outbound is denied but what two rules about names allow.
 fn policy(shop: &outrider_tests::Pod) -> [String; 3] {
     let mac = &shop.addresses.mac;
