@@ -12,6 +12,8 @@ mod process;
 mod raw;
 mod scanner;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod trick;
 
 use std::{

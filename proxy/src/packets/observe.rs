@@ -143,7 +143,12 @@ impl Book {
         let looks = self.looks;
         let open = self.enter(socket);
         open.look = looks;
-        open.count(socket.bytes, 0);
+        let ends = match socket.state {
+            SocketState::CLOSE_WAIT => [0, 1],
+            SocketState::FIN_WAIT => [1, 0],
+            _ => [0, 0],
+        };
+        open.count(socket.bytes, ends);
     }
 
     /// A socket that is no more. One that nobody answered has no session.
@@ -156,7 +161,7 @@ impl Book {
             return;
         }
         let open = self.enter(socket);
-        open.count(socket.bytes, 1);
+        open.count(socket.bytes, [1, 1]);
         if let Some(session) = self.open.remove(&key).and_then(|open| open.session) {
             session.finish(Outcome::Done);
         }
@@ -211,11 +216,11 @@ impl Book {
 
 impl Open {
     /// Counts what is new. The kernel counts a SYN as a byte for who sent the first one, and each FIN,
-    /// of which there are `ends` both ways: after a reset that may be one too many.
-    fn count(&mut self, bytes: Option<[u64; 2]>, ends: u64) {
+    /// of which there were so many each way: after a reset that may be one too many.
+    fn count(&mut self, bytes: Option<[u64; 2]>, ends: [u64; 2]) {
         let (Some([to, from]), Some(session)) = (bytes, &self.session) else { return };
         let begins = u64::from(!session.flow().is_inbound());
-        let (to, from) = (to.saturating_sub(begins + ends), from.saturating_sub(ends));
+        let (to, from) = (to.saturating_sub(begins + ends[0]), from.saturating_sub(ends[1]));
         let [told, heard] = &mut self.counted;
         let news = [to.saturating_sub(*told), from.saturating_sub(*heard)];
         (*told, *heard) = (to.max(*told), from.max(*heard));

@@ -124,19 +124,25 @@ fn each_way_past_the_proxy_is_found() -> Result<()> {
         ))
         .map(drop)
     })?;
+    below_the_rules(&shop, &web)?;
+    gone_rules(&shop, &web)
+}
+
+/// Sockets and frames that no rule sees, and interfaces that no rule names.
+fn below_the_rules(shop: &Pod, web: &Pod) -> Result<()> {
     let source = shop.ip(false);
-    found(&shop, &["packet-socket"], || {
+    found(shop, &["packet-socket"], || {
         python(
-            &shop,
+            shop,
             "
 import socket, time
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 time.sleep(0.5)",
         )
     })?;
-    found(&shop, &["raw-socket"], || {
+    found(shop, &["raw-socket"], || {
         python(
-            &shop,
+            shop,
             "
 import socket, time
 s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 253)
@@ -145,28 +151,28 @@ time.sleep(0.5)",
     })?;
     for (flags, data) in [("0", ""), ("3", ""), ("0x29", ""), ("4", ", b'out it goes'")] {
         let send = format!("out.send(frame({flags}, 80, '{source}'{data}))");
-        found(&shop, &["flags"], || frames(&shop, &web, &send))?;
+        found(shop, &["flags"], || frames(shop, web, &send))?;
     }
-    found(&shop, &["forged"], || frames(&shop, &web, "out.send(frame(2, 81, '10.71.0.99'))"))?;
-    found(&shop, &["connection"], || {
-        frames(&shop, &web, &format!("out.send(frame(2, 82, '{source}'))"))
+    found(shop, &["forged"], || frames(shop, web, "out.send(frame(2, 81, '10.71.0.99'))"))?;
+    found(shop, &["connection"], || {
+        frames(shop, web, &format!("out.send(frame(2, 82, '{source}'))"))
     })?;
-    found(&shop, &["family"], || {
+    found(shop, &["family"], || {
         python(
-            &shop,
+            shop,
             "
 import socket, time
 s = socket.socket(44, socket.SOCK_RAW, 0)
 time.sleep(5)",
         )
     })?;
-    found(&shop, &["interface"], || {
+    found(shop, &["interface"], || {
         shop.netns
             .ip("link add side0 type veth peer name side1")
             .map(drop)
     })?;
-    found(&shop, &["interface"], || shop.netns.ip("addr add 10.99.0.1/24 dev eth0").map(drop))?;
-    gone_rules(&shop, &web)
+    found(shop, &["interface"], || shop.netns.ip("addr add 10.99.0.1/24 dev eth0").map(drop))?;
+    Ok(())
 }
 
 /// Only the rules of IPv6 are gone, then all, in both directions.

@@ -170,16 +170,16 @@ impl Scanner {
 }
 
 /// Everything that one look saw, to hold each socket against.
-struct Crowd {
+pub(super) struct Crowd {
     /// Other ends of connections to the proxy's own listeners.
     taken: HashSet<SocketAddr>,
     pairs: HashSet<(SocketAddr, SocketAddr)>,
     /// A listener of the proxy has more connections than it can take: of some the kernel knows nothing.
-    overrun: bool,
+    pub(super) overrun: bool,
 }
 
 impl Crowd {
-    fn new(seen: &[InetSocket], known: &Known) -> Self {
+    pub(super) fn new(seen: &[InetSocket], known: &Known) -> Self {
         let ours = |socket: &&InetSocket| {
             known.is_own_port(socket.local.port())
                 && (known.is_own_uid(socket.uid) || socket.inode == 0)
@@ -203,7 +203,7 @@ impl Crowd {
     }
 
     /// Whether nothing explains the connection.
-    fn is_strange(&self, socket: &InetSocket, known: &Known) -> bool {
+    pub(super) fn is_strange(&self, socket: &InetSocket, known: &Known) -> bool {
         let mine = known.is_own_uid(socket.uid);
         let alive = match socket.state {
             SocketState::ESTABLISHED => true,
