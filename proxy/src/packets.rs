@@ -10,6 +10,7 @@
 //!                                            └─ may not go on ──► resets, verdicts
 //! ```
 
+mod book;
 mod bypass;
 mod meters;
 mod metrics;
