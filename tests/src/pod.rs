@@ -179,6 +179,14 @@ impl Pod {
         Metrics::parse(&response.body)
     }
 
+    /// The proxy's `/status`.
+    pub fn status(&self) -> Result<serde_json::Value> {
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, names::ADMIN_PORT));
+        let response = get(&self.netns, admin, "/status")?;
+        ensure!(response.status == 200, "/status: {response:?}");
+        Ok(serde_json::from_str(&response.body)?)
+    }
+
     fn health(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, names::HEALTH_PORT))
     }
