@@ -83,7 +83,7 @@ pub(super) fn protect(world: &World) -> Result<()> {
         let (from, to) = (POD.to_string(), "0.0.0.0".to_owned());
         let (client, server) = if inbound { (to, from) } else { (from, to) };
         json!({ "id": id, "sip": client, "dip": server, "port": 0, "portr": 65_535, "proto": proto,
-                "action": 2, "ingress": inbound, "fqdn": "" })
+                "action": 2, "ingress": inbound })
     };
     let rules = [rule(1, 6, true), rule(2, 6, false), rule(3, 17, true), rule(4, 17, false)];
     let requests = [
