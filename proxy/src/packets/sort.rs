@@ -10,6 +10,8 @@ use crate::identity::Identity;
 pub(crate) enum Ignored {
     /// It never leaves the pod.
     Loopback,
+    /// It is seen a second time, on the interface of its VLAN.
+    Tagged,
     /// It came by, but for another machine.
     Foreign,
     /// Neither end is the pod's.
@@ -30,6 +32,7 @@ impl Ignored {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Loopback => "loopback",
+            Self::Tagged => "tagged",
             Self::Foreign => "foreign",
             Self::NotOurs => "not-ours",
             Self::Shared => "shared",

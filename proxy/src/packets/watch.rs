@@ -41,6 +41,10 @@ impl Watch {
         let link = match frame.link {
             _ if frame.loopback => return self.book.ignored(Ignored::Loopback),
             _ if frame.foreign => return self.book.ignored(Ignored::Foreign),
+            // The tap of all interfaces shows it again, without its tag, on the VLAN's own.
+            _ if matches!(self.book.pod, Pod::Own) && is_tagged(frame) => {
+                return self.book.ignored(Ignored::Tagged);
+            }
             capture::Link::Ethernet => LinkType::Ethernet,
             capture::Link::Raw => LinkType::Raw,
             capture::Link::Other(_) => return self.book.ignored(Ignored::Link),
@@ -154,6 +158,17 @@ impl Watch {
     pub(crate) fn take_condemned(&mut self) -> Vec<FlowId> {
         std::mem::take(&mut self.book.condemned)
     }
+}
+
+/// Whether a frame belongs to a VLAN, whose number the kernel took off or not. Number 0 is none.
+fn is_tagged(frame: &capture::Frame<'_>) -> bool {
+    let inside = match frame.bytes.get(12..16) {
+        Some(&[0x81, 0x00, high, low] | &[0x88, 0xa8, high, low]) => {
+            Some(u16::from_be_bytes([high, low]) & 0x0fff)
+        }
+        _ => None,
+    };
+    frame.link == capture::Link::Ethernet && frame.vlan.or(inside).is_some_and(|id| id != 0)
 }
 
 /// What events belong to that time brings.

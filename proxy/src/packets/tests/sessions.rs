@@ -257,3 +257,30 @@ fn rejudging_leaves_sessions_to_their_own_thread() {
     });
     assert_eq!(rig.relay.cut_all(), 0, "a drain of relayed flows");
 }
+
+#[test]
+fn a_frame_of_a_vlan_is_taken_where_it_has_no_tag() {
+    let packet = udp(PEER, POD, QUESTION);
+    let mut rig = Rig::new(all(Mode::Discover, PolicyAction::Learn));
+    let mut show = |bytes: &[u8], vlan| {
+        let frame = outrider_capture::Frame {
+            at: Duration::ZERO,
+            interface: 2,
+            direction: Direction::Inbound,
+            foreign: false,
+            link: outrider_capture::Link::Ethernet,
+            loopback: false,
+            vlan,
+            unfinished_checksum: false,
+            bytes,
+            wire: bytes.len(),
+        };
+        rig.watch.frame(Duration::from_secs(1), &frame);
+    };
+    show(&build::tagged(&packet, &[5]), Some(5));
+    show(&build::tagged(&packet, &[5]), None);
+    show(&build::ethernet(&packet), None);
+    show(&build::tagged(&packet, &[0]), Some(0));
+    assert_eq!(rig.watch.counters().udp, 2, "without a tag, and with one that means nothing");
+    assert_eq!(rig.row().1.bytes_client, 38);
+}
