@@ -84,8 +84,6 @@ struct Condemned {
     /// In the order of the pair.
     ends: [End; 2],
     near: SocketAddr,
-    /// Where a link-local address is a neighbour's.
-    interface: u32,
     until: Instant,
     /// When a probe is due, and how long after it the next one.
     due: Instant,
@@ -126,14 +124,8 @@ impl Resets {
     }
 
     /// Begins to reset the connection of an end in this pod, `near`, with another one. `last` is what is
-    /// known of it, if anything is; `interface` is where its packets were seen, 0 if that is not known.
-    pub fn condemn(
-        &mut self,
-        near: SocketAddr,
-        far: SocketAddr,
-        last: Option<&Glimpse>,
-        interface: u32,
-    ) {
+    /// known of it, if anything is. Link-local addresses cannot be sent to: counted as unsent.
+    pub fn condemn(&mut self, near: SocketAddr, far: SocketAddr, last: Option<&Glimpse>) {
         let (pair, near) = (pair(near, far), plain(near));
         if self.condemned.contains_key(&pair) {
             return;
@@ -147,7 +139,6 @@ impl Resets {
         let one = Condemned {
             ends: [End::default(); 2],
             near,
-            interface,
             until: now + PATIENCE,
             due: now + FIRST_WAIT,
             wait: NEXT_WAIT,
@@ -192,7 +183,7 @@ impl Resets {
     pub fn prohibit(&mut self, packet: &[u8]) -> bool {
         let Some(error) = prohibited(packet) else { return false };
         let unsent = self.counters.unsent;
-        self.send(&error, 0);
+        self.send(&error);
         self.counters.unsent == unsent
     }
 
@@ -257,7 +248,6 @@ impl Resets {
     fn answer(&mut self, segment: &Glimpse, now: Instant) {
         let pair = pair(segment.src, segment.dst);
         let Some(one) = self.condemned.get_mut(&pair) else { return };
-        let interface = one.interface;
         one.due = one.due.max(now + NEXT_WAIT).min(one.until);
         let (sender, receiver) = one.ends(&pair, segment.src);
         *sender = End { next: segment.end, state: State::Alive };
@@ -265,9 +255,9 @@ impl Resets {
         let to_both = receiver.state != State::Gone;
         let [to_sender, to_receiver] = segment.resets();
         self.counters.resets += 1 + u64::from(to_both);
-        self.send(&to_sender, interface);
+        self.send(&to_sender);
         if to_both {
-            self.send(&to_receiver, interface);
+            self.send(&to_receiver);
         }
     }
 
@@ -284,9 +274,9 @@ impl Resets {
                 one.probes(pair, now, &mut probes);
             }
         }
-        for (probe, interface) in probes {
+        for probe in probes {
             self.counters.probes += 1;
-            self.send(&probe, interface);
+            self.send(&probe);
         }
         for pair in over {
             let ends = self.condemned.get(&pair).map(|one| one.ends);
@@ -298,8 +288,8 @@ impl Resets {
         }
     }
 
-    fn send(&mut self, packet: &[u8], interface: u32) {
-        if self.injector.send(packet, interface).is_err() {
+    fn send(&mut self, packet: &[u8]) {
+        if self.injector.send(packet, 0).is_err() {
             self.counters.unsent += 1;
         }
     }
@@ -314,16 +304,16 @@ impl Condemned {
 
     /// What is to be sent now to hear from each end. The near end comes alone at first: it answers at
     /// once, and its answer is enough for both.
-    fn probes(&mut self, pair: &Pair, now: Instant, out: &mut Vec<(Vec<u8>, u32)>) {
+    fn probes(&mut self, pair: &Pair, now: Instant, out: &mut Vec<Vec<u8>>) {
         let first = self.wait == NEXT_WAIT;
         self.due = (now + self.wait).min(self.until);
         self.wait *= 2;
-        let (near, interface) = (self.near, self.interface);
+        let near = self.near;
         for (to, from) in [(pair[0], pair[1]), (pair[1], pair[0])] {
             let (end, other) = self.ends(pair, to);
             if end.state != State::Gone && (to == near || !first) {
                 end.state = State::Unheard;
-                out.push((probe(from, to, other.next, end.next), interface));
+                out.push(probe(from, to, other.next, end.next));
             }
         }
     }

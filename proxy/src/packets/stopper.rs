@@ -82,7 +82,7 @@ impl Stopper {
     /// Resets the TCP connection of an end in this pod with another one. `last` is what is known of it.
     pub(crate) fn condemn(&mut self, near: SocketAddr, far: SocketAddr, last: Option<&Glimpse>) {
         if let Some(resets) = &mut self.resets {
-            resets.condemn(near, far, last, 0);
+            resets.condemn(near, far, last);
         }
     }
 

@@ -23,7 +23,7 @@ fn main() -> Result<()> {
         while let Some(line) = lines.next().transpose()? {
             if let Some((near, far)) = line.split_once(' ') {
                 let near: SocketAddr = near.parse().context("near")?;
-                resets.condemn(near, far.parse().context("far")?, None, 0);
+                resets.condemn(near, far.parse().context("far")?, None);
                 continue;
             }
             while resets.pending() > 0 {
