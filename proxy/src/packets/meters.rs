@@ -159,7 +159,7 @@ impl Metering {
             .inc_by(evicted.saturating_sub(self.evicted.get()));
         self.current.set(i64::try_from(current).unwrap_or(i64::MAX));
         if looks {
-            self.look_for_silence();
+            self.look_for_silence(unix_seconds());
         }
     }
 
@@ -207,8 +207,8 @@ impl Metering {
     }
 
     /// Connections that were open for 30 seconds without a byte of their client are counted, each once.
-    fn look_for_silence(&self) {
-        let (now, mut found) = (unix_seconds(), Vec::new());
+    fn look_for_silence(&self, now: u64) {
+        let mut found = Vec::new();
         self.telemetry.flows().for_each(|flow| {
             let key = flow.key();
             let inbound = key.direction == Direction::Inbound && key.proto == IpProto::TCP;

@@ -4,7 +4,7 @@ use outrider_model::ThreatId;
 use outrider_relay::PolicyView;
 
 use super::*;
-use crate::testing::{POD_MAC, assemble, inbound, settings};
+use crate::testing::{POD_MAC, assemble, flow, inbound, settings};
 
 const CLIENT: &str = "10.77.1.9:4000";
 
@@ -112,6 +112,25 @@ fn a_scan_is_reported_and_not_stopped() {
             .iter()
             .all(|meter| meter.meter_id.0 < 4)
     );
+}
+
+#[test]
+fn clients_that_say_nothing_are_counted_once_and_cut_in_protect() {
+    for (mode, cut) in [(Mode::Monitor, 0), (Mode::Protect, 2)] {
+        let rig = Rig::new(mode);
+        let key = |port| FlowKey { client: ([10, 77, 1, 9], port).into(), ..inbound(CLIENT, 80) };
+        let flows: Vec<_> = (1..=4)
+            .map(|port| flow(&rig.telemetry, key(port), AppId::HTTP, u64::from(port == 1)))
+            .collect();
+        rig.metering.look_for_silence(unix_seconds());
+        assert!(rig.threats().is_empty(), "too early");
+        for later in [31, 33] {
+            rig.metering.look_for_silence(unix_seconds() + later);
+        }
+        assert_eq!(rig.threats(), [(ThreatId::NO_CLIENT_DATA, cut > 0, 1)], "{mode:?}");
+        let reasons: Vec<_> = flows.iter().filter_map(|flow| flow.cut_reason()).collect();
+        assert_eq!(reasons, vec![CutReason::Threat; cut], "{mode:?}");
+    }
 }
 
 #[test]
