@@ -2,7 +2,7 @@
 
 use outrider_model::{
     AppId, Decision, DecisionCause, Direction, IpProto, Mode, PolicyAction, RuleId, Severity, Side,
-    ThreatId,
+    ThreatId, Verdict,
 };
 
 use super::*;
@@ -274,4 +274,39 @@ fn the_worst_threat_stays_with_the_flow() {
     flow.raise(ThreatId::SMUGGLING);
     flow.raise(ThreatId::MYSQL_DENIED);
     assert_eq!(flow.threat(), (ThreatId::SMUGGLING, Severity::High));
+}
+
+#[test]
+fn flows_are_counted_by_protocol() {
+    let (_registry, telemetry) = telemetry();
+    let protos = [IpProto::TCP, IpProto::UDP, IpProto::ICMP, IpProto::ICMPV6, IpProto::SCTP];
+    let flows: Vec<_> = protos
+        .into_iter()
+        .map(|proto| {
+            let key = FlowKey { proto, ..key("10.0.0.3:8", Direction::Inbound) };
+            telemetry.open_with(key, Grip::Seen, learn())
+        })
+        .collect();
+    let each = ByProto { tcp: 1, udp: 1, icmp: 2, other: 1 };
+    assert_eq!((telemetry.flows().by_proto(), each.total()), (each, 5));
+    drop(flows);
+    assert_eq!(telemetry.flows().by_proto(), ByProto::default());
+    assert_eq!(telemetry.flows().opened_by_proto(), each);
+}
+
+#[test]
+fn only_what_can_be_stopped_is_denied() {
+    for (grip, action, verdict) in [
+        (Grip::Held, PolicyAction::Deny, Verdict::Deny),
+        (Grip::Gated, PolicyAction::Deny, Verdict::Deny),
+        (Grip::Seen, PolicyAction::Violate, Verdict::Alert),
+    ] {
+        let (_registry, telemetry) = telemetry();
+        let key = FlowKey { proto: IpProto::UDP, ..key("10.0.0.3:8", Direction::Inbound) };
+        let flow = telemetry.open_with(key, grip, learn());
+        flow.decide(deny(), Mode::Protect);
+        assert_eq!((flow.decision().action, flow.verdict()), (action, verdict), "{grip:?}");
+        flow.count_packets(Side::Client, 30, 3);
+        assert_eq!((flow.bytes(), flow.chunks(), flow.wings()), ([30, 0], [3, 0], [0, 0]));
+    }
 }
