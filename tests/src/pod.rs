@@ -2,6 +2,7 @@
 
 mod clients;
 mod servers;
+pub mod talk;
 
 use std::{
     fs,
@@ -13,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use outrider_model::names;
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub use self::clients::Curl;
 use crate::{
@@ -132,6 +133,18 @@ impl Pod {
         let mut proxy = Process::spawn(&name, command, &self.log("proxy"))?;
         proxy.ready(START, || self.healthy("live"))?;
         self.proxy = Some(proxy);
+        Ok(())
+    }
+
+    /// Gives the pod one more address, which the node knows too: before the bridge starts.
+    pub fn add_address(&self, address: IpAddr) -> Result<()> {
+        let (length, flags) = if address.is_ipv6() { (64, " nodad") } else { (24, "") };
+        self.netns
+            .ip(&format!("addr add {address}/{length} dev eth0{flags}"))?;
+        let mut workload: Value = serde_json::from_str(&fs::read_to_string(&self.workload_file)?)?;
+        let addresses = workload["addresses"].as_array_mut();
+        addresses.context("a list")?.push(json!(address));
+        fs::write(&self.workload_file, workload.to_string())?;
         Ok(())
     }
 
