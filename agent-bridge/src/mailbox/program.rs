@@ -69,7 +69,7 @@ pub fn everything(desired: &Desired) -> Datagrams {
         Request::SysConf(SysConf::new(false)),
         Request::DisableNetPolicy(DisableNetPolicy::new(false)),
         Request::DetectUnmanaged(DetectUnmanaged::new(false)),
-        Request::EnableIcmpPolicy(EnableIcmpPolicy::new(false)),
+        Request::EnableIcmpPolicy(EnableIcmpPolicy::new(true, true)),
         Request::StrictGroupMode(StrictGroupMode::new(false)),
     ];
     out.extend(switches.iter().map(Request::encode));

@@ -111,8 +111,8 @@ pub(super) fn rule(rule: &outrider_learn::Rule) -> Rule {
 
 fn ports(proto: IpProto, port: u16) -> String {
     match proto {
-        IpProto::ICMP | IpProto::ICMPV6 => proto.to_string(),
-        _ => format!("{proto}/{port}"),
+        IpProto::TCP | IpProto::UDP | IpProto::SCTP => format!("{proto}/{port}"),
+        _ => proto.to_string(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr};
 use outrider_model::{AppId, Direction, IpProto, PolicyAction, RuleId};
 
 use crate::{
-    AddrSpec, MAX_APPS, MAX_NAMES, MAX_RULES, Name, PolicyError, PolicySpec, RuleSpec,
+    AddrSpec, MAX_APPS, MAX_NAMES, MAX_RULES, Name, Network, PolicyError, PolicySpec, RuleSpec,
     addr_map::{highest, number},
     index::{Index, Item},
 };
@@ -80,12 +80,17 @@ impl Tables {
         self.tables.get(&key)
     }
 
-    pub(crate) fn compile(spec: &PolicySpec, icmp_policy: bool) -> Result<Self, PolicyError> {
+    pub(crate) fn compile(spec: &PolicySpec, network: &Network) -> Result<Self, PolicyError> {
         if spec.rules.len() > MAX_RULES {
             return Err(PolicyError::TooManyRules(spec.rules.len()));
         }
         check_result(RuleId::IMPLICIT, spec.default_action)?;
-        let mut compiler = Compiler { icmp_policy, ..Compiler::default() };
+        let any_proto = match network {
+            Network { ip_policy: true, .. } => u16::MAX,
+            Network { icmp_policy: true, .. } => ICMP,
+            _ => ICMP - 1,
+        };
+        let mut compiler = Compiler { any_proto, ..Compiler::default() };
         for rule in &spec.rules {
             compiler.add(rule)?;
         }
@@ -95,7 +100,8 @@ impl Tables {
 
 #[derive(Default)]
 struct Compiler {
-    icmp_policy: bool,
+    /// The last point of the protocols that a rule without one means.
+    any_proto: u16,
     outcomes: Vec<Outcome>,
     names: Vec<Name>,
     codes: HashMap<Name, u16>,
@@ -184,7 +190,7 @@ impl Compiler {
             .map_err(|_beyond| PolicyError::TooManyRules(self.outcomes.len()))?;
         self.outcomes.push(outcome);
         let proto = match rule.proto {
-            None => (0, if self.icmp_policy { ICMP } else { ICMP - 1 }),
+            None => (0, self.any_proto),
             Some(proto) => (proto_point(proto), proto_point(proto)),
         };
         for v4 in [true, false] {

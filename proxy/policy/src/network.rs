@@ -40,6 +40,8 @@ pub struct Network {
     pub detect_unmanaged: bool,
     /// ICMP is judged.
     pub icmp_policy: bool,
+    /// All that IP carries is judged, ICMP too.
+    pub ip_policy: bool,
     /// Either side in Protect decides.
     pub strict: bool,
     /// The boundary of the workload's namespace is enforced.
@@ -55,6 +57,7 @@ pub(crate) struct NetworkIndex {
     pub(crate) disabled: bool,
     pub(crate) detect_unmanaged: bool,
     pub(crate) icmp_policy: bool,
+    pub(crate) ip_policy: bool,
     pub(crate) strict: bool,
     pub(crate) boundary: bool,
 }
@@ -71,7 +74,8 @@ impl NetworkIndex {
                 .collect(),
             disabled: network.disabled,
             detect_unmanaged: network.detect_unmanaged,
-            icmp_policy: network.icmp_policy,
+            icmp_policy: network.icmp_policy || network.ip_policy,
+            ip_policy: network.ip_policy,
             strict: network.strict,
             boundary: network.boundary,
         }

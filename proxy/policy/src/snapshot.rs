@@ -28,7 +28,7 @@ impl Snapshot {
     /// Compiles policy; `None` stands for no policy yet, under which everything is open.
     pub fn compile(spec: Option<&PolicySpec>, network: &Network) -> Result<Self, PolicyError> {
         let tables = spec
-            .map(|spec| Tables::compile(spec, network.icmp_policy).map(Arc::new))
+            .map(|spec| Tables::compile(spec, network).map(Arc::new))
             .transpose()?;
         let names = tables
             .as_ref()
@@ -189,7 +189,7 @@ impl Snapshot {
     fn match_rules(&self, tables: &Tables, query: &Query<'_>) -> Decision {
         let best = self.first_match(tables, query);
         let Some(outcome) = tables.outcomes.get(best as usize) else {
-            return implicit(tables, query, self.network.icmp_policy);
+            return implicit(tables, query, &self.network);
         };
         let cause = match outcome.rule {
             RuleId::IMPLICIT => DecisionCause::Default,
@@ -291,13 +291,14 @@ fn service_external(mode: Mode) -> Decision {
     }
 }
 
-/// What no rule matches: the default for TCP and UDP, and for ICMP where it is judged; protocols
-/// beyond them are open unless a rule names them.
-fn implicit(tables: &Tables, query: &Query<'_>, icmp_policy: bool) -> Decision {
+/// What no rule matches: the default for TCP and UDP, and for ICMP and the rest where they are judged. Where
+/// they are not, ICMP is allowed, and protocols beyond it are open unless a rule names them.
+fn implicit(tables: &Tables, query: &Query<'_>, network: &NetworkIndex) -> Decision {
     let action = match query.proto {
         IpProto::TCP | IpProto::UDP => tables.default_action,
-        IpProto::ICMP | IpProto::ICMPV6 if icmp_policy => tables.default_action,
+        IpProto::ICMP | IpProto::ICMPV6 if network.icmp_policy => tables.default_action,
         IpProto::ICMP | IpProto::ICMPV6 => PolicyAction::Allow,
+        _ if network.ip_policy => tables.default_action,
         _ => return open(DecisionCause::NoPolicy),
     };
     let action = match action {

@@ -207,7 +207,10 @@ impl State {
                 self.switch(asked.is_on(), |network| &mut network.detect_unmanaged)
             }
             Request::EnableIcmpPolicy(asked) => {
-                self.switch(asked.is_on(), |network| &mut network.icmp_policy)
+                let mut effects = self.switch(asked.is_on(), |network| &mut network.icmp_policy)?;
+                let all = asked.is_on_for_all();
+                effects.extend(self.switch(all, |network| &mut network.ip_policy)?);
+                Ok(effects)
             }
             Request::StrictGroupMode(asked) => {
                 self.switch(asked.is_on(), |network| &mut network.strict)

@@ -146,7 +146,7 @@ fn network() -> impl Strategy<Value = Network> {
     ]);
     let special = prop::collection::vec((any::<bool>(), 0u8..30, kind), 0..6);
     let internal = prop::collection::vec((any::<bool>(), 0u8..4), 0..3);
-    (special, internal, names(), any::<[bool; 4]>()).prop_map(
+    (special, internal, names(), any::<[bool; 5]>()).prop_map(
         |(special, internal, names, flags)| {
             let net = |v4: bool, text: String| {
                 format!("{}{text}", if v4 { "10.0." } else { "fd00::" })
@@ -167,6 +167,7 @@ fn network() -> impl Strategy<Value = Network> {
                 names,
                 detect_unmanaged: flags[0],
                 icmp_policy: flags[1],
+                ip_policy: flags[4],
                 strict: flags[2],
                 boundary: flags[3],
                 ..Network::default()

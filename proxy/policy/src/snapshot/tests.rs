@@ -238,3 +238,28 @@ fn refuses_more_rules_or_names_than_it_may_hold() {
     let refused = Snapshot::compile(Some(&spec((0..=MAX_NAMES).map(named).collect())), &network());
     assert_eq!(refused.unwrap_err(), PolicyError::TooManyNames);
 }
+
+#[test]
+fn what_is_neither_tcp_nor_udp_is_judged_where_that_is_asked_for() {
+    let gre = IpProto(47);
+    let known = RuleSpec { proto: Some(gre), ..rule(7, AddrSpec::one(ip("10.0.0.1")), 0, Allow) };
+    let any = RuleSpec { proto: None, ..rule(8, AddrSpec::one(ip("10.0.0.2")), 0, Allow) };
+    let asked = |client: &str, proto| Query { proto, ..query(client, OWN[0], 0, Unidentified) };
+    let cases = [
+        (false, false, [(Open, 0), (Allow, 0), (Open, 0), (Allow, 7)]),
+        (true, false, [(Open, 0), (Deny, 0), (Open, 0), (Allow, 7)]),
+        (false, true, [(Deny, 0), (Deny, 0), (Allow, 8), (Allow, 7)]),
+    ];
+    for (icmp_policy, ip_policy, want) in cases {
+        let network = Network { icmp_policy, ip_policy, ..network() };
+        let rules = spec(vec![known.clone(), any.clone()]);
+        let snapshot = Snapshot::compile(Some(&rules), &network).unwrap();
+        let found = [
+            said(&snapshot, &asked("10.0.0.9", gre)),
+            said(&snapshot, &asked("10.0.0.9", IpProto::ICMP)),
+            said(&snapshot, &asked("10.0.0.2", gre)),
+            said(&snapshot, &asked("10.0.0.1", gre)),
+        ];
+        assert_eq!(found, want, "icmp {icmp_policy}, all {ip_policy}");
+    }
+}

@@ -47,7 +47,10 @@ impl State {
         let mut requests = vec![
             Request::DisableNetPolicy(DisableNetPolicy::new(network.disabled)),
             Request::DetectUnmanaged(DetectUnmanaged::new(network.detect_unmanaged)),
-            Request::EnableIcmpPolicy(EnableIcmpPolicy::new(network.icmp_policy)),
+            Request::EnableIcmpPolicy(EnableIcmpPolicy::new(
+                network.icmp_policy,
+                network.ip_policy,
+            )),
             Request::StrictGroupMode(StrictGroupMode::new(network.strict)),
             Request::AddMac(endpoint.added.clone()),
             Request::CfgMac(CfgMac { macs: macs(), tap: endpoint.tap, apps: None }),

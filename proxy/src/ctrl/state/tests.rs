@@ -297,6 +297,9 @@ fn switches_that_do_not_change_compile_nothing() {
         let null = format!(r#"{{"{key}":{{"{member}":null}}}}"#);
         assert_eq!(done(&mut state, &null), [Effect::PolicyChanged], "{key}: null is off");
     }
+    let all = r#"{"ctrl_enable_icmp_policy":{"enable_icmp_policy":false,"enable_ip_policy":true}}"#;
+    assert_eq!(done(&mut state, all), [Effect::PolicyChanged]);
+    assert!(done(&mut state, all).is_empty());
 }
 
 #[test]

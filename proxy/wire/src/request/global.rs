@@ -73,10 +73,43 @@ switch! {
     /// Whether unmanaged peers are subject to policy.
     DetectUnmanaged { detect_unmanaged_wl }
 }
-switch! {
-    /// Whether ICMP is subject to policy. Read when a policy is loaded.
-    EnableIcmpPolicy { enable_icmp_policy }
+/// Whether ICMP is subject to policy, and what is neither TCP nor UDP nor ICMP. Read when a policy is loaded.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct EnableIcmpPolicy {
+    /// Anything but true means off.
+    pub enable_icmp_policy: Option<bool>,
+    /// Whether all that IP carries is, ICMP too: an extension, absent where nothing else than ICMP is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enable_ip_policy: Option<bool>,
 }
+
+impl EnableIcmpPolicy {
+    /// The request that switches both.
+    #[must_use]
+    pub fn new(icmp: bool, ip: bool) -> Self {
+        Self { enable_icmp_policy: Some(icmp), enable_ip_policy: ip.then_some(true) }
+    }
+
+    /// Whether ICMP is to be subject to policy.
+    #[must_use]
+    pub fn is_on(self) -> bool {
+        self.enable_icmp_policy.unwrap_or_default()
+    }
+
+    /// Whether all that IP carries is to be.
+    #[must_use]
+    pub fn is_on_for_all(self) -> bool {
+        self.enable_ip_policy.unwrap_or_default()
+    }
+
+    pub(super) fn parse(fields: Fields<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            enable_icmp_policy: fields.switch("enable_icmp_policy"),
+            enable_ip_policy: fields.switch("enable_ip_policy"),
+        })
+    }
+}
+
 switch! {
     /// Whether a denying workload checks east-west traffic in both directions.
     StrictGroupMode { strict_group_mode }

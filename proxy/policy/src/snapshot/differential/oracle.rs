@@ -93,6 +93,7 @@ fn walk(spec: &PolicySpec, network: &Network, query: &Query<'_>) -> Decision {
     match query.proto {
         IpProto::TCP | IpProto::UDP => default(spec),
         IpProto::ICMP | IpProto::ICMPV6 if network.icmp_policy => default(spec),
+        _ if network.ip_policy => default(spec),
         IpProto::ICMP | IpProto::ICMPV6 => result(PolicyAction::Allow, RuleId(0)),
         _ => Decision::default(),
     }
@@ -143,7 +144,9 @@ fn matches(spec: &PolicySpec, network: &Network, rule: &RuleSpec, query: &Query<
     let port = if is_icmp { 0 } else { query.port };
     let proto_matches = match rule.proto {
         None => {
-            matches!(query.proto, IpProto::TCP | IpProto::UDP) || (is_icmp && network.icmp_policy)
+            matches!(query.proto, IpProto::TCP | IpProto::UDP)
+                || (is_icmp && network.icmp_policy)
+                || network.ip_policy
         }
         Some(IpProto::ICMP | IpProto::ICMPV6) => is_icmp,
         Some(proto) => proto == query.proto,
