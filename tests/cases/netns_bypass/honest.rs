@@ -77,11 +77,16 @@ fn honest(init: &[&str], settings: &[(&str, &str)]) -> Result<()> {
     let mut world = World::new()?;
     let (mut shop, mut web) = (world.pod("shop")?, world.pod("web")?);
     let half = world.pod("half")?;
+    // Nobody answers there: the proxy's own dials are refused.
+    let server = half.ip(false).to_string();
+    let settings = [settings, &[("OUTRIDER_PROXY_DNS_SERVERS", server.as_str())]].concat();
     for pod in [&mut shop, &mut web] {
-        pod.init_with(init)?;
-        pod.start_proxy_with_net_raw(settings)?;
+        pod.init_with(&[init, &["--dns", "all"]].concat())?;
+        pod.start_proxy_with_net_raw(&settings)?;
     }
     web.serve_nginx()?;
+    let node = world.start_node()?;
+    node.connected(&[&shop, &web])?;
     // It never confirms: the connection stays half open at the server.
     half.sh("iptables -A INPUT -p tcp --tcp-flags SYN,ACK SYN,ACK -j DROP")?;
     let idle = shop
@@ -94,6 +99,13 @@ fn honest(init: &[&str], settings: &[(&str, &str)]) -> Result<()> {
             scope.spawn(move || many(&shop.netns, web.at(true, 80))),
             scope.spawn(move || many(node, web.at(false, 80))),
             scope.spawn(move || refused(&shop.netns, web.at(false, 81))),
+            scope.spawn(move || {
+                for transport in ["+tcp", "+notcp"].repeat(10) {
+                    let ask = format!("dig {transport} +time=1 +tries=1 web.example || true");
+                    shop.sh(&ask)?;
+                }
+                Ok(())
+            }),
             scope.spawn(move || refused(node, web.at(true, 81))),
             scope.spawn(move || {
                 half.netns.enter(|| {
@@ -118,12 +130,14 @@ fn honest(init: &[&str], settings: &[(&str, &str)]) -> Result<()> {
     stand_still(&mut shop, &mut web, world.node())?;
     // What does not happen cannot be waited for.
     thread::sleep(SETTLED);
+    let asked = shop.metrics()?.sum("outrider_dns_queries_total", &[]);
+    ensure!(asked > 0.0, "the proxy's own dials were not tried");
     for pod in [&shop, &web] {
         let (found, undecided) = findings(pod)?;
         ensure!(found == 0.0, "{}: {found} findings: {:?}", pod.name, pod.logs());
         ensure!(undecided == 0.0, "{}: {undecided} undecided", pod.name);
     }
-    drop(idle);
+    drop((idle, node));
     Ok(())
 }
 
