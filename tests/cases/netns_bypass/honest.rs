@@ -73,6 +73,15 @@ fn stand_still(shop: &mut Pod, web: &mut Pod, node: &Namespace) -> Result<()> {
     Ok(())
 }
 
+/// Rules and tapping proxies.
+fn up(init: &[&str], settings: &[(&str, &str)], pods: [&mut Pod; 2]) -> Result<()> {
+    for pod in pods {
+        pod.init_with(init)?;
+        pod.start_proxy_with_net_raw(settings)?;
+    }
+    Ok(())
+}
+
 fn honest(init: &[&str], settings: &[(&str, &str)]) -> Result<()> {
     let mut world = World::new()?;
     let (mut shop, mut web) = (world.pod("shop")?, world.pod("web")?);
@@ -80,10 +89,7 @@ fn honest(init: &[&str], settings: &[(&str, &str)]) -> Result<()> {
     // Nobody answers there: the proxy's own dials are refused.
     let server = half.ip(false).to_string();
     let settings = [settings, &[("OUTRIDER_PROXY_DNS_SERVERS", server.as_str())]].concat();
-    for pod in [&mut shop, &mut web] {
-        pod.init_with(&[init, &["--dns", "all"]].concat())?;
-        pod.start_proxy_with_net_raw(&settings)?;
-    }
+    up(&[init, &["--dns", "all"]].concat(), &settings, [&mut shop, &mut web])?;
     web.serve_nginx()?;
     let node = world.start_node()?;
     node.connected(&[&shop, &web])?;
