@@ -19,7 +19,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// The pod's address.
 pub(crate) const POD: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// The client's.
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// nginx, plain HTTP/1.1.
 pub(crate) const HTTP: u16 = 8080;
 /// The echo server.

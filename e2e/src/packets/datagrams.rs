@@ -1,7 +1,7 @@
 //! Datagrams that policy allows: a stream after its verdict, and first packets, each beside a pod that has
 //! no rule at all.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -9,11 +9,13 @@ use serde_json::Value;
 use super::{PacketsArgs, sidecar};
 use crate::{
     cpu,
-    world::{IPERF, POD, Running, Where, World},
+    world::{CLIENT, IPERF, POD, Running, Where, World},
 };
 
-/// Columns of the table of streams.
-pub(super) const AFTER: &[&str] = &["Gbit/s", "to no rules", "lost %", "sidecar CPU %"];
+/// Columns of the table of streams. A flood's cost counts, which does not depend on how busy the machine is
+/// otherwise: CPU seconds per million datagrams of who sends and of the kernel, receiving included.
+pub(super) const AFTER: &[&str] =
+    &["Gbit/s", "sender+kernel s/M", "to no rules", "lost %", "sidecar CPU %"];
 /// Columns of the table of first packets.
 pub(super) const FIRST: &[&str] =
     &["median us", "to no rules", "p99 us", "unanswered", "sidecar us each"];
@@ -25,6 +27,14 @@ const STREAMS: [(&str, &str); 4] = [
     ("full speed in", "-b 0"),
     ("full speed out", "-b 0 -R"),
 ];
+/// The floods: how each is called, who sends, who gets them, and where.
+const FLOODS: [(&str, Where, Where, Ipv4Addr); 2] = [
+    ("flood in", Where::Client, Where::Pod, POD),
+    ("flood out", Where::Pod, Where::Client, CLIENT),
+];
+const SINK: u16 = 9998;
+/// The column that a flood is judged by.
+const COST: &str = "sender+kernel s/M";
 /// Bytes of a datagram of a stream.
 const DATAGRAM: u32 = 1400;
 /// Where first packets go.
@@ -59,6 +69,10 @@ pub(super) fn after(
     args: &PacketsArgs,
     put: &mut dyn FnMut(&str, Values),
 ) -> Result<()> {
+    let own = std::env::current_exe()?;
+    for place in [Where::Client, Where::Pod] {
+        world.output(place, "ip link set dev eth0 gso_max_segs 1")?;
+    }
     let mut direct = BTreeMap::new();
     for (pod, name) in PODS {
         let sidecar = pod.start(world, args)?;
@@ -67,6 +81,20 @@ pub(super) fn after(
                 .with_context(|| format!("{stream}, {name}"))?;
             compare(&mut values, &mut direct, (stream, "Gbit/s"));
             put(&format!("{stream}, {name}"), values);
+        }
+        for (stream, from, to, at) in FLOODS {
+            let sink = format!("{} tool sink {at}:{SINK}", own.display());
+            let sink = world.spawn_until_line(to, &sink)?;
+            let command = format!(
+                "{} tool flood {at}:{SINK} --payload {DATAGRAM} --seconds {}",
+                own.display(),
+                args.seconds
+            );
+            let mut values = flood(world, (from, &command), args.seconds, sidecar.as_ref())
+                .with_context(|| format!("{stream}, {name}"))?;
+            compare(&mut values, &mut direct, (stream, COST));
+            put(&format!("{stream}, {name}"), values);
+            drop(sink);
         }
         pod.stop(world, args, sidecar)?;
     }
@@ -98,6 +126,32 @@ fn stream_of(
         ("Gbit/s".into(), number("bits_per_second")? / 1e9),
         ("lost %".into(), number("lost_percent")?),
         ("sidecar CPU %".into(), used * 100.0 / f64::from(args.seconds)),
+    ]))
+}
+
+/// Datagrams as fast as they can be sent, to a socket that is full: what each costs.
+fn flood(
+    world: &World,
+    (from, command): (Where, &str),
+    seconds: u32,
+    sidecar: Option<&Running>,
+) -> Result<Values> {
+    let threads = cpu::softirq_threads()?;
+    let kernel = || {
+        let mut all = threads.iter().map(|pid| cpu::nanos(*pid));
+        all.try_fold(0, |sum, one| Ok::<u64, anyhow::Error>(sum + one?))
+    };
+    let used = || sidecar.map_or(Ok(0), |sidecar| cpu::nanos(sidecar.pid()));
+    let (before, kernel_before) = (used()?, kernel()?);
+    let told: Value = serde_json::from_str(&world.output(from, command)?)?;
+    let (used, kernel) = (used()? - before, kernel()? - kernel_before);
+    let number = |name: &str| told[name].as_f64().context("the sender said nothing");
+    let (sent, cpu_ns) = (number("sent")?, number("cpu_ns")?);
+    let bits = sent * f64::from(DATAGRAM) * 8.0;
+    Ok(Values::from([
+        ("Gbit/s".into(), bits / number("seconds")? / 1e9),
+        (COST.into(), (cpu_ns + cpu::precise(kernel)) / sent / 1e3),
+        ("sidecar CPU %".into(), cpu::precise(used) / 1e7 / f64::from(seconds)),
     ]))
 }
 

@@ -80,10 +80,15 @@ pub(super) fn protect(world: &World) -> Result<()> {
     let mac = world.output(Where::Pod, "cat /sys/class/net/eth0/address")?;
     let mac = mac.trim();
     let rule = |id: u32, proto: u32, inbound: bool| {
-        let (from, to) = (POD.to_string(), "0.0.0.0".to_owned());
-        let (client, server) = if inbound { (to, from) } else { (from, to) };
-        json!({ "id": id, "sip": client, "dip": server, "port": 0, "portr": 65_535, "proto": proto,
-                "action": 2, "ingress": inbound })
+        let pod = POD.to_string();
+        let (anybody, last) = ("0.0.0.0", "255.255.255.255");
+        let (client, server) = if inbound {
+            ([anybody, last], [pod.as_str(), &pod])
+        } else {
+            ([pod.as_str(), &pod], [anybody, last])
+        };
+        json!({ "id": id, "sip": client[0], "sipr": client[1], "dip": server[0], "dipr": server[1],
+                "port": 0, "portr": 65_535, "proto": proto, "action": 2, "ingress": inbound })
     };
     let rules = [rule(1, 6, true), rule(2, 6, false), rule(3, 17, true), rule(4, 17, false)];
     let requests = [
