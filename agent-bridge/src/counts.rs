@@ -53,6 +53,10 @@ counters! {
     Dropped {
         /// About a MAC that is not the mailbox's.
         ForeignMac = "foreign-mac",
+        /// From a process that the mailbox is not for, or not while another one writes.
+        ForeignPeer = "foreign-peer",
+        /// From a process of which the system does not say enough.
+        UnknownPeer = "unknown-peer",
         /// Not a message.
         Malformed = "malformed",
         /// A kind this build does not know.

@@ -4,6 +4,7 @@ pub mod activity;
 pub mod channel;
 pub mod dir;
 pub mod link;
+pub mod peer;
 pub mod program;
 pub mod receive;
 mod rules;
@@ -24,6 +25,7 @@ use crate::{counts::Counts, node::Node};
 use activity::Activity;
 use dir::MailboxDir;
 use link::Link;
+use peer::Gate;
 use receive::{Receiver, Report};
 use watch::{Change, Watcher, Workload};
 
@@ -143,7 +145,8 @@ impl Mailboxes {
         tracing::info!(uid, "workload gone");
         let Some(desired) = self.node.desired(uid) else { return };
         let Ok(dir) = MailboxDir::open(&self.root, uid) else { return };
-        let said = async move { link::farewell(Arc::new(dir), &desired).await };
+        let gate = Gate::new(uid, dir.owner(), self.counts.clone());
+        let said = async move { link::farewell(Arc::new(dir), gate, &desired).await };
         self.tasks.spawn(async move {
             if !matches!(timeout(FAREWELL_TIME, said).await, Ok(Ok(()))) {
                 tracing::debug!("the removed pod's proxy was not there to be told");
@@ -181,15 +184,17 @@ impl Mailbox {
         let Some(parts) = self.node.attach(uid) else { return Ok(()) };
         self.node.mailbox_state(uid, None);
         let activity = Arc::new(Activity::default());
+        let gate = Gate::new(uid, dir.owner(), self.counts.clone());
         let receiver = Receiver::new(
             (uid.into(), self.workload.mac),
             socket,
-            Arc::clone(&activity),
+            (Arc::clone(&activity), gate.clone()),
             self.reports,
             self.counts,
         );
         let link = Link {
             dir: Arc::clone(&dir),
+            gate,
             activity,
             desired: parts.desired,
             commands: parts.commands,

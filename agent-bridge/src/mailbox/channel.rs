@@ -11,7 +11,10 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::dir::MailboxDir;
+use super::{
+    dir::MailboxDir,
+    peer::{self, Gate},
+};
 
 /// Largest datagram in either direction.
 pub const MAX_DATAGRAM: usize = 8192;
@@ -28,6 +31,7 @@ pub struct Channel {
     dir: Arc<MailboxDir>,
     name: String,
     socket: UnixDatagram,
+    gate: Gate,
 }
 
 impl Channel {
@@ -35,10 +39,10 @@ impl Channel {
     ///
     /// # Errors
     /// What the system says; nothing of ours is left in the mailbox then.
-    pub fn open(dir: Arc<MailboxDir>, listen: &str) -> io::Result<Self> {
+    pub fn open(dir: Arc<MailboxDir>, gate: Gate, listen: &str) -> io::Result<Self> {
         let name = format!("dp_client.{}", std::process::id());
         let socket = dir.bind(&name)?;
-        let channel = Self { dir, name, socket };
+        let channel = Self { dir, name, socket, gate };
         channel.dir.connect(&channel.socket, listen)?;
         Ok(channel)
     }
@@ -63,7 +67,7 @@ impl Channel {
         }
     }
 
-    /// Reads replies until `wanted` takes one, each for at most `each`, all until `end`.
+    /// Reads the proxy's replies until `wanted` takes one, each for at most `each`, all until `end`.
     ///
     /// # Errors
     /// What the system says, or `TimedOut`.
@@ -76,8 +80,12 @@ impl Channel {
         let mut buffer = vec![0; MAX_DATAGRAM];
         for _ in 0..MAX_SKIPPED {
             let deadline = end.min(Instant::now() + each);
-            let length = timeout_at(deadline, self.socket.recv(&mut buffer)).await;
-            let length = length.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+            let received = timeout_at(deadline, peer::receive(&self.socket, &mut buffer)).await;
+            let (length, sender) =
+                received.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+            if !self.gate.admits(sender) {
+                continue;
+            }
             if let Some(found) = buffer.get(..length).and_then(&mut wanted) {
                 return Ok(found);
             }

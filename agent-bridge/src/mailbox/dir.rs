@@ -51,6 +51,12 @@ impl MailboxDir {
         Ok(Self { fd, path, owner })
     }
 
+    /// Whose it is, in our user namespace.
+    #[must_use]
+    pub fn owner(&self) -> u32 {
+        self.owner
+    }
+
     /// Removes `name`, whatever it is; a link is removed, not what it points to.
     ///
     /// # Errors
@@ -96,6 +102,8 @@ impl MailboxDir {
             StdDatagram::bind(self.by_descriptor(name))?
         };
         socket.set_nonblocking(true)?;
+        // Before anybody else may send.
+        super::peer::ask_for_senders(&socket)?;
         self.open_to_senders(name)?;
         UnixDatagram::from_std(socket)
     }

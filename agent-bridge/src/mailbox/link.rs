@@ -19,6 +19,7 @@ use super::{
     activity::Activity,
     channel::Channel,
     dir::MailboxDir,
+    peer::Gate,
     program::{self, Desired},
     receive::BatchId,
 };
@@ -66,6 +67,8 @@ pub struct LinkState {
 pub struct Link {
     /// The mailbox.
     pub dir: Arc<MailboxDir>,
+    /// Decides whose answers are taken.
+    pub gate: Gate,
     /// Marked by the receiver too.
     pub activity: Arc<Activity>,
     /// What the proxy is to have.
@@ -109,7 +112,7 @@ impl Link {
     }
 
     async fn connection(&mut self, ticker: &mut Interval) -> io::Result<Never> {
-        let channel = Channel::open(Arc::clone(&self.dir), names::DP_LISTEN)?;
+        let channel = Channel::open(Arc::clone(&self.dir), self.gate.clone(), names::DP_LISTEN)?;
         self.keep_alive(&channel).await?;
         let mut applied = self.program(&channel).await?;
         loop {
@@ -252,8 +255,8 @@ async fn list(channel: &Channel) -> io::Result<Vec<Session>> {
 }
 
 /// Asks a proxy whose pod is gone to let go of it, without waiting for anything.
-pub async fn farewell(dir: Arc<MailboxDir>, desired: &Desired) -> io::Result<()> {
-    let channel = Channel::open(dir, names::DP_LISTEN)?;
+pub async fn farewell(dir: Arc<MailboxDir>, gate: Gate, desired: &Desired) -> io::Result<()> {
+    let channel = Channel::open(dir, gate, names::DP_LISTEN)?;
     for request in program::farewell(desired)? {
         channel.send(&request).await?;
     }

@@ -16,7 +16,11 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, mpsc::error::TrySendError},
 };
 
-use super::{activity::Activity, channel::MAX_DATAGRAM};
+use super::{
+    activity::Activity,
+    channel::MAX_DATAGRAM,
+    peer::{self, Gate},
+};
 use crate::counts::{Counts, Dropped, Received};
 
 /// Reports of one mailbox that may wait for the node: one pod can't take the others' room.
@@ -68,6 +72,7 @@ pub struct Receiver {
     uid: Arc<str>,
     socket: UnixDatagram,
     activity: Arc<Activity>,
+    gate: Gate,
     assembler: Assembler,
     room: Arc<Semaphore>,
     node: mpsc::Sender<Report>,
@@ -80,26 +85,29 @@ impl Receiver {
     pub fn new(
         (uid, mac): (Arc<str>, MacAddr),
         socket: UnixDatagram,
-        activity: Arc<Activity>,
+        (activity, gate): (Arc<Activity>, Gate),
         node: mpsc::Sender<Report>,
         counts: Counts,
     ) -> Self {
         let assembler = Assembler::new(mac, counts.clone());
         let room = Arc::new(Semaphore::new(MAX_WAITING));
-        Self { uid, socket, activity, assembler, room, node, counts }
+        Self { uid, socket, activity, gate, assembler, room, node, counts }
     }
 
     /// Reads until the socket fails, which it does not in practice.
     pub async fn run(mut self) -> io::Error {
         let mut buffer = vec![0; MAX_DATAGRAM + 1];
         loop {
-            let length = match self.socket.recv(&mut buffer).await {
-                Ok(length) => length,
+            let (length, sender) = match peer::receive(&self.socket, &mut buffer).await {
+                Ok(received) => received,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return error,
             };
-            self.activity.note();
             self.counts.received(Received::Datagrams, 1);
+            if !self.gate.admits(sender) {
+                continue;
+            }
+            self.activity.note();
             let datagram = buffer.get(..length).unwrap_or_default();
             if let Some((batch, notes)) = self.assembler.take(datagram) {
                 self.hand_over(batch, notes);
