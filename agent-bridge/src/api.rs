@@ -1,15 +1,15 @@
-//! The REST API, on loopback TCP and on a unix socket.
-//!
-//! Reading is open to whoever reaches the listener. Changing something needs the unix socket, whose
-//! mode says who may, or a peer on this machine that names it so in `Host`: a page in somebody's
-//! browser must not set modes by way of a name that resolves to 127.0.0.1.
+//! The REST API, on TCP and on a unix socket.
 
-use std::{net::SocketAddr, sync::Arc};
+mod access;
+mod tokens;
+
+use std::sync::Arc;
 
 use axum::{
-    Extension, Json, Router,
-    extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State},
-    http::{HeaderMap, StatusCode, header::HOST},
+    Json, Router,
+    extract::{DefaultBodyLimit, Path, Query, Request, State},
+    http::StatusCode,
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{get, put},
 };
@@ -17,22 +17,17 @@ use outrider_api::{ErrorBody, ExplainQuery, ModeRequest, paths};
 use outrider_model::Mode;
 use serde::Deserialize;
 
+pub use access::{Access, Gate};
+pub use tokens::{Holder, Role, TokenFile, Tokens, TokensError};
+
 use crate::node::{Node, Refusal};
 
 /// Largest request body.
 const MAX_BODY: usize = 16 * 1024;
 
-/// How a request came in.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Access {
-    /// Over the unix socket.
-    Unix,
-    /// Over TCP.
-    Tcp,
-}
-
 /// Every route.
 pub fn router(node: Arc<Node>, access: Access) -> Router {
+    let guard = from_fn_with_state((access, node.counts().clone()), access::guard);
     Router::new()
         .route(paths::STATUS, get(status))
         .route(paths::WORKLOADS, get(workloads))
@@ -48,7 +43,7 @@ pub fn router(node: Arc<Node>, access: Access) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(Extension(access))
+        .layer(guard)
         .with_state(node)
 }
 
@@ -105,25 +100,22 @@ async fn explain(
 
 async fn set_mode(
     State(node): Asked,
-    writer: Writer,
     Path(name): Path<String>,
     Json(wanted): Json<ModeRequest>,
 ) -> Answer<outrider_api::ModeReply> {
-    change_mode(&node, writer, &name, &wanted).await
+    change_mode(&node, &name, &wanted).await
 }
 
 async fn set_mode_full(
     State(node): Asked,
-    writer: Writer,
     Path((namespace, name)): Path<(String, String)>,
     Json(wanted): Json<ModeRequest>,
 ) -> Answer<outrider_api::ModeReply> {
-    change_mode(&node, writer, &format!("{namespace}/{name}"), &wanted).await
+    change_mode(&node, &format!("{namespace}/{name}"), &wanted).await
 }
 
 async fn change_mode(
     node: &Node,
-    _proof: Writer,
     name: &str,
     wanted: &ModeRequest,
 ) -> Answer<outrider_api::ModeReply> {
@@ -132,45 +124,6 @@ async fn change_mode(
         .parse()
         .map_err(|error| Refusal::Bad(format!("{error}")))?;
     node.set_mode(name, mode).await.map(Json)
-}
-
-/// Proof that the request may change something.
-#[derive(Clone, Copy, Debug)]
-struct Writer;
-
-impl<S: Sync> axum::extract::FromRequestParts<S> for Writer {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(
-        parts: &mut axum::http::request::Parts,
-        _state: &S,
-    ) -> Result<Self, Refusal> {
-        let peer = parts
-            .extensions
-            .get::<ConnectInfo<SocketAddr>>()
-            .map(|peer| peer.0);
-        match parts.extensions.get::<Access>() {
-            Some(Access::Unix) => Ok(Self),
-            Some(Access::Tcp)
-                if peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback())
-                    && names_this_machine(&parts.headers) =>
-            {
-                Ok(Self)
-            }
-            _ => Err(Refusal::Forbidden),
-        }
-    }
-}
-
-/// Whether `Host` is an address or `localhost`, rather than a name somebody else controls.
-fn names_this_machine(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
-    let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name == "localhost"
-        || name
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
 }
 
 async fn unknown(request: Request) -> Refusal {
@@ -187,7 +140,6 @@ impl IntoResponse for Refusal {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Bad(_) => StatusCode::BAD_REQUEST,
             Self::Ambiguous(_) => StatusCode::CONFLICT,
-            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         said(status, &self.to_string())
@@ -197,28 +149,4 @@ impl IntoResponse for Refusal {
 fn said(status: StatusCode, error: &str) -> Response {
     let body = Json(ErrorBody { error: error.to_owned() });
     (status, body).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn host(text: &str) -> HeaderMap {
-        HeaderMap::from_iter([(HOST, text.parse().unwrap())])
-    }
-
-    #[test]
-    fn a_name_that_resolves_to_loopback_is_not_this_machine() {
-        for (text, ours) in [
-            ("127.0.0.1:15180", true),
-            ("localhost:15180", true),
-            ("localhost", true),
-            ("[::1]:15180", true),
-            ("evil.example:15180", false),
-            ("10.0.0.1:15180", false),
-        ] {
-            assert_eq!(names_this_machine(&host(text)), ours, "{text}");
-        }
-        assert!(!names_this_machine(&HeaderMap::new()));
-    }
 }

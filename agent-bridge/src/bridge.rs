@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{self, Access},
+    api::{self, Access, Gate, Tokens, TokensError},
     counts::Counts,
     mailbox::Mailboxes,
     metrics,
@@ -42,6 +42,9 @@ pub enum BridgeError {
         /// What the system says.
         source: io::Error,
     },
+    /// The tokens cannot be read.
+    #[error("OUTRIDER_BRIDGE_TOKENS: {0}")]
+    Tokens(#[from] TokensError),
     /// A metric family cannot be registered.
     #[error(transparent)]
     Metrics(#[from] MetricError),
@@ -58,6 +61,7 @@ pub struct Bridge {
     store: Store,
     counts: Counts,
     health: Router,
+    tokens: Arc<Tokens>,
     api: TcpListener,
     socket: UnixListener,
     metrics: TcpListener,
@@ -69,6 +73,7 @@ impl Bridge {
     /// # Errors
     /// When any of it fails; nothing runs then.
     pub async fn open(settings: Settings) -> Result<Self, BridgeError> {
+        let tokens = Arc::new(Tokens::open(settings.tokens.as_deref())?);
         let registry = Registry::default();
         let counts = Counts::register(&registry)?;
         let store = Store::open(&settings.store, unix_seconds())?;
@@ -82,7 +87,7 @@ impl Bridge {
             Err(_no_v6) => listen("OUTRIDER_BRIDGE_METRICS_PORT", any).await?,
         };
         let health = metrics::router(Arc::clone(&node), registry)?;
-        Ok(Self { settings, node, store, counts, health, api, socket, metrics })
+        Ok(Self { settings, node, store, counts, health, tokens, api, socket, metrics })
     }
 
     /// Where the REST API listens, which a setting of port 0 leaves open.
@@ -107,15 +112,17 @@ impl Bridge {
     /// When a part ends that should not.
     pub async fn run(self, stop: CancellationToken) -> Result<(), BridgeError> {
         let (reports, taken) = mpsc::channel(MAX_REPORTS);
-        let Self { settings, node, store, counts, health, api, socket, metrics } = self;
+        let Self { settings, node, store, counts, health, tokens, api, socket, metrics } = self;
         let tasks = TaskTracker::new();
         let mailboxes = Mailboxes::new(settings.pods, Arc::clone(&node), reports, counts);
         let mailboxes = tasks.spawn(mailboxes.run(stop.child_token()));
         let stored = CancellationToken::new();
         let committer = Committer::new(Arc::clone(&node), store, taken);
         let committer = tasks.spawn(committer.run(stored.clone()));
-        let over_tcp = api::router(Arc::clone(&node), Access::Tcp)
-            .into_make_service_with_connect_info::<SocketAddr>();
+        tasks.spawn(Arc::clone(&tokens).follow(stop.child_token()));
+        let is_loopback = api.local_addr().is_ok_and(|at| at.ip().is_loopback());
+        let gate = Access::Tcp(Arc::new(Gate { tokens, is_loopback }));
+        let over_tcp = api::router(Arc::clone(&node), gate);
         let over_unix = api::router(node, Access::Unix);
         let ended = tokio::select! {
             biased;

@@ -88,11 +88,26 @@ counters! {
     }
 }
 
+counters! {
+    /// Why the API refused somebody.
+    Denied {
+        /// A token was needed and none was given.
+        NoToken = "no-token",
+        /// The token is nobody's.
+        UnknownToken = "unknown-token",
+        /// The token may not change anything.
+        ReadOnly = "read-only",
+        /// A change over loopback, under a name that is not this machine's.
+        ForeignHost = "foreign-host",
+    }
+}
+
 /// All counters of one bridge; clones are handles to the same ones.
 #[derive(Clone, Debug)]
 pub struct Counts {
     received: Vec<Counter>,
     dropped: Vec<Counter>,
+    denied: Vec<Counter>,
     /// Sessions entered into conversations, each once though two proxies may report it.
     pub sessions: Counter,
     /// Their bytes, both ways.
@@ -119,7 +134,16 @@ impl Counts {
             "What proxies reported and the bridge did not use, by reason.",
             &["reason"],
         )?;
+        let denied = registry.counters(
+            "outrider_bridge_api_denied_total",
+            "Requests to the API that were refused, by reason.",
+            &["reason"],
+        )?;
         Ok(Self {
+            denied: Denied::ALL
+                .iter()
+                .map(|why| denied.with(&[why.label()]))
+                .collect(),
             received: Received::ALL
                 .iter()
                 .map(|what| received.with(&[what.label()]))
@@ -156,6 +180,13 @@ impl Counts {
     pub fn dropped(&self, why: Dropped, count: u64) {
         if let Some(counter) = self.dropped.get(why as usize) {
             counter.inc_by(count);
+        }
+    }
+
+    /// Counts a request to the API that was refused.
+    pub fn denied(&self, why: Denied) {
+        if let Some(counter) = self.denied.get(why as usize) {
+            counter.inc();
         }
     }
 

@@ -138,6 +138,12 @@ impl Node {
         })
     }
 
+    /// What came in and was not used.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     /// Takes in what the watcher found, and has policy compiled for whom it concerns.
     pub fn update_roster(&self, changes: &[Change], refused: Vec<String>) {
         let mut state = self.state.lock();

@@ -24,6 +24,8 @@ pub struct Settings {
     pub api: SocketAddr,
     /// `OUTRIDER_BRIDGE_SOCKET`: unix socket of the REST API.
     pub socket: PathBuf,
+    /// `OUTRIDER_BRIDGE_TOKENS`: file of the tokens that the TCP listener takes.
+    pub tokens: Option<PathBuf>,
     /// `OUTRIDER_BRIDGE_METRICS_PORT`: port of `/metrics` and `/healthz`.
     pub metrics_port: u16,
     /// `OUTRIDER_BRIDGE_INTERNAL`: networks that count as internal, besides the workloads' own.
@@ -35,11 +37,16 @@ pub struct Settings {
 }
 
 /// Every setting, its default and what it is for, as `--help` shows them.
-pub const HELP: [(&str, &str, &str); 8] = [
+pub const HELP: [(&str, &str, &str); 9] = [
     ("OUTRIDER_PODS_DIR", names::PODS_DIR, "root of the pods' mailboxes"),
     ("OUTRIDER_BRIDGE_STORE", DEFAULT_STORE, "file of the embedded store"),
     ("OUTRIDER_BRIDGE_API", "127.0.0.1:15180", "TCP address of the REST API"),
     ("OUTRIDER_BRIDGE_SOCKET", DEFAULT_SOCKET, "unix socket of the REST API"),
+    (
+        "OUTRIDER_BRIDGE_TOKENS",
+        "none",
+        "file of tokens for TCP, a line `name read|write sha256` each",
+    ),
     ("OUTRIDER_BRIDGE_METRICS_PORT", "15190", "port of /metrics and /healthz"),
     ("OUTRIDER_BRIDGE_INTERNAL", "none", "networks that are internal, besides the workloads' own"),
     ("OUTRIDER_BRIDGE_DEFAULT_MODE", "discover", "mode of a group that was given none"),
@@ -77,6 +84,7 @@ impl Settings {
                 SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), names::API_PORT),
             ),
             socket: env.path("OUTRIDER_BRIDGE_SOCKET", DEFAULT_SOCKET),
+            tokens: env.optional_path("OUTRIDER_BRIDGE_TOKENS"),
             metrics_port: env.value("OUTRIDER_BRIDGE_METRICS_PORT", names::BRIDGE_HEALTH_PORT),
             internal: env.networks("OUTRIDER_BRIDGE_INTERNAL"),
             default_mode: env.value("OUTRIDER_BRIDGE_DEFAULT_MODE", Mode::Discover),
@@ -113,12 +121,17 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
     }
 
     fn path(&mut self, key: &str, default: &str) -> PathBuf {
-        let path = (self.lookup)(key).map_or_else(|| PathBuf::from(default), PathBuf::from);
+        self.optional_path(key)
+            .unwrap_or_else(|| PathBuf::from(default))
+    }
+
+    fn optional_path(&mut self, key: &str) -> Option<PathBuf> {
+        let path = PathBuf::from((self.lookup)(key)?);
         if !path.is_absolute() {
             self.errors
                 .push(format!("{key}={:?}: must be an absolute path", path.display()));
         }
-        path
+        Some(path)
     }
 
     fn networks(&mut self, key: &str) -> Vec<IpNet> {

@@ -1,6 +1,9 @@
 //! The bridge against proxies made up of the wire crate, over real unix sockets and a real store.
 
 #[cfg(test)]
+#[path = "bridge/access.rs"]
+mod access;
+#[cfg(test)]
 #[path = "bridge/api.rs"]
 mod api;
 #[cfg(test)]

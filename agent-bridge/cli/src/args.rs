@@ -30,9 +30,12 @@ pub(crate) struct Args {
     /// Where the bridge answers: `unix:PATH`, `http://HOST:PORT` or `HOST:PORT`.
     ///
     /// Default: unix:/run/outrider/api.sock if it answers, else http://127.0.0.1:15180.
-    /// The bridge takes changes only over the unix socket or from this machine.
+    /// Over TCP the bridge takes changes only with a token, and off loopback it shows nothing without.
     #[arg(long, global = true, env = "OUTRIDER_BRIDGE", value_name = "URL|unix:PATH")]
     pub(crate) bridge: Option<Target>,
+    /// File with the token for a bridge that is asked over TCP; OUTRIDER_TOKEN may hold the token itself.
+    #[arg(long, global = true, env = "OUTRIDER_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// Print JSON, one object a line, instead of a table.
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -3,7 +3,7 @@
 use std::{fmt, io, path::PathBuf, str::FromStr, time::Duration};
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1};
+use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, http::request};
 use hyper_util::rt::TokioIo;
 use outrider_api::{ErrorBody, ExplainQuery, paths};
 use serde::{Serialize, de::DeserializeOwned};
@@ -100,6 +100,7 @@ impl From<io::Error> for Failure {
 #[derive(Debug)]
 pub(crate) struct Client {
     targets: Vec<Target>,
+    token: Option<String>,
 }
 
 enum Stream {
@@ -108,10 +109,12 @@ enum Stream {
 }
 
 impl Client {
-    pub(crate) fn new(bridge: Option<&Target>) -> Self {
+    /// Asks `bridge`, or where bridges are by default; `token` is sent over TCP only.
+    pub(crate) fn new(bridge: Option<&Target>, token: Option<String>) -> Self {
         let defaults =
             || vec![Target::Unix(DEFAULT_SOCKET.into()), Target::Tcp(DEFAULT_ADDRESS.into())];
-        Self { targets: bridge.map_or_else(defaults, |target| vec![target.clone()]) }
+        let targets = bridge.map_or_else(defaults, |target| vec![target.clone()]);
+        Self { targets, token }
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -134,14 +137,9 @@ impl Client {
         body: Bytes,
     ) -> Result<T, Failure> {
         let (target, stream) = self.connect().await?;
-        let host = match target {
-            Target::Tcp(authority) => authority.as_str(),
-            Target::Unix(_) => "localhost",
-        };
-        let request = Request::builder()
+        let request = self
+            .request(target, path)
             .method(method)
-            .uri(path)
-            .header("host", host)
             .header("content-type", "application/json")
             .body(Full::new(body))
             .map_err(|error| refused(&error))?;
@@ -158,6 +156,18 @@ impl Client {
         let (status, body) =
             answer.map_err(|error| Failure::Unreachable(format!("{target}: {error}")))?;
         read(status, &body)
+    }
+
+    fn request(&self, target: &Target, path: &str) -> request::Builder {
+        let (host, token) = match target {
+            Target::Tcp(authority) => (authority.as_str(), self.token.as_ref()),
+            Target::Unix(_) => ("localhost", None),
+        };
+        let request = Request::builder().uri(path).header("host", host);
+        match token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        }
     }
 
     async fn connect(&self) -> Result<(&Target, Stream), Failure> {
@@ -289,7 +299,7 @@ mod tests {
 
     #[tokio::test]
     async fn says_where_it_looked_when_nobody_answers() {
-        let client = Client::new(Some(&Target::Unix("/nonexistent/api.sock".into())));
+        let client = Client::new(Some(&Target::Unix("/nonexistent/api.sock".into())), None);
         let failure = client.get::<u8>("/").await.unwrap_err();
         assert_eq!(failure.exit_code(), 3);
         assert!(failure.to_string().contains("unix:/nonexistent/api.sock"), "{failure}");

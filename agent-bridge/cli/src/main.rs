@@ -7,6 +7,7 @@ mod human;
 mod inspect;
 mod show;
 mod table;
+mod token;
 
 use std::{io::Write, process::ExitCode};
 
@@ -50,7 +51,7 @@ fn finish(result: &Result<(), Failure>) -> ExitCode {
 }
 
 async fn run(args: &Args) -> Result<(), Failure> {
-    let client = Client::new(args.bridge.as_ref());
+    let client = Client::new(args.bridge.as_ref(), token::find(args.token_file.as_deref())?);
     let mut output = Output::new(args.json);
     match &args.command {
         Command::Rules => output.list(&client.get::<Vec<Rule>>(paths::RULES).await?),

@@ -125,4 +125,52 @@ mod cases {
         assert_eq!(absent.status.code(), Some(3));
         assert!(text(&absent.stderr).contains("is `outrider-agent-bridge bridge` running"));
     }
+
+    #[test]
+    fn a_token_is_sent_over_tcp_only() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let bridge = format!("http://{}", listener.local_addr().unwrap());
+        let asked = thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            hear(stream)
+        });
+        let run = |bridge: &str, file: &str| {
+            Command::new(env!("CARGO_BIN_EXE_outrider"))
+                .env("OUTRIDER_TOKEN", "from-the-environment")
+                .args(["--bridge", bridge, "--token-file", file, "rules", "--json"])
+                .output()
+                .unwrap()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "s3cret\n").unwrap();
+        assert!(run(&bridge, file.to_str().unwrap()).status.success());
+        assert!(
+            asked
+                .join()
+                .unwrap()
+                .contains("authorization: Bearer s3cret\r\n")
+        );
+
+        let socket = dir.path().join("api.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let asked = thread::spawn(move || hear(listener.accept().unwrap().0));
+        let bridge = format!("unix:{}", socket.display());
+        assert!(run(&bridge, file.to_str().unwrap()).status.success());
+        assert!(!asked.join().unwrap().contains("authorization"));
+        let missing = run(&bridge, "/nonexistent/token");
+        assert_eq!(missing.status.code(), Some(1));
+        assert!(text(&missing.stderr).contains("--token-file /nonexistent/token"));
+    }
+
+    /// The head of one request, answered by an empty list.
+    fn hear(mut stream: impl Read + Write) -> String {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+            head.extend(byte);
+        }
+        write!(stream, "HTTP/1.1 200 -\r\ncontent-length: 2\r\n\r\n[]").unwrap();
+        String::from_utf8(head).unwrap()
+    }
 }

@@ -16,9 +16,6 @@ pub enum Refusal {
     /// A bare name means several workloads.
     #[error("{0}")]
     Ambiguous(String),
-    /// Changes are taken over the unix socket, or from this machine.
-    #[error("changes are taken over the unix socket, or from this machine by its loopback address")]
-    Forbidden,
     /// The store does not take it.
     #[error("{0}")]
     NotStored(String),

@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A node's files.
 pub(crate) struct World {
     dir: tempfile::TempDir,
+    more: Vec<(&'static str, String)>,
 }
 
 /// A bridge that runs in this process.
@@ -65,7 +66,12 @@ impl World {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("pods")).unwrap();
-        Self { dir }
+        Self { dir, more: Vec::new() }
+    }
+
+    /// With another setting, or another value for one.
+    pub(crate) fn set(&mut self, key: &'static str, value: impl Into<String>) {
+        self.more.push((key, value.into()));
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -92,15 +98,18 @@ impl World {
         std::fs::remove_file(self.path().join("pods").join(format!("{name}.json"))).unwrap();
     }
 
-    fn environment(&self) -> [(&'static str, String); 5] {
+    fn environment(&self) -> Vec<(&'static str, String)> {
         let path = |name: &str| self.path().join(name).display().to_string();
-        [
+        let mut set = vec![
             ("OUTRIDER_PODS_DIR", path("pods")),
             ("OUTRIDER_BRIDGE_STORE", path("bridge.redb")),
             ("OUTRIDER_BRIDGE_SOCKET", path("api.sock")),
             ("OUTRIDER_BRIDGE_API", "127.0.0.1:0".into()),
             ("OUTRIDER_BRIDGE_METRICS_PORT", "0".into()),
-        ]
+        ];
+        set.retain(|(key, _)| self.more.iter().all(|(other, _)| other != key));
+        set.extend(self.more.iter().cloned());
+        set
     }
 
     fn settings(&self) -> Settings {
@@ -211,8 +220,25 @@ pub(crate) async fn http(
     host: &str,
     body: &str,
 ) -> (u16, Value) {
+    let (head, body) = exchange(&mut stream, method, path, &[("host", host)], body).await;
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, body)
+}
+
+/// The same with any headers; gives the answer's head too.
+pub(crate) async fn exchange(
+    stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin),
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (String, Value) {
+    let headers: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\n{headers}connection: close\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
@@ -221,7 +247,6 @@ pub(crate) async fn http(
     stream.read_to_end(&mut answer).await.unwrap();
     let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let body = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()));
-    (status, body)
+    (head.to_owned(), body)
 }
