@@ -1,13 +1,16 @@
 //! The REST API, on TCP and on a unix socket.
 
 mod access;
+mod events;
+mod params;
+mod patient;
 mod tokens;
 
 use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, Query, Request, State},
+    extract::{DefaultBodyLimit, Path, Request, State},
     http::StatusCode,
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
@@ -18,9 +21,11 @@ use outrider_model::Mode;
 use serde::Deserialize;
 
 pub use access::{Access, Gate};
+pub use patient::{Patient, Watched};
 pub use tokens::{Holder, Role, TokenFile, Tokens, TokensError};
 
 use crate::node::{Node, Refusal};
+use params::Params;
 
 /// Largest request body.
 const MAX_BODY: usize = 16 * 1024;
@@ -37,6 +42,7 @@ pub fn router(node: Arc<Node>, access: Access) -> Router {
         .route(paths::THREATS, get(threats))
         .route(paths::FLOWS, get(flows))
         .route(paths::SESSIONS, get(sessions))
+        .route(paths::EVENTS, get(events::events))
         .route(paths::EXPLAIN, get(explain))
         .route(paths::MODE, put(set_mode))
         .route(paths::MODE_FULL, put(set_mode_full))
@@ -86,14 +92,14 @@ struct Whose {
 
 async fn sessions(
     State(node): Asked,
-    Query(whose): Query<Whose>,
+    Params(whose): Params<Whose>,
 ) -> Answer<Vec<outrider_api::Session>> {
     node.sessions(whose.workload.as_deref()).await.map(Json)
 }
 
 async fn explain(
     State(node): Asked,
-    Query(query): Query<ExplainQuery>,
+    Params(query): Params<ExplainQuery>,
 ) -> Answer<outrider_api::Explanation> {
     node.explain(&query).map(Json)
 }
@@ -127,7 +133,7 @@ async fn change_mode(
 }
 
 async fn unknown(request: Request) -> Refusal {
-    Refusal::NotFound(format!("no {} here; see docs/bridge.md", request.uri().path()))
+    Refusal::NotFound(format!("no {} here; see docs/api.md", request.uri().path()))
 }
 
 async fn not_allowed() -> Response {
@@ -140,7 +146,7 @@ impl IntoResponse for Refusal {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Bad(_) => StatusCode::BAD_REQUEST,
             Self::Ambiguous(_) => StatusCode::CONFLICT,
-            Self::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy(_) | Self::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         said(status, &self.to_string())
     }

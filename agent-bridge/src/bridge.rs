@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{self, Access, Gate, Tokens, TokensError},
+    api::{self, Access, Gate, Patient, Tokens, TokensError},
     counts::Counts,
     mailbox::Mailboxes,
     metrics,
@@ -114,7 +114,7 @@ impl Bridge {
         let (reports, taken) = mpsc::channel(MAX_REPORTS);
         let Self { settings, node, store, counts, health, tokens, api, socket, metrics } = self;
         let tasks = TaskTracker::new();
-        let mailboxes = Mailboxes::new(settings.pods, Arc::clone(&node), reports, counts);
+        let mailboxes = Mailboxes::new(settings.pods, Arc::clone(&node), reports, counts.clone());
         let mailboxes = tasks.spawn(mailboxes.run(stop.child_token()));
         let stored = CancellationToken::new();
         let committer = Committer::new(Arc::clone(&node), store, taken);
@@ -123,7 +123,9 @@ impl Bridge {
         let is_loopback = api.local_addr().is_ok_and(|at| at.ip().is_loopback());
         let gate = Access::Tcp(Arc::new(Gate { tokens, is_loopback }));
         let over_tcp = api::router(Arc::clone(&node), gate);
+        let events = Arc::clone(node.events());
         let over_unix = api::router(node, Access::Unix);
+        let (api, socket) = (Patient::new(api, counts.clone()), Patient::new(socket, counts));
         let ended = tokio::select! {
             biased;
             () = stop.cancelled() => None,
@@ -134,6 +136,7 @@ impl Bridge {
             _ = axum::serve(metrics, health) => Some("the metrics"),
         };
         stop.cancel();
+        events.close();
         tracing::info!("stopping: mailboxes first, then what they told is stored");
         drop(std::fs::remove_file(&settings.socket));
         tasks.close();

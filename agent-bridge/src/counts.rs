@@ -102,12 +102,25 @@ counters! {
     }
 }
 
+counters! {
+    /// Why a client of the API was sent away.
+    SentAway {
+        /// More happened than is kept before it read the next event.
+        SlowListener = "slow-listener",
+        /// There were as many listeners to events as may be.
+        TooManyListeners = "too-many-listeners",
+        /// It took nothing for too long.
+        Stalled = "stalled",
+    }
+}
+
 /// All counters of one bridge; clones are handles to the same ones.
 #[derive(Clone, Debug)]
 pub struct Counts {
     received: Vec<Counter>,
     dropped: Vec<Counter>,
     denied: Vec<Counter>,
+    sent_away: Vec<Counter>,
     /// Sessions entered into conversations, each once though two proxies may report it.
     pub sessions: Counter,
     /// Their bytes, both ways.
@@ -139,7 +152,16 @@ impl Counts {
             "Requests to the API that were refused, by reason.",
             &["reason"],
         )?;
+        let sent_away = registry.counters(
+            "outrider_bridge_api_sent_away_total",
+            "Clients of the API that were sent away, by reason.",
+            &["reason"],
+        )?;
         Ok(Self {
+            sent_away: SentAway::ALL
+                .iter()
+                .map(|why| sent_away.with(&[why.label()]))
+                .collect(),
             denied: Denied::ALL
                 .iter()
                 .map(|why| denied.with(&[why.label()]))
@@ -190,6 +212,13 @@ impl Counts {
         }
     }
 
+    /// Counts a client of the API that was sent away.
+    pub fn sent_away(&self, why: SentAway) {
+        if let Some(counter) = self.sent_away.get(why as usize) {
+            counter.inc();
+        }
+    }
+
     /// What came in, by kind; kinds that did not are left out.
     #[must_use]
     pub fn all_received(&self) -> BTreeMap<String, u64> {
@@ -200,6 +229,12 @@ impl Counts {
     #[must_use]
     pub fn all_dropped(&self) -> BTreeMap<String, u64> {
         labelled(&self.dropped, Dropped::ALL.iter().map(|why| why.label()))
+    }
+
+    /// Clients of the API that were sent away, by reason; reasons that did not occur are left out.
+    #[must_use]
+    pub fn all_sent_away(&self) -> BTreeMap<String, u64> {
+        labelled(&self.sent_away, SentAway::ALL.iter().map(|why| why.label()))
     }
 }
 

@@ -2,6 +2,7 @@
 //! rules. Reports come in, policy goes out, changes are handed to the store.
 
 mod commit;
+mod events;
 mod explain;
 mod kept;
 mod learned;
@@ -29,6 +30,8 @@ use tokio::{
 };
 
 pub use commit::Committer;
+pub use events::Events;
+pub(crate) use events::{Heard, Listener};
 pub use refusal::Refusal;
 
 use crate::{
@@ -59,6 +62,7 @@ pub struct Node {
     /// How many changes of the state are stored.
     committed: watch::Sender<u64>,
     store: Mutex<StoreStatus>,
+    events: Arc<Events>,
 }
 
 #[derive(Debug)]
@@ -66,7 +70,7 @@ struct State {
     roster: Roster,
     learner: Learner,
     threats: Kept<threats::Reported>,
-    samples: BTreeMap<String, VecDeque<outrider_api::Flow>>,
+    samples: BTreeMap<String, VecDeque<Arc<outrider_api::Flow>>>,
     modes: BTreeMap<Group, Mode>,
     batches: BTreeMap<String, BatchId>,
     links: BTreeMap<String, LinkHandle>,
@@ -82,6 +86,7 @@ struct State {
     unacked: Vec<(String, BatchId)>,
     /// When the policy is to be compiled again, if it is.
     policy_due: Option<Instant>,
+    events: Arc<Events>,
 }
 
 /// The node's part of a link.
@@ -109,7 +114,8 @@ impl Node {
     /// # Errors
     /// When the store cannot be read.
     pub fn restore(settings: &Settings, store: &Store, counts: Counts) -> Result<Self, StoreError> {
-        let mut state = State::new(settings);
+        let events = Arc::new(Events::new(counts.clone()));
+        let mut state = State::new(settings, Arc::clone(&events));
         for table in Table::CONTENT {
             let mut bad = 0;
             store.load(table, |key, value| {
@@ -135,6 +141,7 @@ impl Node {
             wake: Notify::new(),
             committed: watch::Sender::new(0),
             store: Mutex::new(status),
+            events,
         })
     }
 
@@ -142,6 +149,12 @@ impl Node {
     #[must_use]
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// What happens, for whoever listens.
+    #[must_use]
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
     }
 
     /// Takes in what the watcher found, and has policy compiled for whom it concerns.
@@ -198,8 +211,9 @@ impl Node {
 }
 
 impl State {
-    fn new(settings: &Settings) -> Self {
+    fn new(settings: &Settings, events: Arc<Events>) -> Self {
         Self {
+            events,
             roster: Roster::new(settings.internal.clone()),
             learner: Learner::new(LearnSettings {
                 default_mode: settings.default_mode,

@@ -5,10 +5,12 @@
 //! in later versions: readers skip what they do not know.
 #![forbid(unsafe_code)]
 
+mod events;
 mod explain;
 mod observed;
 mod status;
 
+pub use events::{EventKind, GAP, Gap, ModeChange};
 pub use explain::{ExplainQuery, Explanation, Judgement};
 pub use observed::{Conversation, Evidence, Flow, Rule, Session, Threat, Violation};
 pub use status::{ModeReply, ModeRequest, ProxyState, Status, StoreStatus, Workload};
@@ -33,6 +35,8 @@ pub mod paths {
     pub const FLOWS: &str = "/v1/flows";
     /// Array of [`super::Session`], asked of the proxies at that moment; `?workload=` narrows it.
     pub const SESSIONS: &str = "/v1/sessions";
+    /// Server-sent events of the [`super::EventKind`]s in `?kinds=`.
+    pub const EVENTS: &str = "/v1/events";
     /// [`super::Explanation`] for an [`super::ExplainQuery`].
     pub const EXPLAIN: &str = "/v1/explain";
     /// `PUT` a [`super::ModeRequest`], answered by a [`super::ModeReply`]. The name is bare.

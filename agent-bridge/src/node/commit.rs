@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Node, State};
+use super::{Node, State, events::Body, learned};
 use crate::{
     counts::Dropped,
     mailbox::{
@@ -210,7 +210,14 @@ async fn finished(in_flight: &mut Option<JoinHandle<Written>>) -> Written {
 impl State {
     /// What changed since the last call, as rows of the store.
     fn take_changes(&mut self) -> Vec<Change> {
-        let mut changes: Vec<Change> = self.learner.take_changes().into_iter().map(row).collect();
+        let learned = self.learner.take_changes();
+        for change in &learned {
+            if let Some(Record::Violation(known)) = &change.record {
+                self.events
+                    .publish(Body::Violation(learned::violation(known)));
+            }
+        }
+        let mut changes: Vec<Change> = learned.into_iter().map(row).collect();
         changes.append(&mut self.threats.take_changes());
         for group in std::mem::take(&mut self.unsaved_modes) {
             let value = self

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use outrider_api::ModeReply;
+use outrider_api::{ModeChange, ModeReply};
 use outrider_learn::Group;
 use outrider_model::Mode;
 use tokio::{
@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{LinkState, Node, Refusal, State};
+use super::{LinkState, Node, Refusal, State, events::Body};
 use crate::mailbox::program::Desired;
 
 /// How long learned changes are collected before they are compiled and pushed.
@@ -53,8 +53,13 @@ impl Node {
         let absent = push.absent;
         let (pushed, pending) = push.confirmed().await;
         tracing::info!(workload, %group, %mode, pushed, pending, absent, "mode set");
-        let group = group.to_string();
-        Ok(ModeReply { workload, group, mode: mode.name().into(), pushed, pending, absent })
+        let (group, mode) = (group.to_string(), mode.name().to_owned());
+        self.events.publish(Body::Mode(ModeChange {
+            workload: workload.clone(),
+            group: group.clone(),
+            mode: mode.clone(),
+        }));
+        Ok(ModeReply { workload, group, mode, pushed, pending, absent })
     }
 
     /// Waits until everything up to `version` is stored; `false` if that takes too long.

@@ -16,6 +16,9 @@ pub enum Refusal {
     /// A bare name means several workloads.
     #[error("{0}")]
     Ambiguous(String),
+    /// There is no room for it now.
+    #[error("{0}")]
+    Busy(String),
     /// The store does not take it.
     #[error("{0}")]
     NotStored(String),

@@ -1,10 +1,12 @@
 //! Reports in: what a mailbox told, entered where it belongs.
 
+use std::sync::Arc;
+
 use outrider_api::Flow;
 use outrider_learn::Totals;
 use outrider_wire::{Connection, Notification, ext::SampleFlow};
 
-use super::{Node, State, learned, threats};
+use super::{Node, State, events::Body, learned, threats};
 use crate::{
     counts::{Counts, Dropped, Received},
     mailbox::{
@@ -87,6 +89,7 @@ impl State {
                 counts.received(Received::Threats, 1);
                 match threats::read(log, &workload.name) {
                     Some((key, threat)) => {
+                        self.events.publish(Body::Threat(threat.threat.clone()));
                         self.threats
                             .enter(&workload.uid, key, threat, threats::merge);
                     }
@@ -125,7 +128,9 @@ impl State {
         if samples.len() == MAX_SAMPLES {
             samples.pop_front();
         }
-        samples.push_back(sample(workload, flow));
+        let flow = Arc::new(sample(workload, flow));
+        samples.push_back(Arc::clone(&flow));
+        self.events.publish(Body::Flow(flow));
     }
 }
 

@@ -102,7 +102,12 @@ impl Node {
     #[must_use]
     pub fn flows(&self) -> Vec<outrider_api::Flow> {
         let state = self.state.lock();
-        let mut flows: Vec<_> = state.samples.values().flatten().cloned().collect();
+        let mut flows: Vec<_> = state
+            .samples
+            .values()
+            .flatten()
+            .map(|flow| outrider_api::Flow::clone(flow))
+            .collect();
         flows.sort_by_key(|flow| Reverse(flow.at));
         flows
     }
