@@ -99,10 +99,13 @@ enum Tool {
     },
     /// Send datagrams as fast as it goes, or as fast as told; prints what was sent and what it cost.
     Flood(tools::Flood),
-    /// Bind a UDP port, say so, and never read.
+    /// Bind a UDP port and say so.
     Sink {
         /// Where.
         listen: SocketAddr,
+        /// Read what comes; otherwise nothing ever is.
+        #[arg(long)]
+        read: bool,
     },
     /// Send back every datagram.
     UdpEcho {
@@ -149,7 +152,7 @@ fn command(command: Command) -> Result<()> {
             tools::short(server, connections, seconds)
         }
         Command::Tool(Tool::Flood(what)) => tools::flood(&what),
-        Command::Tool(Tool::Sink { listen }) => tools::sink(listen),
+        Command::Tool(Tool::Sink { listen, read }) => tools::sink(listen, read),
         Command::Tool(Tool::UdpEcho { listen }) => tools::udp_echo(listen),
         Command::Tool(Tool::First { server, count }) => tools::first(server, count),
         Command::Tool(Tool::Hold { server, connections }) => tools::hold(server, connections),

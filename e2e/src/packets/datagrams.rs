@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{PacketsArgs, sidecar};
 use crate::{
     cpu,
-    world::{CLIENT, IPERF, POD, Running, Where, World},
+    world::{CLIENT, POD, Running, Where, World},
 };
 
 /// Columns of the table of streams. A flood's cost counts, which does not depend on how busy the machine is
@@ -20,18 +20,11 @@ pub(super) const AFTER: &[&str] =
 pub(super) const FIRST: &[&str] =
     &["median us", "to no rules", "p99 us", "unanswered", "sidecar us each"];
 
-/// The streams: how each is called, and what iperf3 is told.
-const STREAMS: [(&str, &str); 4] = [
-    ("1 Gbit/s in", "-b 1G"),
-    ("1 Gbit/s out", "-b 1G -R"),
-    ("full speed in", "-b 0"),
-    ("full speed out", "-b 0 -R"),
-];
-/// The floods: how each is called, who sends, who gets them, and where.
-const FLOODS: [(&str, Where, Where, Ipv4Addr); 2] = [
-    ("flood in", Where::Client, Where::Pod, POD),
-    ("flood out", Where::Pod, Where::Client, CLIENT),
-];
+/// Datagrams a second of a stream: 1 Gbit/s.
+const RATE: u32 = 125_000_000 / DATAGRAM;
+/// The ways: how each is called, who sends, who gets it, and where.
+const WAYS: [(&str, Where, Where, Ipv4Addr); 2] =
+    [("in", Where::Client, Where::Pod, POD), ("out", Where::Pod, Where::Client, CLIENT)];
 const SINK: u16 = 9998;
 /// The column that a flood is judged by.
 const COST: &str = "sender+kernel s/M";
@@ -76,25 +69,28 @@ pub(super) fn after(
     let mut direct = BTreeMap::new();
     for (pod, name) in PODS {
         let sidecar = pod.start(world, args)?;
-        for (stream, flags) in STREAMS {
-            let mut values = stream_of(world, args, flags, sidecar.as_ref())
-                .with_context(|| format!("{stream}, {name}"))?;
-            compare(&mut values, &mut direct, (stream, "Gbit/s"));
-            put(&format!("{stream}, {name}"), values);
-        }
-        for (stream, from, to, at) in FLOODS {
+        for (way, from, to, at) in WAYS {
             let sink = format!("{} tool sink {at}:{SINK}", own.display());
-            let sink = world.spawn_until_line(to, &sink)?;
-            let command = format!(
+            let send = format!(
                 "{} tool flood {at}:{SINK} --payload {DATAGRAM} --seconds {}",
                 own.display(),
                 args.seconds
             );
-            let mut values = flood(world, (from, &command), args.seconds, sidecar.as_ref())
+            let reads = world.spawn_until_line(to, &format!("{sink} --read"))?;
+            let stream = format!("1 Gbit/s {way}");
+            let paced = format!("{send} --rate {RATE}");
+            let mut values = stream_of(world, (from, &paced), to, sidecar.as_ref())
                 .with_context(|| format!("{stream}, {name}"))?;
-            compare(&mut values, &mut direct, (stream, COST));
+            compare(&mut values, &mut direct, (&stream, "Gbit/s"));
             put(&format!("{stream}, {name}"), values);
-            drop(sink);
+            drop(reads);
+            let full = world.spawn_until_line(to, &sink)?;
+            let stream = format!("flood {way}");
+            let mut values = flood(world, (from, &send), args.seconds, sidecar.as_ref())
+                .with_context(|| format!("{stream}, {name}"))?;
+            compare(&mut values, &mut direct, (&stream, COST));
+            put(&format!("{stream}, {name}"), values);
+            drop(full);
         }
         pod.stop(world, args, sidecar)?;
     }
@@ -108,25 +104,35 @@ fn compare(values: &mut Values, direct: &mut BTreeMap<String, f64>, (what, colum
     values.insert("to no rules".into(), value / first);
 }
 
+/// Datagrams at a steady rate to somebody who reads them: how many arrive.
 fn stream_of(
     world: &World,
-    args: &PacketsArgs,
-    flags: &str,
+    (from, command): (Where, &str),
+    to: Where,
     sidecar: Option<&Running>,
 ) -> Result<Values> {
     let used = || sidecar.map_or(Ok(0), |sidecar| cpu::nanos(sidecar.pid()));
-    let before = used()?;
-    let command =
-        format!("iperf3 -J -u -c {POD} -p {IPERF} -l {DATAGRAM} -t {} {flags}", args.seconds);
-    let report: Value = serde_json::from_str(&world.output(Where::Client, &command)?)?;
-    let used = cpu::precise(used()? - before) / 1e9;
-    let received = &report["end"]["sum_received"];
-    let number = |name: &str| received[name].as_f64().context("iperf3 said too little");
+    let (before, read_before) = (used()?, datagrams_read(world, to)?);
+    let told: Value = serde_json::from_str(&world.output(from, command)?)?;
+    let (used, read) = (used()? - before, datagrams_read(world, to)? - read_before);
+    let number = |name: &str| told[name].as_f64().context("the sender said nothing");
+    let (sent, seconds) = (number("sent")?, number("seconds")?);
+    let read = cpu::precise(read);
     Ok(Values::from([
-        ("Gbit/s".into(), number("bits_per_second")? / 1e9),
-        ("lost %".into(), number("lost_percent")?),
-        ("sidecar CPU %".into(), used * 100.0 / f64::from(args.seconds)),
+        ("Gbit/s".into(), read * f64::from(DATAGRAM) * 8.0 / seconds / 1e9),
+        ("lost %".into(), 100.0 - read * 100.0 / sent),
+        ("sidecar CPU %".into(), cpu::precise(used) / 1e7 / seconds),
     ]))
+}
+
+/// Datagrams that programs in there have read so far, by the kernel's count (RFC 4113, udpInDatagrams).
+fn datagrams_read(world: &World, place: Where) -> Result<u64> {
+    let text = world.output(place, "cat /proc/net/snmp")?;
+    let mut udp = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let (names, values) = udp.next().zip(udp.next()).context("no UDP counters")?;
+    let mut both = names.split_whitespace().zip(values.split_whitespace());
+    let found = both.find(|(name, _)| *name == "InDatagrams");
+    Ok(found.context("no count of datagrams")?.1.parse()?)
 }
 
 /// Datagrams as fast as they can be sent, to a socket that is full: what each costs.

@@ -69,15 +69,24 @@ fn pause(rate: u32, sent: u64) -> Duration {
     Duration::from_nanos((sent * 1_000_000_000).checked_div(rate.into()).unwrap_or(0))
 }
 
-/// Binds, prints `bound`, and keeps the port until the input ends.
-pub(crate) fn sink(listen: SocketAddr) -> Result<()> {
+/// Binds, prints `bound`, and reads what comes, or keeps the port until the input ends.
+pub(crate) fn sink(listen: SocketAddr, read: bool) -> Result<()> {
     let socket = UdpSocket::bind(listen).with_context(|| listen.to_string())?;
-    socket2::SockRef::from(&socket).set_recv_buffer_size(4096)?;
+    socket2::SockRef::from(&socket).set_recv_buffer_size(if read { READ_BUFFER } else { 4096 })?;
     writeln!(std::io::stdout(), "bound")?;
     std::io::stdout().flush()?;
+    if read {
+        let mut buffer = [0; 2048];
+        loop {
+            socket.recv(&mut buffer)?;
+        }
+    }
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
 }
+
+/// Room for what comes while the reader has to wait for a processor; the kernel may give less.
+const READ_BUFFER: usize = 16 << 20;
 
 /// Sends back what comes, until killed.
 pub(crate) fn udp_echo(listen: SocketAddr) -> Result<()> {
