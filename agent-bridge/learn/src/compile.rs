@@ -8,11 +8,15 @@ use std::{
 use outrider_model::{Direction, IpProto, Mode, PolicyAction};
 use outrider_policy::{AddrSpec, AppRule, PolicySpec, RuleSpec};
 
-use crate::{Directory, Endpoint, Group, Rule, Workload};
+use crate::{Directory, Endpoint, Group, MAX_GROUP_RULES, Rule, Workload};
 
 /// Applications in one compiled rule, so that it fits a datagram of the ctrl wire; more make more
 /// rules.
 const APPS_PER_RULE: usize = 64;
+
+/// Rules that one compiled policy has at most. One that means all of the outside is in the lists of
+/// both families, so this stays below what a proxy takes by as many as there can be of those.
+pub const MAX_COMPILED: usize = outrider_policy::MAX_RULES - 2 * MAX_GROUP_RULES;
 
 /// What one workload's proxy enforces.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -21,6 +25,8 @@ pub struct CompiledPolicy {
     pub mode: Mode,
     /// Its rules, both directions.
     pub spec: PolicySpec,
+    /// Rules that are not in it because it has [`MAX_COMPILED`].
+    pub left_out: usize,
 }
 
 /// Rules by the group at each end, and the addresses of each group.
@@ -33,14 +39,18 @@ pub(crate) struct Compiler<'a> {
 /// A peer as a rule's address; ordered, so that equal policy compiles to equal rules.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Peer {
-    One(IpAddr),
+    Range(IpAddr, IpAddr),
     External,
 }
 
 impl Peer {
+    fn one(address: IpAddr) -> Self {
+        Self::Range(address, address)
+    }
+
     fn spec(self) -> AddrSpec {
         match self {
-            Self::One(address) => AddrSpec::one(address),
+            Self::Range(low, high) => AddrSpec::Range(low, high),
             Self::External => AddrSpec::External,
         }
     }
@@ -66,7 +76,7 @@ impl<'a> Compiler<'a> {
                 if let Some(address) = unmanaged(group) {
                     compiler
                         .peers
-                        .insert(group.clone(), vec![Peer::One(address)]);
+                        .insert(group.clone(), vec![Peer::one(address)]);
                 }
             }
         }
@@ -89,6 +99,8 @@ impl<'a> Compiler<'a> {
             let known = known.iter().map(|rule| (*rule, &rule.key.to));
             rules.extend(self.rules(known, Direction::Outbound, action));
         }
+        let left_out = rules.len().saturating_sub(MAX_COMPILED);
+        rules.truncate(MAX_COMPILED);
         let spec = PolicySpec {
             default_action: mode.default_action(),
             inbound: true,
@@ -96,7 +108,7 @@ impl<'a> Compiler<'a> {
             rules,
             grace: false,
         };
-        CompiledPolicy { mode, spec }
+        CompiledPolicy { mode, spec, left_out }
     }
 
     /// One rule for each peer and port, with the applications learned there: what is not among them
@@ -147,15 +159,21 @@ fn peers(directory: &Directory) -> HashMap<Group, Vec<Peer>> {
             workload
                 .addresses
                 .iter()
-                .map(|address| Peer::One(address.to_canonical())),
+                .map(|address| Peer::one(address.to_canonical())),
         );
     }
     for known in peers.values_mut() {
         known.sort_unstable();
         known.dedup();
     }
-    let nodes = directory.hosts().map(Peer::One).collect();
+    let nodes = directory.hosts().map(Peer::one).collect();
     peers.insert(Group::named(Group::NODES), nodes);
+    let tunnels = directory.tunnels().map(Peer::one).collect();
+    peers.insert(Group::named(Group::INGRESS), tunnels);
+    for (net, group) in directory.address_groups() {
+        let range = Peer::Range(net.network(), net.broadcast());
+        peers.entry(group.clone()).or_default().push(range);
+    }
     peers.insert(Group::named(Group::EXTERNAL), vec![Peer::External]);
     peers
 }

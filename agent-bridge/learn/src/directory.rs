@@ -11,7 +11,7 @@ use outrider_model::MacAddr;
 use outrider_policy::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::gone::Gone;
+use crate::{gone::Gone, names::Names};
 
 /// Workloads that one node may have.
 pub const MAX_WORKLOADS: usize = 4_096;
@@ -58,6 +58,8 @@ impl Group {
     pub const EXTERNAL: &'static str = "external";
     /// Every node.
     pub const NODES: &'static str = "nodes";
+    /// Whatever reaches a workload through a node's tunnel address.
+    pub const INGRESS: &'static str = "Workload:ingress";
 
     /// A group by its name.
     #[must_use]
@@ -76,6 +78,11 @@ impl Group {
     pub fn name(&self) -> &str {
         &self.0
     }
+
+    /// Whether workloads are its members, so that it is the subject of a policy.
+    pub(crate) fn is_of_workloads(&self) -> bool {
+        self.0.starts_with("nv.")
+    }
 }
 
 impl fmt::Display for Group {
@@ -92,15 +99,35 @@ pub enum Endpoint {
     Workload(Arc<str>),
     /// A node.
     Host(IpAddr),
+    /// What comes through a node's tunnel address: who it was cannot be told.
+    Ingress,
+    /// A group of addresses that was configured, by its name.
+    Addresses(Arc<str>),
     /// An internal address that is no workload of this node.
     Unmanaged(IpAddr),
-    /// Anything outside the internal networks.
+    /// An address outside the internal networks that a workload was given for that name.
+    Named(Arc<str>),
+    /// Anything else outside the internal networks.
     External,
 }
 
 impl Endpoint {
     /// How the group of an unmanaged endpoint begins; its address follows.
     pub(crate) const UNMANAGED_PREFIX: &'static str = "Workload:";
+
+    /// The closed word for its kind.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Workload(_) => "workload",
+            Self::Host(_) => "host",
+            Self::Ingress => "ingress",
+            Self::Addresses(_) => "address-group",
+            Self::Unmanaged(_) => "unmanaged",
+            Self::Named(_) => "external-name",
+            Self::External => "external",
+        }
+    }
 }
 
 /// A pod with identity.
@@ -139,8 +166,11 @@ pub struct Directory {
     workloads: BTreeMap<Arc<str>, Entry>,
     by_address: HashMap<IpAddr, Arc<str>>,
     hosts: BTreeSet<IpAddr>,
+    tunnels: BTreeSet<IpAddr>,
+    address_groups: Vec<(IpNet, Group)>,
     internal: Vec<IpNet>,
     gone: Gone,
+    names: Names,
 }
 
 #[derive(Clone, Debug)]
@@ -181,6 +211,7 @@ impl Directory {
     pub fn remove(&mut self, uid: &str, now: u64) -> bool {
         let Some(entry) = self.workloads.remove(uid) else { return false };
         self.gone.add(entry, now);
+        self.names.forget(uid);
         self.index();
         true
     }
@@ -188,6 +219,45 @@ impl Directory {
     /// Says which addresses are the nodes'.
     pub fn set_hosts(&mut self, hosts: impl IntoIterator<Item = IpAddr>) {
         self.hosts = hosts.into_iter().map(|host| host.to_canonical()).collect();
+    }
+
+    /// Says which addresses are the nodes' ends of tunnels, behind which others stand.
+    pub fn set_tunnels(&mut self, tunnels: impl IntoIterator<Item = IpAddr>) {
+        self.tunnels = tunnels.into_iter().map(|one| one.to_canonical()).collect();
+    }
+
+    /// Says which networks are groups of their own; of several that hold an address, the narrowest
+    /// counts. A network that begins with `nv.` or has a reserved name is left out.
+    pub fn set_address_groups(&mut self, groups: impl IntoIterator<Item = (IpNet, Group)>) {
+        let reserved = [Group::EXTERNAL, Group::NODES, Group::INGRESS];
+        let is_free = |group: &Group| !group.is_of_workloads() && !reserved.contains(&group.name());
+        self.address_groups = groups
+            .into_iter()
+            .filter(|(_, group)| is_free(group))
+            .collect();
+        self.address_groups
+            .sort_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
+    }
+
+    /// The networks that are groups of their own.
+    pub(crate) fn address_groups(&self) -> &[(IpNet, Group)] {
+        &self.address_groups
+    }
+
+    /// A node's ends of tunnels.
+    pub(crate) fn tunnels(&self) -> impl Iterator<Item = IpAddr> {
+        self.tunnels.iter().copied()
+    }
+
+    /// Names that workloads were given addresses for.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The same, to be changed.
+    pub fn names_mut(&mut self) -> &mut Names {
+        &mut self.names
     }
 
     /// Says which networks are internal; if a family has none, all its addresses are.
@@ -226,12 +296,28 @@ impl Directory {
             Endpoint::Workload(Arc::clone(uid))
         } else if let Some(entry) = self.gone.at(address, began) {
             Endpoint::Workload(Arc::clone(&entry.workload.uid))
+        } else if self.tunnels.contains(&address) {
+            Endpoint::Ingress
         } else if self.hosts.contains(&address) {
             Endpoint::Host(address)
+        } else if let Some(group) = self.address_group(address) {
+            Endpoint::Addresses(Arc::clone(&group.0))
         } else if self.is_internal(address) {
             Endpoint::Unmanaged(address)
         } else {
             Endpoint::External
+        }
+    }
+
+    /// What an address stood for, to a workload that opened a flow to it: outside the internal
+    /// networks it goes by the name that the workload was given it for.
+    pub(crate) fn server_at(&self, address: IpAddr, client: &str, began: u64) -> Endpoint {
+        match self.endpoint_at(address, began) {
+            Endpoint::External => self
+                .names
+                .of(client, address.to_canonical(), began)
+                .map_or(Endpoint::External, Endpoint::Named),
+            known => known,
         }
     }
 
@@ -244,7 +330,9 @@ impl Directory {
             Endpoint::Unmanaged(address) => {
                 Group(format!("{}{address}", Endpoint::UNMANAGED_PREFIX).into())
             }
-            Endpoint::External => Group::named(Group::EXTERNAL),
+            Endpoint::Ingress => Group::named(Group::INGRESS),
+            Endpoint::Addresses(name) => Group(Arc::clone(name)),
+            Endpoint::Named(_) | Endpoint::External => Group::named(Group::EXTERNAL),
         })
     }
 
@@ -257,6 +345,8 @@ impl Directory {
                 .map_or_else(|| uid.to_string(), |entry| entry.workload.name.clone()),
             Endpoint::Host(address) => format!("Host:{address}"),
             Endpoint::Unmanaged(address) => address.to_string(),
+            Endpoint::Ingress => Group::INGRESS.into(),
+            Endpoint::Addresses(name) | Endpoint::Named(name) => name.to_string(),
             Endpoint::External => Group::EXTERNAL.into(),
         }
     }
@@ -279,6 +369,14 @@ impl Directory {
         self.hosts.iter().copied()
     }
 
+    fn address_group(&self, address: IpAddr) -> Option<&Group> {
+        let holds = |(net, _): &&(IpNet, Group)| net.contains(&address);
+        self.address_groups
+            .iter()
+            .find(holds)
+            .map(|(_, group)| group)
+    }
+
     fn is_internal(&self, address: IpAddr) -> bool {
         let same_family = |net: &&IpNet| net.addr().is_ipv4() == address.is_ipv4();
         let mut nets = self.internal.iter().filter(same_family).peekable();
@@ -298,105 +396,4 @@ impl Directory {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::MAX_GONE;
-
-    fn workload(uid: &str, addresses: Vec<IpAddr>) -> Workload {
-        Workload {
-            uid: uid.into(),
-            name: format!("default/{uid}"),
-            namespace: "default".into(),
-            service: uid.into(),
-            addresses,
-            mac: None,
-            labels: BTreeMap::new(),
-            managed: true,
-        }
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn an_address_is_a_workload_a_node_internal_or_external() {
-        let mut directory = Directory::default();
-        directory
-            .enter(workload("web", vec![ip("10.0.0.2"), ip("fd00::2")]))
-            .unwrap();
-        directory.set_hosts([ip("10.0.0.1")]);
-        directory.set_internal(vec!["10.0.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()]);
-        let group = |text| {
-            directory
-                .group(&directory.endpoint(ip(text)))
-                .map(|group| group.name().to_owned())
-        };
-        assert_eq!(group("::ffff:10.0.0.2").as_deref(), Some("nv.web.default"));
-        assert_eq!(group("fd00::2").as_deref(), Some("nv.web.default"));
-        assert_eq!(group("10.0.0.1").as_deref(), Some("nodes"));
-        assert_eq!(group("10.0.0.7").as_deref(), Some("Workload:10.0.0.7"));
-        assert_eq!(group("192.0.2.1").as_deref(), Some("external"));
-        assert_eq!(directory.name(&directory.endpoint(ip("fd00::2"))), "default/web");
-        assert_eq!(directory.name(&Endpoint::Workload("gone".into())), "gone");
-    }
-
-    #[test]
-    fn an_address_goes_back_to_who_else_has_it() {
-        let mut directory = Directory::default();
-        directory
-            .enter(workload("a", vec![ip("10.0.0.2")]))
-            .unwrap();
-        directory
-            .enter(workload("b", vec![ip("10.0.0.2")]))
-            .unwrap();
-        assert!(directory.remove("a", 5) && !directory.remove("a", 5));
-        assert_eq!(directory.endpoint(ip("10.0.0.2")), Endpoint::Workload("b".into()));
-    }
-
-    #[test]
-    fn who_left_is_still_understood_for_flows_that_began_before() {
-        let mut directory = Directory::default();
-        directory
-            .enter(workload("a", vec![ip("10.0.0.2")]))
-            .unwrap();
-        directory.remove("a", 100);
-        assert!(directory.get("a").is_none());
-        let a = Endpoint::Workload("a".into());
-        assert_eq!(directory.endpoint_at(ip("10.0.0.2"), 100), a);
-        assert_eq!(directory.endpoint_at(ip("10.0.0.2"), 101), directory.endpoint(ip("10.0.0.2")));
-        assert_eq!(directory.group(&a).unwrap().name(), "nv.a.default");
-        directory
-            .enter(workload("b", vec![ip("10.0.0.2")]))
-            .unwrap();
-        assert_eq!(directory.endpoint_at(ip("10.0.0.2"), 1), Endpoint::Workload("b".into()));
-        directory.remove("b", 1_000);
-        assert_eq!(directory.group(&a), None, "it is forgotten in time");
-    }
-
-    #[test]
-    fn who_left_is_bounded() {
-        let mut directory = Directory::default();
-        for at in 0..=MAX_GONE {
-            directory
-                .enter(workload(&at.to_string(), Vec::new()))
-                .unwrap();
-            directory.remove(&at.to_string(), u64::try_from(at).unwrap() / 10);
-        }
-        assert!(directory.entry("0").is_none() && directory.entry("1").is_some());
-    }
-
-    #[test]
-    fn workloads_and_their_addresses_are_bounded() {
-        let mut directory = Directory::default();
-        let many = vec![ip("10.0.0.2"); MAX_ADDRESSES + 1];
-        assert_eq!(directory.enter(workload("a", many)), Err(LearnError::TooManyAddresses));
-        for at in 0..MAX_WORKLOADS {
-            let entry = Entry { workload: workload("w", Vec::new()), group: Group::named("w") };
-            directory.workloads.insert(at.to_string().into(), entry);
-        }
-        let refused = directory.enter(workload("late", Vec::new()));
-        assert_eq!(refused, Err(LearnError::TooManyWorkloads));
-        assert_eq!(directory.enter(workload("0", Vec::new())), Ok(()));
-    }
-}
+mod tests;

@@ -82,6 +82,29 @@ impl Evidence {
         self.last_seen = self.last_seen.max(last_seen);
     }
 
+    /// Takes over what was noted elsewhere about the same flows.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        let add = |own: &mut u64, more: u64| *own = own.saturating_add(more);
+        add(&mut self.sessions, other.sessions);
+        add(&mut self.data_sessions, other.data_sessions);
+        add(&mut self.silent_sessions, other.silent_sessions);
+        add(&mut self.bytes, other.bytes);
+        let is_first = self.last_seen == 0;
+        self.first_seen =
+            if is_first { other.first_seen } else { self.first_seen.min(other.first_seen) };
+        self.last_seen = self.last_seen.max(other.last_seen);
+        let room = MAX_CLIENTS.saturating_sub(self.clients.len());
+        let new = other.clients.difference(&self.clients).take(room);
+        let new: Vec<_> = new.copied().collect();
+        self.clients.extend(new);
+        let older = other.samples.into_iter().rev();
+        for sample in older.take(MAX_SAMPLES.saturating_sub(self.samples.len())) {
+            if !self.samples.contains(&sample) {
+                self.samples.insert(0, sample);
+            }
+        }
+    }
+
     pub(crate) fn show(&mut self, sample: FlowSample) {
         if self.samples.contains(&sample) {
             return;

@@ -1,8 +1,12 @@
 //! All of it together: rows in, conversations, violations, rules and policy out.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
-use outrider_model::{AppId, Mode, PolicyAction, RuleId};
+use outrider_model::{AppId, IpProto, Mode, PolicyAction, RuleId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -88,10 +92,10 @@ impl Learner {
 
     /// Takes in one row; says whether a rule came of it, so that policy must be compiled.
     pub fn observe(&mut self, row: &Row) -> bool {
+        let peer =
+            self.peer(row.inbound, (row.client, row.server), (&row.reporter, row.first_seen));
         let totals = &mut self.totals;
         totals.rows = totals.rows.saturating_add(1);
-        let peer = if row.inbound { row.client } else { row.server };
-        let peer = self.directory.endpoint_at(peer, row.first_seen);
         let Some(reporter) = self.directory.entry(&row.reporter) else {
             totals.unknown_reporters = totals.unknown_reporters.saturating_add(1);
             totals.unknown_sessions = totals.unknown_sessions.saturating_add(row.sessions);
@@ -102,8 +106,8 @@ impl Learner {
         let (client, server) = ends(reporter, row.inbound, peer);
         let is_mirror = !row.inbound && self.directory.is_managed(&server);
         let weight = if is_mirror { Weight::Mirror } else { Weight::Full };
-        let key =
-            ConversationKey { client, server, proto: row.proto, port: row.port, app: row.app };
+        let port = port(row.proto, row.port);
+        let key = ConversationKey { client, server, proto: row.proto, port, app: row.app };
         self.conversations
             .observe(&key, row, weight, &self.directory, &mut self.totals);
         self.violations
@@ -114,10 +118,10 @@ impl Learner {
     /// Takes in one flow as an example; it is not counted.
     pub fn sample(&mut self, sample: &Sample) {
         let Some(reporter) = self.directory.entry(&sample.reporter) else { return };
-        let peer = if sample.inbound { sample.client.ip() } else { sample.server.ip() };
-        let peer = self.directory.endpoint_at(peer, sample.at);
-        let (client, server) = ends(reporter, sample.inbound, peer);
-        let (proto, port) = (sample.proto, sample.server.port());
+        let ends = (sample.client.ip(), sample.server.ip());
+        let peer = self.peer(sample.inbound, ends, (&sample.reporter, sample.at));
+        let (client, server) = self::ends(reporter, sample.inbound, peer);
+        let (proto, port) = (sample.proto, port(sample.proto, sample.server.port()));
         let key = ConversationKey { client, server, proto, port, app: sample.app };
         self.conversations.name(&key, sample);
         let flow = FlowSample { client: sample.client, server: sample.server };
@@ -136,7 +140,7 @@ impl Learner {
 
     /// Every kind of violation.
     pub fn violations(&self) -> impl Iterator<Item = &Violation> {
-        self.violations.0.iter().map(|(_, violation)| violation)
+        self.violations.kept.iter().map(|(_, violation)| violation)
     }
 
     /// Every rule, in order of number.
@@ -147,6 +151,12 @@ impl Learner {
     /// Every beginning of a rule.
     pub fn candidates(&self) -> impl Iterator<Item = &Candidate> {
         self.rules.candidates.iter().map(|(_, candidate)| candidate)
+    }
+
+    /// Whether a group has as many rules as it may have, so that no more are learned.
+    #[must_use]
+    pub fn is_full(&self, group: &Group) -> bool {
+        self.rules.is_full(group)
     }
 
     /// Forgets a rule; says whether it was there.
@@ -194,7 +204,7 @@ impl Learner {
         self.conversations.0.take_changes(|key, value| {
             push(conversation_text(key), value.cloned().map(Record::Conversation));
         });
-        self.violations.0.take_changes(|key, value| {
+        self.violations.kept.take_changes(|key, value| {
             let client = text(["violation", &end_text(&key.client), &end_text(&key.server)]);
             let ends = [&client, &*key.client_ip.to_string(), &key.server_ip.to_string()];
             let rest = [text(ends), format!("{}/{}/{}", key.proto, key.port, key.app.0)];
@@ -217,7 +227,7 @@ impl Learner {
     pub fn restore(&mut self, record: Record) -> bool {
         match record {
             Record::Conversation(known) => self.conversations.0.restore(known.key.clone(), known),
-            Record::Violation(known) => self.violations.0.restore(known.key.clone(), known),
+            Record::Violation(known) => self.violations.restore(known),
             Record::Rule(rule) => self.rules.restore_rule(rule),
             Record::Candidate(known) => self.rules.candidates.restore(known.key.clone(), known),
             Record::Totals(totals) => {
@@ -250,6 +260,20 @@ impl Learner {
         false
     }
 
+    /// The end of a flow that is not the reporter's own.
+    fn peer(
+        &self,
+        inbound: bool,
+        (client, server): (IpAddr, IpAddr),
+        (reporter, at): (&str, u64),
+    ) -> Endpoint {
+        if inbound {
+            self.directory.endpoint_at(client, at)
+        } else {
+            self.directory.server_at(server, reporter, at)
+        }
+    }
+
     /// The rule that a conversation makes or meets; `None` if an end is gone.
     fn learn_key(&self, key: &ConversationKey) -> Option<LearnKey> {
         let app = if key.app == AppId::UNKNOWN { AppId::UNIDENTIFIED } else { key.app };
@@ -269,6 +293,14 @@ fn ends(reporter: &Entry, inbound: bool, peer: Endpoint) -> (Endpoint, Endpoint)
     if inbound { (peer, own) } else { (own, peer) }
 }
 
+/// The port that flows are summed by: what has none is summed without.
+fn port(proto: IpProto, port: u16) -> u16 {
+    match proto {
+        IpProto::TCP | IpProto::UDP | IpProto::SCTP => port,
+        _ => 0,
+    }
+}
+
 /// Joins the parts of a record's key by what none of them holds.
 fn text<const N: usize>(parts: [impl AsRef<str>; N]) -> String {
     parts.map(|part| part.as_ref().to_owned()).join("\u{1f}")
@@ -279,6 +311,9 @@ fn end_text(endpoint: &Endpoint) -> String {
         Endpoint::Workload(uid) => format!("workload {uid}"),
         Endpoint::Host(address) => format!("host {address}"),
         Endpoint::Unmanaged(address) => address.to_string(),
+        Endpoint::Ingress => Group::INGRESS.into(),
+        Endpoint::Addresses(name) => format!("addresses {name}"),
+        Endpoint::Named(name) => format!("name {name}"),
         Endpoint::External => Group::EXTERNAL.into(),
     }
 }
@@ -293,5 +328,7 @@ fn rule_text(kind: &str, key: &LearnKey) -> String {
     text([kind, key.from.name(), key.to.name(), &what])
 }
 
+#[cfg(test)]
+mod sums;
 #[cfg(test)]
 mod tests;

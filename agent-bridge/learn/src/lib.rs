@@ -13,6 +13,7 @@ mod explain;
 mod gone;
 mod kept;
 mod learner;
+mod names;
 mod row;
 mod rules;
 mod settings;
@@ -21,7 +22,7 @@ mod violations;
 #[cfg(test)]
 mod world;
 
-pub use compile::CompiledPolicy;
+pub use compile::{CompiledPolicy, MAX_COMPILED};
 pub use conversations::{Conversation, ConversationKey, MAX_CONVERSATIONS, MAX_NAMES, Totals};
 pub use directory::{
     Directory, Endpoint, Group, LearnError, MAX_ADDRESSES, MAX_WORKLOADS, Workload,
@@ -30,8 +31,11 @@ pub use evidence::{Evidence, FlowSample, MAX_CLIENTS, MAX_SAMPLES};
 pub use explain::{Explanation, Judgement, Place, Question};
 pub use gone::MAX_GONE;
 pub use learner::{Change, Learner, Record};
+pub use names::{MAX_NAMED, NAME_LIFE, Names};
 pub use row::{Row, Sample};
-pub use rules::{Candidate, FIRST_RULE, LAST_RULE, LearnKey, MAX_CANDIDATES, Rule};
+pub use rules::{
+    Candidate, FIRST_RULE, LAST_RULE, LearnKey, MAX_CANDIDATES, MAX_GROUP_RULES, Rule,
+};
 pub use settings::Settings;
 pub use tally::Tally;
-pub use violations::{MAX_VIOLATIONS, Violation, ViolationKey};
+pub use violations::{MAX_VIOLATIONS, MAX_WORKLOAD_VIOLATIONS, Violation, ViolationKey};

@@ -20,6 +20,10 @@ pub const LAST_RULE: u32 = 99_999;
 /// Beginnings of rules that are told apart; the oldest make room and are counted.
 pub const MAX_CANDIDATES: usize = 8_192;
 
+/// Rules that one group of workloads has as a client, and as many again as a server: one noisy
+/// pod's can't fill everybody's policy. More are refused and counted.
+pub const MAX_GROUP_RULES: usize = 4_096;
+
 /// What a rule is about.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct LearnKey {
@@ -81,6 +85,8 @@ pub(crate) struct Rules {
     pub(crate) rules: Kept<LearnKey, Rule>,
     pub(crate) candidates: Kept<LearnKey, Candidate>,
     by_id: BTreeMap<RuleId, LearnKey>,
+    /// How many each group has, as a client and as a server.
+    of_group: BTreeMap<Group, [usize; 2]>,
     /// Every number below it is taken.
     taken_below: u32,
 }
@@ -91,6 +97,7 @@ impl Default for Rules {
             rules: Kept::new((LAST_RULE - FIRST_RULE + 1) as usize),
             candidates: Kept::new(MAX_CANDIDATES),
             by_id: BTreeMap::new(),
+            of_group: BTreeMap::new(),
             taken_below: FIRST_RULE,
         }
     }
@@ -104,6 +111,7 @@ impl Rules {
         }
         let restored = self.rules.restore(key.clone(), rule);
         if restored {
+            self.count(&key, true);
             self.by_id.insert(id, key);
         }
         restored
@@ -122,7 +130,47 @@ impl Rules {
     pub(crate) fn remove(&mut self, id: RuleId) -> bool {
         let Some(key) = self.by_id.remove(&id) else { return false };
         self.taken_below = self.taken_below.min(id.0);
+        self.count(&key, false);
         self.rules.remove(&key).is_some()
+    }
+
+    /// Whether a group has as many rules, as a client or as a server, as it may have.
+    pub(crate) fn is_full(&self, group: &Group) -> bool {
+        self.of_group
+            .get(group)
+            .is_some_and(|known| known.iter().any(|count| *count >= MAX_GROUP_RULES))
+    }
+
+    /// Whether one more rule fits both its groups.
+    fn has_room(&self, key: &LearnKey) -> bool {
+        let room = |group: &Group, side: usize| {
+            let known = self.of_group.get(group).and_then(|known| known.get(side));
+            !group.is_of_workloads() || known.is_none_or(|count| *count < MAX_GROUP_RULES)
+        };
+        room(&key.from, 0) && room(&key.to, 1)
+    }
+
+    fn count(&mut self, key: &LearnKey, is_new: bool) {
+        for (side, group) in [&key.from, &key.to].into_iter().enumerate() {
+            if !group.is_of_workloads() {
+                continue;
+            }
+            let known = self.of_group.entry(group.clone()).or_default();
+            if let Some(count) = known.get_mut(side) {
+                *count = if is_new { *count + 1 } else { count.saturating_sub(1) };
+            }
+            if *known == [0, 0] {
+                self.of_group.remove(group);
+            }
+        }
+    }
+
+    /// The bare port gives way to the first application that makes a rule on it, with its evidence.
+    fn absorb_bare_port(&mut self, key: &LearnKey) -> Option<Evidence> {
+        let bare = LearnKey { app: AppId::UNIDENTIFIED, ..key.clone() };
+        let id = self.rules.get(&bare).filter(|_| bare != *key)?.id;
+        let evidence = self.rules.get(&bare)?.evidence.clone();
+        self.remove(id).then_some(evidence)
     }
 
     /// Takes in what `note` adds to the evidence for a key; says whether a new rule came of it.
@@ -186,13 +234,17 @@ impl Rules {
     }
 
     fn promote(&mut self, key: &LearnKey, totals: &mut Totals) -> bool {
-        let Some(id) = self.next_id() else {
+        let bare = self.absorb_bare_port(key);
+        let Some(id) = self.next_id().filter(|_| self.has_room(key)) else {
             totals.refused_rules = totals.refused_rules.saturating_add(1);
             return false;
         };
-        let Some(candidate) = self.candidates.remove(key) else { return false };
+        let Some(mut candidate) = self.candidates.remove(key) else { return false };
+        bare.into_iter()
+            .for_each(|bare| candidate.evidence.absorb(bare));
         let make = || Rule { id, key: key.clone(), evidence: candidate.evidence };
         self.rules.change_or_make(key, make, drop);
+        self.count(key, true);
         self.by_id.insert(id, key.clone());
         true
     }
@@ -260,6 +312,43 @@ mod tests {
         assert!(feed(&mut rules, &key(7000, AppId::UNIDENTIFIED), 1));
         assert!(!feed(&mut rules, &key(7001, AppId::HTTP), 1));
         assert!(!feed(&mut rules, &key(7001, AppId::UNIDENTIFIED), 50));
+    }
+
+    #[test]
+    fn a_bare_port_gives_way_to_the_application_with_its_evidence() {
+        let mut rules = Rules::default();
+        assert!(feed(&mut rules, &key(7000, AppId::UNIDENTIFIED), 6));
+        assert!(!feed(&mut rules, &key(7000, AppId::HTTP), 2));
+        assert_eq!(rules.iter().count(), 1, "not for a few sessions");
+        assert!(feed(&mut rules, &key(7000, AppId::HTTP), 1));
+        let known: Vec<_> = rules.iter().collect();
+        assert_eq!((known.len(), known[0].key.app), (1, AppId::HTTP));
+        assert_eq!((known[0].evidence.sessions, known[0].evidence.bytes), (9, 90));
+        assert!(feed(&mut rules, &key(7000, AppId::REDIS), 3), "a second application adds a rule");
+        assert!(!feed(&mut rules, &key(7000, AppId::UNIDENTIFIED), 50), "it never comes back");
+        assert_eq!(rules.iter().count(), 2);
+        assert_eq!(rules.of_group[&Group::named("nv.a.default")], [2, 0]);
+    }
+
+    #[test]
+    fn a_group_has_its_own_bound() {
+        let (settings, mut totals) = (Settings::default(), Totals::default());
+        let mut rules = Rules::default();
+        let count = |evidence: &mut Evidence| evidence.count(9, 10);
+        let cap = u16::try_from(MAX_GROUP_RULES).unwrap();
+        for port in 0..cap {
+            assert!(rules.learn(&key(port, AppId::HTTP), &settings, &mut totals, count));
+        }
+        assert!(!rules.learn(&key(cap, AppId::HTTP), &settings, &mut totals, count));
+        assert_eq!(totals.refused_rules, 1);
+        assert!(rules.is_full(&Group::named("nv.a.default")));
+        let other = Group::named("nv.c.default");
+        let to_other = LearnKey { from: other.clone(), to: other.clone(), ..key(1, AppId::HTTP) };
+        assert!(rules.learn(&to_other, &settings, &mut totals, count), "others have their own");
+        let from_outside = LearnKey { from: Group::named(Group::EXTERNAL), ..to_other };
+        assert!(rules.learn(&from_outside, &settings, &mut totals, count));
+        assert!(rules.remove(RuleId(FIRST_RULE)));
+        assert!(rules.learn(&key(cap, AppId::HTTP), &settings, &mut totals, count));
     }
 
     #[test]

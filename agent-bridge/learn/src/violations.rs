@@ -1,6 +1,10 @@
 //! Traffic outside policy, summed and explained.
 
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use outrider_model::{AppId, IpProto, Mode, PolicyAction, RuleId};
 use serde::{Deserialize, Serialize};
@@ -11,8 +15,15 @@ use crate::{
     kept::{Aged, Kept},
 };
 
-/// Kinds of violations that are told apart; the oldest make room and are counted.
-pub const MAX_VIOLATIONS: usize = 4_096;
+/// Kinds of violations that one workload's reports may begin; its own that were seen least recently
+/// make room and are counted.
+pub const MAX_WORKLOAD_VIOLATIONS: usize = 256;
+
+/// Kinds of violations of all workloads; those of the workload that has most make room.
+pub const MAX_VIOLATIONS: usize = 65_536;
+
+/// The least recently seen go in lots of this part of a workload's bound.
+const LOT: usize = 16;
 
 /// What violations are summed by.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -54,6 +65,9 @@ pub struct Violation {
     pub first_seen: u64,
     /// Last sight, Unix seconds.
     pub last_seen: u64,
+    /// The workload whose proxy reported it first, and in whose share it is kept.
+    #[serde(default)]
+    pub(crate) reporter: Arc<str>,
 }
 
 impl Aged for Violation {
@@ -64,11 +78,17 @@ impl Aged for Violation {
 
 /// All violations.
 #[derive(Clone, Debug)]
-pub(crate) struct Violations(pub(crate) Kept<ViolationKey, Violation>);
+pub(crate) struct Violations {
+    pub(crate) kept: Kept<ViolationKey, Violation>,
+    /// Keys by the workload in whose share they are.
+    of: BTreeMap<Arc<str>, BTreeSet<ViolationKey>>,
+    count: usize,
+}
 
 impl Default for Violations {
     fn default() -> Self {
-        Self(Kept::new(MAX_VIOLATIONS))
+        // Room is made here, so that it is made in the right place.
+        Self { kept: Kept::new(usize::MAX), of: BTreeMap::new(), count: 0 }
     }
 }
 
@@ -91,8 +111,12 @@ impl Violations {
             client_ip: row.client.to_canonical(),
             server_ip: row.server.to_canonical(),
             proto: row.proto,
-            port: row.port,
+            port: ends.port,
             app: row.app,
+        };
+        let reporter = match self.kept.get(&key) {
+            Some(known) => Arc::clone(&known.reporter),
+            None => self.enlist(&row.reporter, &key, totals),
         };
         let begin = || Violation {
             key: key.clone(),
@@ -104,9 +128,9 @@ impl Violations {
             count: Tally::default(),
             first_seen: row.first_seen,
             last_seen: row.last_seen,
+            reporter,
         };
-        let gone = |_| totals.evicted_kinds = totals.evicted_kinds.saturating_add(1);
-        let known = self.0.change_or_make(&key, begin, gone);
+        let known = self.kept.change_or_make(&key, begin, drop);
         known.count.add(weight.tally(row));
         known.first_seen = known.first_seen.min(row.first_seen);
         if row.last_seen >= known.last_seen || known.reason.is_empty() {
@@ -115,6 +139,66 @@ impl Violations {
             known.reason = reason(ends, row, mode, directory);
         }
         known.last_seen = known.last_seen.max(row.last_seen);
+    }
+
+    /// Takes back a stored record; `false` if there is no room for it.
+    pub(crate) fn restore(&mut self, mut known: Violation) -> bool {
+        if known.reporter.is_empty() {
+            // Stored before it was noted.
+            known.reporter = judge(&known.key);
+        }
+        let own = self.of.entry(Arc::clone(&known.reporter)).or_default();
+        let has_room = own.len() < MAX_WORKLOAD_VIOLATIONS && self.count < MAX_VIOLATIONS;
+        if !has_room || !own.insert(known.key.clone()) {
+            return false;
+        }
+        self.count = self.count.saturating_add(1);
+        self.kept.restore(known.key.clone(), known)
+    }
+
+    /// Gives a new kind its place in the reporter's share.
+    fn enlist(&mut self, reporter: &str, key: &ViolationKey, totals: &mut Totals) -> Arc<str> {
+        let reporter: Arc<str> = reporter.into();
+        let own = self.of.get(&reporter).map_or(0, BTreeSet::len);
+        if own >= MAX_WORKLOAD_VIOLATIONS {
+            self.make_room(&Arc::clone(&reporter), totals);
+        } else if self.count >= MAX_VIOLATIONS {
+            let most = self.of.iter().max_by_key(|(_, keys)| keys.len());
+            if let Some(most) = most.map(|(uid, _)| Arc::clone(uid)) {
+                self.make_room(&most, totals);
+            }
+        }
+        self.of
+            .entry(Arc::clone(&reporter))
+            .or_default()
+            .insert(key.clone());
+        self.count = self.count.saturating_add(1);
+        reporter
+    }
+
+    fn make_room(&mut self, uid: &Arc<str>, totals: &mut Totals) {
+        let Some(keys) = self.of.get_mut(uid) else { return };
+        let lot = (keys.len() / LOT).max(1);
+        let seen = |key: &ViolationKey| self.kept.get(key).map(|known| known.last_seen);
+        let mut ages: Vec<_> = keys.iter().map(|key| (seen(key), key.clone())).collect();
+        ages.sort_unstable();
+        for (_, key) in ages.into_iter().take(lot) {
+            keys.remove(&key);
+            self.kept.remove(&key);
+            self.count = self.count.saturating_sub(1);
+            totals.evicted_kinds = totals.evicted_kinds.saturating_add(1);
+        }
+        if keys.is_empty() {
+            self.of.remove(uid);
+        }
+    }
+}
+
+/// The workload whose word counts for a kind.
+fn judge(key: &ViolationKey) -> Arc<str> {
+    match (&key.server, &key.client) {
+        (Endpoint::Workload(uid), _) | (_, Endpoint::Workload(uid)) => Arc::clone(uid),
+        _ => "".into(),
     }
 }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    MAX_CONVERSATIONS, MAX_NAMES, MAX_VIOLATIONS, Tally,
+    MAX_CONVERSATIONS, MAX_NAMES, MAX_WORKLOAD_VIOLATIONS, Tally,
     world::{against, group, inbound, ip, outbound, set_mode, world},
 };
 
@@ -370,7 +370,7 @@ fn floods_stay_within_the_bounds_and_add_up() {
         learner.observe(&against(row, PolicyAction::Violate, 1));
     }
     assert!(learner.conversations().count() <= MAX_CONVERSATIONS);
-    assert!(learner.violations().count() <= MAX_VIOLATIONS);
+    assert!(learner.violations().count() <= MAX_WORKLOAD_VIOLATIONS);
     let totals = learner.totals();
     assert!(totals.evicted > 0 && totals.evicted_kinds > 0);
     let kept: u64 = learner

@@ -1,0 +1,133 @@
+//! Names that workloads were given addresses for, as their proxies saw it on the wire.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+/// Addresses with a name that one workload may have; the one that was asked for longest ago makes
+/// room.
+pub const MAX_NAMED: usize = 1_024;
+
+/// How long a name holds after it was reported last, in seconds. A proxy takes back what expires;
+/// this is for those that could not.
+pub const NAME_LIFE: u64 = 24 * 3_600;
+
+/// How long after its end a name is remembered, in seconds: reports of flows are still under way.
+const REMEMBERED: u64 = 300;
+
+/// The longest name of the domain name system, as text.
+const MAX_NAME: usize = 253;
+
+/// Names by workload and address.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    of: BTreeMap<Arc<str>, BTreeMap<IpAddr, Given>>,
+    evicted: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Given {
+    name: Arc<str>,
+    /// When it was reported last.
+    at: u64,
+    /// Flows that begin later do not go by it.
+    until: u64,
+}
+
+impl Names {
+    /// A workload was given an address for a name; says whether that can be one.
+    pub fn add(&mut self, uid: &str, address: IpAddr, name: &str, now: u64) -> bool {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_name) {
+            return false;
+        }
+        let known = self.of.entry(uid.into()).or_default();
+        known.retain(|_, given| now < given.until.saturating_add(REMEMBERED));
+        let address = address.to_canonical();
+        if known.len() >= MAX_NAMED && !known.contains_key(&address) {
+            let oldest = known.iter().min_by_key(|(_, given)| given.at);
+            if let Some(oldest) = oldest.map(|(address, _)| *address) {
+                known.remove(&oldest);
+                self.evicted = self.evicted.saturating_add(1);
+            }
+        }
+        known.insert(
+            address,
+            Given { name: name.into(), at: now, until: now.saturating_add(NAME_LIFE) },
+        );
+        true
+    }
+
+    /// A workload's address lost its name: flows that began before still go by it.
+    pub fn end(&mut self, uid: &str, address: IpAddr, now: u64) {
+        let known = self.of.get_mut(uid);
+        if let Some(given) = known.and_then(|known| known.get_mut(&address.to_canonical())) {
+            given.until = given.until.min(now);
+        }
+    }
+
+    /// The workload is gone.
+    pub(crate) fn forget(&mut self, uid: &str) {
+        self.of.remove(uid);
+    }
+
+    /// The name that a workload was given an address for, of a flow that began then.
+    pub(crate) fn of(&self, uid: &str, address: IpAddr, began: u64) -> Option<Arc<str>> {
+        let given = self.of.get(uid)?.get(&address)?;
+        (began <= given.until).then(|| Arc::clone(&given.name))
+    }
+
+    /// Names that made room for others.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(at: usize) -> IpAddr {
+        IpAddr::from((0xc000_0200 + u32::try_from(at).unwrap()).to_be_bytes())
+    }
+
+    #[test]
+    fn names_hold_until_taken_back_or_old() {
+        let mut names = Names::default();
+        assert!(names.add("web", address(1), "API.example.", 100));
+        let of = |names: &Names, now| {
+            names
+                .of("web", address(1), now)
+                .map(|name| name.to_string())
+        };
+        assert_eq!(of(&names, 100).as_deref(), Some("api.example"));
+        assert_eq!(of(&names, 101 + NAME_LIFE), None);
+        names.end("web", address(1), 200);
+        assert_eq!(of(&names, 200).as_deref(), Some("api.example"), "flows that began before");
+        assert_eq!(of(&names, 201), None);
+        names.add("web", address(2), "other.example", 200 + REMEMBERED);
+        assert_eq!(of(&names, 200), None, "it is forgotten in time");
+    }
+
+    #[test]
+    fn what_is_no_name_is_not_kept() {
+        let mut names = Names::default();
+        for text in ["", ".", "a b", "a\u{1b}[2J", "\u{e4}.example", &"a".repeat(254)] {
+            assert!(!names.add("web", address(1), text, 1), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_oldest_makes_room_in_its_own_workload() {
+        let mut names = Names::default();
+        names.add("quiet", address(0), "quiet.example", 0);
+        for at in 0..=MAX_NAMED {
+            names.add("noisy", address(at), "n.example", u64::try_from(at).unwrap());
+        }
+        assert_eq!((names.of["noisy"].len(), names.evicted()), (MAX_NAMED, 1));
+        assert!(names.of("noisy", address(0), 0).is_none());
+        assert!(names.of("quiet", address(0), 0).is_some());
+        names.forget("noisy");
+        assert!(names.of("noisy", address(5), 0).is_none());
+    }
+}
