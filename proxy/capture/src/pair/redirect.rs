@@ -3,28 +3,23 @@
 
 use std::{io, time::Duration};
 
-use socket2::Socket;
-
-use crate::netlink::{self, ACKNOWLEDGE, REQUEST, ask, attribute};
+use crate::netlink::{Asker, attribute};
 
 /// The redirection of two interfaces to each other. Gone when dropped, not when the process dies.
 #[derive(Debug)]
 pub(super) struct Redirect {
-    socket: Socket,
+    asker: Asker,
     interfaces: [u32; 2],
     /// Whose queueing discipline is ours to remove.
     own: [bool; 2],
     on: bool,
-    /// Number of the last question: a late answer is not taken for the next one's.
-    sequence: u32,
 }
 
 impl Redirect {
     /// Talks to the kernel, and removes what a proxy that died has left on the interfaces.
     pub(super) fn open(interfaces: [u32; 2]) -> io::Result<Self> {
-        let socket = netlink::open(libc::NETLINK_ROUTE)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        let mut redirect = Self { socket, interfaces, own: [false; 2], on: false, sequence: 0 };
+        let asker = Asker::open(libc::NETLINK_ROUTE, PATIENCE)?;
+        let mut redirect = Self { asker, interfaces, own: [false; 2], on: false };
         for side in [0, 1] {
             redirect.own[side] = redirect.remove_filter(side)?;
             redirect.remove_own(side)?;
@@ -66,32 +61,26 @@ impl Redirect {
 
     fn add(&mut self, side: usize) -> io::Result<()> {
         let [from, to] = if side == 0 { [0, 1] } else { [1, 0] }.map(|side| self.interfaces[side]);
-        match self.ask(libc::RTM_NEWQDISC, NEW, &discipline(from)) {
+        match self.asker.ask(libc::RTM_NEWQDISC, NEW, &discipline(from)) {
             Ok(()) => self.own[side] = true,
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
             other => return other,
         }
-        self.ask(libc::RTM_NEWTFILTER, NEW, &filter(from, to))
+        self.asker.ask(libc::RTM_NEWTFILTER, NEW, &filter(from, to))
     }
 
     /// Says whether there was a filter of ours.
     fn remove_filter(&mut self, side: usize) -> io::Result<bool> {
         let filter = traffic(self.interfaces[side], 0, FILTERS, PREFERENCE);
-        found(self.ask(libc::RTM_DELTFILTER, 0, &filter))
+        found(self.asker.ask(libc::RTM_DELTFILTER, 0, &filter))
     }
 
     fn remove_own(&mut self, side: usize) -> io::Result<()> {
         if std::mem::take(&mut self.own[side]) {
             let discipline = discipline(self.interfaces[side]);
-            found(self.ask(libc::RTM_DELQDISC, 0, &discipline))?;
+            found(self.asker.ask(libc::RTM_DELQDISC, 0, &discipline))?;
         }
         Ok(())
-    }
-
-    fn ask(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let flags = REQUEST | ACKNOWLEDGE | flags;
-        ask(&self.socket, &netlink::message(kind, flags, self.sequence, body))
     }
 }
 

@@ -3,9 +3,7 @@
 use std::io;
 
 use super::QueueVerdict;
-use crate::netlink::{
-    self, ACKNOWLEDGE, ATTRIBUTE, ERROR, HEADER, REQUEST, aligned, native, network,
-};
+use crate::netlink::{self, ACKNOWLEDGE, REQUEST, network};
 
 /// A packet that waits in the kernel for a verdict.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -42,40 +40,26 @@ pub(super) enum Message {
 }
 
 /// Reads every message of a datagram.
-pub(super) fn read(mut datagram: &[u8], mut each: impl FnMut(Message)) {
-    while !datagram.is_empty() {
-        let length = native(datagram, 0).unwrap_or(0) as usize;
-        let Some(message) = datagram.get(..length).filter(|_| length >= HEADER) else {
-            return each(Message::Unknown);
-        };
-        each(one(message).unwrap_or(Message::Unknown));
-        datagram = datagram.get(aligned(length)..).unwrap_or_default();
-    }
+pub(super) fn read(datagram: &[u8], mut each: impl FnMut(Message)) {
+    netlink::messages(datagram, |message| {
+        each(message.and_then(one).unwrap_or(Message::Unknown));
+    });
 }
 
-fn one(message: &[u8]) -> Option<Message> {
-    let kind = u16::from_ne_bytes(*message.get(4..)?.first_chunk()?);
-    let body = message.get(HEADER..)?;
-    if kind == ERROR {
-        let error = native(body, 0)?.cast_signed();
-        return Some(Message::Answer { request: native(body, 12)?, error: -error });
+fn one(message: netlink::Message<'_>) -> Option<Message> {
+    if let Some(error) = message.answer() {
+        return Some(Message::Answer { request: message.sequence, error });
     }
-    if kind != QUEUE << 8 | PACKET {
+    if message.kind != QUEUE << 8 | PACKET {
         return None;
     }
-    packet(body.get(GENERIC..)?).map(Message::Packet)
+    packet(message.body.get(GENERIC..)?).map(Message::Packet)
 }
 
-fn packet(mut attributes: &[u8]) -> Option<Queued> {
+fn packet(attributes: &[u8]) -> Option<Queued> {
     let (mut packet, mut has_id) = (Queued::default(), false);
     let mut cut_from = None;
-    while let Some(length) = attributes
-        .first_chunk()
-        .map(|bytes| u16::from_ne_bytes(*bytes))
-    {
-        let length = usize::from(length);
-        let value = attributes.get(ATTRIBUTE..length)?;
-        let kind = u16::from_ne_bytes(*attributes.get(2..)?.first_chunk()?) & KIND;
+    netlink::attributes(attributes, |kind, value| {
         match i32::from(kind) {
             libc::NFQA_PACKET_HDR => {
                 packet.id = network(value, 0)?;
@@ -90,8 +74,8 @@ fn packet(mut attributes: &[u8]) -> Option<Queued> {
             libc::NFQA_PAYLOAD => packet.bytes = value.to_vec(),
             _ => {}
         }
-        attributes = attributes.get(aligned(length)..).unwrap_or_default();
-    }
+        Some(())
+    })?;
     packet.length = cut_from.map_or(packet.bytes.len(), |length| length as usize);
     has_id.then_some(packet)
 }
@@ -173,8 +157,6 @@ fn fail_open(open: bool) -> i32 {
 
 /// Length of the header of this family's messages.
 const GENERIC: usize = 4;
-/// Bits of an attribute's kind; the others are flags.
-const KIND: u16 = 0x3fff;
 /// Kinds of messages.
 const QUEUE: u16 = 3;
 const PACKET: u16 = 0;

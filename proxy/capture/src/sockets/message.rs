@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use outrider_model::IpProto;
 
 use super::{InetSocket, SocketState, UNSPECIFIED, Wanted};
-use crate::netlink::{ATTRIBUTE, ERROR, HEADER, REQUEST, aligned, message, native};
+use crate::netlink::{self, REQUEST, message, native};
 
 /// A question for sockets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -83,26 +83,18 @@ pub(super) enum Message {
 }
 
 /// Reads every message of a datagram, with the number of the question that it answers.
-pub(super) fn read(mut datagram: &[u8], mut each: impl FnMut(u32, Message)) {
-    while !datagram.is_empty() {
-        let length = native(datagram, 0).unwrap_or(0) as usize;
-        let Some(message) = datagram.get(..length).filter(|_| length >= HEADER) else {
-            return each(0, Message::Unknown);
-        };
-        let sequence = native(message, 8).unwrap_or(0);
-        each(sequence, one(message).unwrap_or(Message::Unknown));
-        datagram = datagram.get(aligned(length)..).unwrap_or_default();
-    }
+pub(super) fn read(datagram: &[u8], mut each: impl FnMut(u32, Message)) {
+    netlink::messages(datagram, |message| {
+        let sequence = message.map_or(0, |message| message.sequence);
+        each(sequence, message.and_then(one).unwrap_or(Message::Unknown));
+    });
 }
 
-fn one(message: &[u8]) -> Option<Message> {
-    let kind = u16::from_ne_bytes(*message.get(4..)?.first_chunk()?);
-    let body = message.get(HEADER..)?;
-    match kind {
-        ERROR => Some(Message::End(native(body, 0)?.cast_signed().saturating_neg())),
+fn one(message: netlink::Message<'_>) -> Option<Message> {
+    match message.kind {
         DONE => Some(Message::End(0)),
-        BY_FAMILY => socket(body).map(Message::Socket),
-        _ => None,
+        BY_FAMILY => socket(message.body).map(Message::Socket),
+        _ => message.answer().map(Message::End),
     }
 }
 
@@ -120,18 +112,8 @@ fn socket(body: &[u8]) -> Option<InetSocket> {
         queues: [native(body, 56)?, native(body, 60)?],
         bytes: None,
     };
-    attributes(&mut socket, body.get(FIXED..)?)?;
-    Some(socket)
-}
-
-fn attributes(socket: &mut InetSocket, mut bytes: &[u8]) -> Option<()> {
-    while let Some(length) = bytes
-        .first_chunk()
-        .map(|length| u16::from_ne_bytes(*length))
-    {
-        let length = usize::from(length);
-        let value = bytes.get(ATTRIBUTE..length)?;
-        match u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?) {
+    netlink::attributes(body.get(FIXED..)?, |kind, value| {
+        match kind {
             PROTOCOL => socket.proto = IpProto(*value.first()?),
             // An older kernel's is shorter.
             INFO => {
@@ -141,9 +123,9 @@ fn attributes(socket: &mut InetSocket, mut bytes: &[u8]) -> Option<()> {
             }
             _ => {}
         }
-        bytes = bytes.get(aligned(length)..).unwrap_or_default();
-    }
-    Some(())
+        Some(())
+    })?;
+    Some(socket)
 }
 
 fn address(family: u8, bytes: &[u8]) -> Option<IpAddr> {
@@ -189,10 +171,7 @@ mod tests {
         info[120..128].copy_from_slice(&1001_u64.to_ne_bytes());
         info[128..136].copy_from_slice(&51_u64.to_ne_bytes());
         for (kind, value) in [(PROTOCOL, &[6][..]), (INFO, &info)] {
-            body.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
-            body.extend(kind.to_ne_bytes());
-            body.extend(value);
-            body.resize(body.len().next_multiple_of(4), 0);
+            netlink::attribute(&mut body, kind, value);
         }
         message(BY_FAMILY, 0, 5, &body)
     }
