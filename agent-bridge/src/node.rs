@@ -7,6 +7,7 @@ mod explain;
 mod kept;
 mod learned;
 mod policy;
+mod ports;
 mod refusal;
 mod report;
 mod roster;
@@ -46,6 +47,7 @@ use crate::{
     store::{Store, StoreError, Table},
 };
 use kept::Kept;
+use ports::Ports;
 use roster::Roster;
 
 /// Commands that may wait for one link; more are dropped, and the proxy repeats what it missed.
@@ -71,6 +73,7 @@ struct State {
     learner: Learner,
     threats: Kept<threats::Reported>,
     samples: BTreeMap<String, VecDeque<Arc<outrider_api::Flow>>>,
+    ports: BTreeMap<String, Ports>,
     modes: BTreeMap<Group, Mode>,
     batches: BTreeMap<String, BatchId>,
     links: BTreeMap<String, LinkHandle>,
@@ -212,13 +215,19 @@ impl Node {
 
 impl State {
     fn new(settings: &Settings, events: Arc<Events>) -> Self {
+        let mut learner = Learner::new(LearnSettings {
+            default_mode: settings.default_mode,
+            ..LearnSettings::default()
+        });
+        let directory = learner.directory_mut();
+        directory.set_hosts(settings.hosts.iter().copied());
+        directory.set_tunnels(settings.tunnels.iter().copied());
+        directory.set_address_groups(settings.address_groups.iter().cloned());
         Self {
             events,
             roster: Roster::new(settings.internal.clone()),
-            learner: Learner::new(LearnSettings {
-                default_mode: settings.default_mode,
-                ..LearnSettings::default()
-            }),
+            learner,
+            ports: BTreeMap::new(),
             threats: Kept::new(Table::Threats, threats::CAP),
             samples: BTreeMap::new(),
             modes: BTreeMap::new(),
@@ -259,6 +268,7 @@ impl State {
             .set_internal(self.roster.internal());
         self.links.remove(uid);
         self.samples.remove(uid);
+        self.ports.remove(uid);
         self.broken.remove(uid);
         if self.batches.remove(uid).is_some() {
             self.unsaved_batches.insert(uid.to_owned());

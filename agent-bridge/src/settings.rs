@@ -8,10 +8,13 @@ use std::{
 };
 
 use ipnet::IpNet;
+use outrider_learn::Group;
 use outrider_model::{Mode, names};
 
-/// Most networks that `OUTRIDER_BRIDGE_INTERNAL` may list.
-const MAX_INTERNAL: usize = 256;
+/// Most entries of a setting that is a list.
+const MAX_LISTED: usize = 256;
+/// Longest name of an address group.
+const MAX_GROUP_NAME: usize = 128;
 
 /// What the bridge was told to do.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -30,6 +33,13 @@ pub struct Settings {
     pub metrics_port: u16,
     /// `OUTRIDER_BRIDGE_INTERNAL`: networks that count as internal, besides the workloads' own.
     pub internal: Vec<IpNet>,
+    /// `OUTRIDER_BRIDGE_HOSTS`: addresses of nodes.
+    pub hosts: Vec<IpAddr>,
+    /// `OUTRIDER_BRIDGE_TUNNELS`: the nodes' ends of tunnels, behind which clients are not told
+    /// apart.
+    pub tunnels: Vec<IpAddr>,
+    /// `OUTRIDER_BRIDGE_ADDRESS_GROUPS`: networks that are groups of their own.
+    pub address_groups: Vec<(IpNet, Group)>,
     /// `OUTRIDER_BRIDGE_DEFAULT_MODE`: mode of a group that nobody set one for.
     pub default_mode: Mode,
     /// `OUTRIDER_BRIDGE_LOG`: what to log.
@@ -37,7 +47,7 @@ pub struct Settings {
 }
 
 /// Every setting, its default and what it is for, as `--help` shows them.
-pub const HELP: [(&str, &str, &str); 9] = [
+pub const HELP: [(&str, &str, &str); 12] = [
     ("OUTRIDER_PODS_DIR", names::PODS_DIR, "root of the pods' mailboxes"),
     ("OUTRIDER_BRIDGE_STORE", DEFAULT_STORE, "file of the embedded store"),
     ("OUTRIDER_BRIDGE_API", "127.0.0.1:15180", "TCP address of the REST API"),
@@ -49,6 +59,13 @@ pub const HELP: [(&str, &str, &str); 9] = [
     ),
     ("OUTRIDER_BRIDGE_METRICS_PORT", "15190", "port of /metrics and /healthz"),
     ("OUTRIDER_BRIDGE_INTERNAL", "none", "networks that are internal, besides the workloads' own"),
+    ("OUTRIDER_BRIDGE_HOSTS", "none", "addresses of nodes"),
+    ("OUTRIDER_BRIDGE_TUNNELS", "none", "nodes' tunnel addresses: what comes from them is ingress"),
+    (
+        "OUTRIDER_BRIDGE_ADDRESS_GROUPS",
+        "none",
+        "networks with a group of their own: office=192.0.2.0/24,office=198.51.100.0/24",
+    ),
     ("OUTRIDER_BRIDGE_DEFAULT_MODE", "discover", "mode of a group that was given none"),
     ("OUTRIDER_BRIDGE_LOG", "info", "log filter: info, debug, outrider_agent_bridge=debug,info"),
 ];
@@ -86,7 +103,18 @@ impl Settings {
             socket: env.path("OUTRIDER_BRIDGE_SOCKET", DEFAULT_SOCKET),
             tokens: env.optional_path("OUTRIDER_BRIDGE_TOKENS"),
             metrics_port: env.value("OUTRIDER_BRIDGE_METRICS_PORT", names::BRIDGE_HEALTH_PORT),
-            internal: env.networks("OUTRIDER_BRIDGE_INTERNAL"),
+            internal: env
+                .list("OUTRIDER_BRIDGE_INTERNAL")
+                .iter()
+                .map(IpNet::trunc)
+                .collect(),
+            hosts: env.list("OUTRIDER_BRIDGE_HOSTS"),
+            tunnels: env.list("OUTRIDER_BRIDGE_TUNNELS"),
+            address_groups: env
+                .list("OUTRIDER_BRIDGE_ADDRESS_GROUPS")
+                .into_iter()
+                .map(|AddressGroup(net, group)| (net, group))
+                .collect(),
             default_mode: env.value("OUTRIDER_BRIDGE_DEFAULT_MODE", Mode::Discover),
             log: env.value("OUTRIDER_BRIDGE_LOG", "info".to_owned()),
         };
@@ -134,20 +162,42 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         Some(path)
     }
 
-    fn networks(&mut self, key: &str) -> Vec<IpNet> {
+    fn list<T: FromStr<Err: Display>>(&mut self, key: &str) -> Vec<T> {
         let Some(text) = (self.lookup)(key) else { return Vec::new() };
-        let mut networks = Vec::new();
+        let mut found = Vec::new();
         for part in text.split([',', ' ']).filter(|part| !part.is_empty()) {
-            match part.parse::<IpNet>() {
-                Ok(network) => networks.push(network.trunc()),
+            match part.parse() {
+                Ok(one) => found.push(one),
                 Err(error) => self.errors.push(format!("{key}: {part:?}: {error}")),
             }
         }
-        if networks.len() > MAX_INTERNAL {
+        if found.len() > MAX_LISTED {
             self.errors
-                .push(format!("{key}: more than {MAX_INTERNAL} networks"));
+                .push(format!("{key}: more than {MAX_LISTED} entries"));
         }
-        networks
+        found
+    }
+}
+
+/// `name=network`.
+struct AddressGroup(IpNet, Group);
+
+impl FromStr for AddressGroup {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, network) = text.split_once('=').ok_or("must be name=network")?;
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let reserved = [Group::EXTERNAL, Group::NODES];
+        let is_free = !name.starts_with("nv.") && !reserved.contains(&name);
+        if name.is_empty() || name.len() > MAX_GROUP_NAME || !name.bytes().all(is_name) || !is_free
+        {
+            return Err("a name has letters, digits, - _ and . only, and is not reserved".into());
+        }
+        let network = network
+            .parse::<IpNet>()
+            .map_err(|error| error.to_string())?;
+        Ok(Self(network.trunc(), Group::named(name)))
     }
 }
 
@@ -205,11 +255,28 @@ mod tests {
     }
 
     #[test]
+    fn address_groups_have_names_that_are_free() {
+        const KEY: &str = "OUTRIDER_BRIDGE_ADDRESS_GROUPS";
+        let settings = read(&[(KEY, "office=192.0.2.9/24,v6=2001:db8::/32")]).unwrap();
+        let known: Vec<_> = settings
+            .address_groups
+            .iter()
+            .map(|(net, group)| format!("{group} {net}"))
+            .collect();
+        assert_eq!(known, ["office 192.0.2.0/24", "v6 2001:db8::/32"]);
+        for text in
+            ["office", "=10.0.0.0/8", "nv.web.default=10.0.0.0/8", "nodes=10.0.0.0/8", "a=b"]
+        {
+            assert!(read(&[(KEY, text)]).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn internal_networks_are_masked_and_capped() {
         let settings = read(&[("OUTRIDER_BRIDGE_INTERNAL", "10.1.2.3/8 fd00::1/64")]).unwrap();
         assert_eq!(settings.internal[0].to_string(), "10.0.0.0/8");
         assert_eq!(settings.internal[1].to_string(), "fd00::/64");
-        let many = vec!["10.0.0.0/8"; MAX_INTERNAL + 1].join(",");
+        let many = vec!["10.0.0.0/8"; MAX_LISTED + 1].join(",");
         assert!(read(&[("OUTRIDER_BRIDGE_INTERNAL", &many)]).is_err());
     }
 }

@@ -13,6 +13,9 @@ mod events;
 #[path = "bridge/hostile.rs"]
 mod hostile;
 #[cfg(test)]
+#[path = "bridge/identity.rs"]
+mod identity;
+#[cfg(test)]
 #[path = "bridge/link.rs"]
 mod link;
 #[cfg(test)]

@@ -13,7 +13,9 @@ mod status;
 pub use events::{EventKind, GAP, Gap, ModeChange};
 pub use explain::{ExplainQuery, Explanation, Judgement};
 pub use observed::{Conversation, Evidence, Flow, Rule, Session, Threat, Violation};
-pub use status::{ModeReply, ModeRequest, ProxyState, Status, StoreStatus, Workload};
+pub use status::{
+    ListeningPort, ModeReply, ModeRequest, ProxyState, Status, StoreStatus, Workload,
+};
 
 use serde::{Deserialize, Serialize};
 

@@ -7,8 +7,15 @@ use serde::{Deserialize, Serialize};
 pub struct Conversation {
     /// Workload that opened the flows; `external` or an address when it is not one of ours.
     pub client: String,
-    /// Workload that answered; `external` or an address when it is not one of ours.
+    /// Workload that answered; `external`, a name or an address when it is not one of ours.
     pub server: String,
+    /// What the client is: `workload`, `host`, `ingress`, `address-group`, `unmanaged`,
+    /// `external-name`, `external`.
+    #[serde(default)]
+    pub client_class: String,
+    /// What the server is, in the same words.
+    #[serde(default)]
+    pub server_class: String,
     /// Application, `unknown` when none was recognised.
     pub app: String,
     /// IP protocol, `tcp`.

@@ -94,11 +94,33 @@ pub struct Workload {
     pub policy_version: u64,
     /// Rules in the policy it has now.
     pub rules: u64,
+    /// Rules that this policy has no room for; what they allow meets the default.
+    #[serde(default)]
+    pub rules_left_out: u64,
+    /// The group has as many learned rules as it may have: no more are learned until some go.
+    #[serde(default)]
+    pub rules_full: bool,
+    /// What it listens on, as far as its proxy saw.
+    #[serde(default)]
+    pub ports: Vec<ListeningPort>,
     /// Times it connected since the bridge started.
     pub connects: u64,
     /// The proxy's own status, as it answered the hello; absent for a proxy that has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_version: Option<String>,
+}
+
+/// A port that a workload listens on.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ListeningPort {
+    /// IP protocol, `tcp`.
+    pub proto: String,
+    /// Number.
+    pub port: u16,
+    /// Application, `unknown` when none was recognised.
+    pub app: String,
+    /// The server's software, empty when it is not known.
+    pub server: String,
 }
 
 /// What to set a workload's group to.

@@ -33,16 +33,26 @@ struct Given {
 }
 
 impl Names {
-    /// A workload was given an address for a name; says whether that can be one.
+    /// A workload was given an address for a name; says whether that can be one. A pattern (`*.…`)
+    /// stands back behind a name that is known.
     pub fn add(&mut self, uid: &str, address: IpAddr, name: &str, now: u64) -> bool {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_name) {
+        let pattern = name.strip_prefix("*.");
+        let text = pattern.unwrap_or(&name);
+        if text.is_empty() || name.len() > MAX_NAME || !text.bytes().all(is_name) {
             return false;
+        }
+        let address = address.to_canonical();
+        if pattern.is_some()
+            && self
+                .of(uid, address, now)
+                .is_some_and(|known| !known.starts_with('*'))
+        {
+            return true;
         }
         let known = self.of.entry(uid.into()).or_default();
         known.retain(|_, given| now < given.until.saturating_add(REMEMBERED));
-        let address = address.to_canonical();
         if known.len() >= MAX_NAMED && !known.contains_key(&address) {
             let oldest = known.iter().min_by_key(|(_, given)| given.at);
             if let Some(oldest) = oldest.map(|(address, _)| *address) {
@@ -110,9 +120,22 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_stands_back_behind_a_name() {
+        let mut names = Names::default();
+        let of = |names: &Names| names.of("web", address(1), 5).map(|name| name.to_string());
+        assert!(names.add("web", address(1), "*.example", 1));
+        assert_eq!(of(&names).as_deref(), Some("*.example"));
+        assert!(names.add("web", address(1), "api.example", 2));
+        assert!(names.add("web", address(1), "*.example", 3));
+        assert_eq!(of(&names).as_deref(), Some("api.example"));
+    }
+
+    #[test]
     fn what_is_no_name_is_not_kept() {
         let mut names = Names::default();
-        for text in ["", ".", "a b", "a\u{1b}[2J", "\u{e4}.example", &"a".repeat(254)] {
+        for text in
+            ["", ".", "*.", "a.*.b", "a b", "a\u{1b}[2J", "\u{e4}.example", &"a".repeat(254)]
+        {
             assert!(!names.add("web", address(1), text, 1), "{text}");
         }
     }

@@ -74,6 +74,8 @@ pub(super) fn conversation(known: &outrider_learn::Conversation) -> Conversation
     Conversation {
         client: known.client_name.clone(),
         server: known.server_name.clone(),
+        client_class: known.key.client.class().into(),
+        server_class: known.key.server.class().into(),
         app: known.key.app.to_string(),
         proto: known.key.proto.to_string(),
         port: known.key.port,

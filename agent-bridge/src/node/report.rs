@@ -103,10 +103,10 @@ impl State {
                     .iter()
                     .for_each(|flow| self.enter_sample(workload, flow));
             }
-            Notification::AppUpdate(_) => counts.received(Received::AppUpdates, 1),
+            Notification::AppUpdate(update) => self.enter_ports(workload, update, counts),
             Notification::FqdnUpdate(_)
             | Notification::IpFqdnUpdate(_)
-            | Notification::IpFqdnRelease(_) => counts.received(Received::Names, 1),
+            | Notification::IpFqdnRelease(_) => self.enter_names(workload, note, counts),
             // The assembler keeps these to itself.
             Notification::Batch(_) => {}
         }

@@ -1,10 +1,10 @@
 //! What may be asked of the node.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, sync::Arc};
 
 use outrider_api::{ProxyState, Status, Threat, Violation};
 
-use super::{Node, State, learned, threats};
+use super::{Node, State, learned, ports::Ports, threats};
 use crate::mailbox::watch::Workload;
 
 impl Node {
@@ -119,12 +119,16 @@ impl State {
         let state = link
             .map(|link| link.state.borrow().clone())
             .unwrap_or_default();
-        let rules = link.map_or(0, |link| link.desired.borrow().policy.spec.rules.len());
+        let policy = link.map(|link| Arc::clone(&link.desired.borrow().policy));
+        let (rules, left_out) = policy
+            .map(|policy| (policy.spec.rules.len(), policy.left_out))
+            .unwrap_or_default();
         let group = workload.group();
         outrider_api::Workload {
             name: workload.name.clone(),
             uid: workload.uid.clone(),
             mode: self.learner.mode(&group).name().into(),
+            rules_full: self.learner.is_full(&group),
             group: group.to_string(),
             addresses: workload.addresses.iter().map(ToString::to_string).collect(),
             mac: workload.mac.to_string(),
@@ -135,6 +139,12 @@ impl State {
             },
             policy_version: if state.connected { state.pushes } else { 0 },
             rules: rules as u64,
+            rules_left_out: left_out as u64,
+            ports: self
+                .ports
+                .get(&workload.uid)
+                .map(Ports::listed)
+                .unwrap_or_default(),
             connects: state.connects,
             proxy_version: state.proxy.as_ref().map(|proxy| proxy.version.clone()),
         }

@@ -1,6 +1,6 @@
 //! Columns and cells of each list.
 
-use outrider_api::{Conversation, Flow, Rule, Session, Threat, Violation, Workload};
+use outrider_api::{Conversation, Flow, ListeningPort, Rule, Session, Threat, Violation, Workload};
 
 use super::Row;
 use crate::{
@@ -11,8 +11,24 @@ use crate::{
 /// Names shown in one cell.
 const NAMES_SHOWN: usize = 3;
 
+/// Listening ports shown in one cell.
+const PORTS_SHOWN: usize = 4;
+
 fn port(proto: &str, port: u16) -> String {
-    format!("{proto}/{port}")
+    match proto {
+        "tcp" | "udp" | "sctp" => format!("{proto}/{port}"),
+        _ => proto.to_owned(),
+    }
+}
+
+/// What a workload listens on.
+fn listens(ports: &[ListeningPort]) -> String {
+    let shown = ports.iter().take(PORTS_SHOWN);
+    let shown: Vec<_> = shown
+        .map(|one| format!("{} {}", one.app, port(&one.proto, one.port)))
+        .collect();
+    let more = if ports.len() > PORTS_SHOWN { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
 }
 
 impl Row for Conversation {
@@ -234,6 +250,7 @@ impl Row for Workload {
         Column::Right("RULES"),
         Column::Right("PUSHES"),
         Column::Left("ADDRESSES"),
+        Column::Left("LISTENS"),
     ];
 
     fn cells(&self, _now: u64) -> Vec<String> {
@@ -242,9 +259,13 @@ impl Row for Workload {
             self.group.clone(),
             self.mode.clone(),
             self.proxy.label().into(),
-            self.rules.to_string(),
+            match self.rules_full || self.rules_left_out > 0 {
+                true => format!("{}, full", self.rules),
+                false => self.rules.to_string(),
+            },
             self.policy_version.to_string(),
             self.addresses.join(", "),
+            listens(&self.ports),
         ]
     }
 }

@@ -1,0 +1,129 @@
+//! What workloads listen on, as their proxies tell it, and by what names they know addresses.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use outrider_api::ListeningPort;
+use outrider_model::{AppId, IpProto};
+use outrider_telemetry::unix_seconds;
+use outrider_wire::{AppPort, AppUpdate, Notification};
+
+use super::State;
+use crate::{
+    counts::{Counts, Dropped, Received},
+    mailbox::watch::Workload,
+};
+
+/// Listening ports kept per workload; more are refused and counted.
+const MAX_PORTS: usize = 1024;
+
+/// Listening ports of one workload. A table may come in several datagrams, so they add up.
+#[derive(Debug, Default)]
+pub(super) struct Ports(BTreeMap<(IpProto, u16), AppPort>);
+
+impl Ports {
+    /// Enters a table; says how many of it there was no room for.
+    fn enter(&mut self, ports: &[AppPort]) -> u64 {
+        let mut refused = 0;
+        for port in ports {
+            let key = (port.ip_proto, port.port);
+            if self.0.len() < MAX_PORTS || self.0.contains_key(&key) {
+                self.0.insert(key, *port);
+            } else {
+                refused += 1;
+            }
+        }
+        refused
+    }
+
+    /// All of them, in order of protocol and port.
+    pub(super) fn listed(&self) -> Vec<ListeningPort> {
+        self.0.values().map(listed).collect()
+    }
+}
+
+fn listed(port: &AppPort) -> ListeningPort {
+    let known = |app: AppId| (app != AppId::UNKNOWN).then(|| app.to_string());
+    ListeningPort {
+        proto: port.ip_proto.to_string(),
+        port: port.port,
+        app: known(port.application)
+            .or_else(|| known(port.proto))
+            .unwrap_or_else(|| AppId::UNKNOWN.to_string()),
+        server: known(port.server).unwrap_or_default(),
+    }
+}
+
+impl State {
+    /// Enters what a workload listens on.
+    pub(super) fn enter_ports(&mut self, workload: &Workload, update: &AppUpdate, counts: &Counts) {
+        counts.received(Received::AppUpdates, 1);
+        let ports = self.ports.entry(workload.uid.clone()).or_default();
+        counts.dropped(Dropped::TableFull, ports.enter(&update.ports));
+    }
+
+    /// Enters what is about names of addresses, and nothing else.
+    pub(super) fn enter_names(
+        &mut self,
+        workload: &Workload,
+        note: &Notification,
+        counts: &Counts,
+    ) {
+        let now = unix_seconds();
+        let names = self.learner.directory_mut().names_mut();
+        let evicted = names.evicted();
+        let mut add = |ip: IpAddr, name: &str| {
+            let is_name = names.add(&workload.uid, ip, name, now);
+            counts.dropped(Dropped::BadRow, (!is_name).into());
+        };
+        match note {
+            Notification::FqdnUpdate(update) => {
+                let name = update.name.as_str();
+                update
+                    .addresses
+                    .iter()
+                    .for_each(|ip| add((*ip).into(), &name));
+            }
+            Notification::IpFqdnUpdate(update) => add(update.ip.into(), &update.name.as_str()),
+            Notification::IpFqdnRelease(release) => {
+                names.end(&workload.uid, release.ip.into(), now);
+            }
+            _ => return,
+        }
+        counts.received(Received::Names, 1);
+        counts.dropped(Dropped::TableFull, names.evicted().saturating_sub(evicted));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(number: u16, application: AppId) -> AppPort {
+        AppPort {
+            port: number,
+            proto: AppId::HTTP,
+            server: AppId::UNKNOWN,
+            application,
+            ip_proto: IpProto::TCP,
+        }
+    }
+
+    #[test]
+    fn tables_add_up_and_are_bounded() {
+        let mut ports = Ports::default();
+        assert_eq!(ports.enter(&[port(80, AppId::UNKNOWN), port(6379, AppId::REDIS)]), 0);
+        let apps = |ports: &Ports| {
+            let listed = ports.listed().into_iter();
+            listed.map(|one| (one.port, one.app)).collect::<Vec<_>>()
+        };
+        let (http, redis) = (AppId::HTTP.to_string(), AppId::REDIS.to_string());
+        assert_eq!(apps(&ports), [(80, http), (6379, redis.clone())], "or else the protocol");
+        assert_eq!(ports.enter(&[port(80, AppId::REDIS)]), 0);
+        assert_eq!(apps(&ports), [(80, redis.clone()), (6379, redis)], "the newest word counts");
+        let many: Vec<_> = (10_000..12_000)
+            .map(|at| port(at, AppId::UNKNOWN))
+            .collect();
+        assert_eq!(ports.enter(&many), 2_002 - MAX_PORTS as u64);
+        assert_eq!(ports.listed().len(), MAX_PORTS);
+    }
+}
