@@ -1,86 +1,12 @@
-//! Reading bytes that a peer sent: forward only, never past the end, lines without copies.
+//! Reading bytes that a peer sent, cut wherever it likes: heads, and lines without copies.
 
 use std::borrow::Cow;
 
 use memchr::{memchr, memchr2};
+pub(crate) use outrider_model::bytes::Reader;
 
 /// Longest line that is kept; of a longer one only this much is seen.
 pub(crate) const MAX_LINE: usize = 16 * 1024;
-
-/// Reads fixed-size fields off the front of a slice.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    pub(crate) fn is_empty(self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(crate) fn rest(self) -> &'a [u8] {
-        self.0
-    }
-
-    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*head)
-    }
-
-    pub(crate) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    pub(crate) fn u8(&mut self) -> Option<u8> {
-        self.array().map(|[byte]| byte)
-    }
-
-    pub(crate) fn be16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_be_bytes)
-    }
-
-    pub(crate) fn be24(&mut self) -> Option<u32> {
-        self.array()
-            .map(|[a, b, c]| u32::from_be_bytes([0, a, b, c]))
-    }
-
-    pub(crate) fn be32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_be_bytes)
-    }
-
-    pub(crate) fn le16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    pub(crate) fn le24(&mut self) -> Option<u32> {
-        self.array()
-            .map(|[a, b, c]| u32::from_le_bytes([a, b, c, 0]))
-    }
-
-    /// A string that ends in a zero byte, without the zero.
-    pub(crate) fn until_nul(&mut self) -> Option<&'a [u8]> {
-        let text = self.take(memchr(0, self.0)?)?;
-        self.u8()?;
-        Some(text)
-    }
-
-    /// A block behind a 16-bit length.
-    pub(crate) fn block16(&mut self) -> Option<Self> {
-        let length = self.be16()?;
-        self.take(length.into()).map(Reader)
-    }
-
-    /// A block behind an 8-bit length.
-    pub(crate) fn block8(&mut self) -> Option<Self> {
-        let length = self.u8()?;
-        self.take(length.into()).map(Reader)
-    }
-}
 
 /// Takes up to `left` bytes off a chunk and says how many are left after that.
 pub(crate) fn pass(chunk: &mut &[u8], left: u64) -> u64 {
@@ -284,13 +210,5 @@ mod tests {
             assert!(lines.next(&mut &[b'x'; 1000][..]).is_none());
         }
         assert_eq!(lines.held(), MAX_LINE);
-    }
-
-    #[test]
-    fn refuses_to_read_past_the_end() {
-        let mut reader = Reader::new(&[0, 5, 1, 2]);
-        assert!(reader.block16().is_none());
-        assert_eq!(Reader::new(b"abc").until_nul(), None);
-        assert_eq!(Reader::new(b"abc\0d").until_nul(), Some(&b"abc"[..]));
     }
 }

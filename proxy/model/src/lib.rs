@@ -1,8 +1,10 @@
-//! The vocabulary of every room: addresses, identifiers, decisions, reports. Plain data, no I/O.
+//! The vocabulary of every room: addresses, identifiers, decisions, reports, and how bytes are
+//! read. Plain data, no I/O.
 #![forbid(unsafe_code)]
 
 mod addr;
 mod app;
+pub mod bytes;
 mod decision;
 mod flow;
 mod threat;

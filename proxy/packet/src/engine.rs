@@ -8,11 +8,10 @@ pub use peek::Peek;
 
 use std::{net::SocketAddr, time::Duration};
 
-use outrider_model::{FlowId, IpProto, Side, ThreatId};
+use outrider_model::{FlowId, IpProto, Side, ThreatId, bytes::Reader};
 
 use crate::{
     Counters, Ends, Event, FlowEnd, FlowRecord, Limits, LinkType, TcpPlace,
-    bytes::Reader,
     flow::{Flow, Key},
     fragment::{Fragments, Joined},
     ip::{self, Packet, Reject},

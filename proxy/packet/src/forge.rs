@@ -6,11 +6,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use outrider_model::IpProto;
+use outrider_model::{IpProto, bytes::Reader};
 
 use crate::{
     SidePlace, TcpPlace,
-    bytes::Reader,
     ip::{self, Packet},
     link::{self, Carried},
     transport::{self, Body},

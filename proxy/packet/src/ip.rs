@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use outrider_model::IpProto;
+use outrider_model::{IpProto, bytes::Reader};
 
-use crate::{bytes::Reader, link::Carried};
+use crate::link::Carried;
 
 /// Extension headers that one packet may carry.
 pub(crate) const MAX_EXTENSIONS: usize = 8;

@@ -10,7 +10,6 @@
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod build;
-mod bytes;
 mod counters;
 mod engine;
 mod event;

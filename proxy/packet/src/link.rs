@@ -1,6 +1,8 @@
 //! What stands before the IP header.
 
-use crate::{bytes::Reader, ip::Reject};
+use outrider_model::bytes::Reader;
+
+use crate::ip::Reject;
 
 /// How a capture's frames begin. The numbers are those of capture files.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

@@ -1,8 +1,8 @@
 //! TCP, UDP, ICMP and SCTP headers, and what is wrong with them.
 
-use outrider_model::{IpProto, ThreatId};
+use outrider_model::{IpProto, ThreatId, bytes::Reader};
 
-use crate::{bytes::Reader, ip::Reject};
+use crate::ip::Reject;
 
 /// A TCP segment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
