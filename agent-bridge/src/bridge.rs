@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     api::{self, Access, Gate, Patient, Tokens, TokensError},
     counts::Counts,
+    export::Export,
     mailbox::Mailboxes,
     metrics,
     node::{Committer, Node},
@@ -60,6 +61,7 @@ pub struct Bridge {
     node: Arc<Node>,
     store: Store,
     counts: Counts,
+    export: Export,
     health: Router,
     tokens: Arc<Tokens>,
     api: TcpListener,
@@ -77,7 +79,8 @@ impl Bridge {
         let registry = Registry::default();
         let counts = Counts::register(&registry)?;
         let store = Store::open(&settings.store, unix_seconds())?;
-        let node = Arc::new(Node::restore(&settings, &store, counts.clone())?);
+        let export = Export::new(&settings.export, &registry)?;
+        let node = Arc::new(Node::restore(&settings, &store, counts.clone(), export.clone())?);
         let api = listen("OUTRIDER_BRIDGE_API", settings.api).await?;
         let socket = listen_unix(&settings.socket)?;
         let any = SocketAddr::from(([0, 0, 0, 0], settings.metrics_port));
@@ -86,8 +89,8 @@ impl Bridge {
             Ok(listener) => listener,
             Err(_no_v6) => listen("OUTRIDER_BRIDGE_METRICS_PORT", any).await?,
         };
-        let health = metrics::router(Arc::clone(&node), registry)?;
-        Ok(Self { settings, node, store, counts, health, tokens, api, socket, metrics })
+        let health = metrics::router(Arc::clone(&node), export.clone(), registry)?;
+        Ok(Self { settings, node, store, counts, export, health, tokens, api, socket, metrics })
     }
 
     /// Where the REST API listens, which a setting of port 0 leaves open.
@@ -112,8 +115,10 @@ impl Bridge {
     /// When a part ends that should not.
     pub async fn run(self, stop: CancellationToken) -> Result<(), BridgeError> {
         let (reports, taken) = mpsc::channel(MAX_REPORTS);
-        let Self { settings, node, store, counts, health, tokens, api, socket, metrics } = self;
+        let Self { settings, node, store, counts, export, health, tokens, api, socket, metrics } =
+            self;
         let tasks = TaskTracker::new();
+        export.start(&settings.export, &tasks, &stop);
         let mailboxes = Mailboxes::new(settings.pods, Arc::clone(&node), reports, counts.clone());
         let mailboxes = tasks.spawn(mailboxes.run(stop.child_token()));
         let stored = CancellationToken::new();

@@ -1,17 +1,14 @@
 //! What `--help` teaches.
 
-use crate::settings::HELP;
+use crate::{export, settings::HELP};
 
 /// What follows the usage of `outrider-agent-bridge bridge`.
 #[must_use]
 pub fn bridge() -> String {
-    let width = HELP
-        .iter()
-        .map(|(key, ..)| key.len())
-        .max()
-        .unwrap_or_default();
+    let all = || HELP.iter().chain(&export::HELP);
+    let width = all().map(|(key, ..)| key.len()).max().unwrap_or_default();
     let mut text = String::from("Settings (environment) [default]:\n");
-    for (key, default, about) in HELP {
+    for (key, default, about) in all() {
         text.push_str(&format!("  {key:width$}  {about} [{default}]\n"));
     }
     text.push_str(MAILBOXES);

@@ -5,6 +5,7 @@
 //!  mailbox::watch ── workloads ──► node ◄── reports ── mailbox::receive ◄── ctrl_listen.sock
 //!                                   │  └── policy ───► mailbox::link ─────► dp_listen.sock
 //!                                   ├── changes ► store, then acknowledgements ► mailbox::link
+//!                                   ├── events ► store ► export
 //!                                   └── answers ► api, metrics
 //! ```
 #![forbid(unsafe_code)]
@@ -12,6 +13,7 @@
 pub mod api;
 pub mod bridge;
 pub mod counts;
+pub mod export;
 pub mod help;
 pub mod mailbox;
 pub mod metrics;

@@ -38,10 +38,13 @@ fn main() -> anyhow::Result<()> {
         tracing::warn!(name, "no such setting; see --help");
     }
     tracing::info!(?settings, "effective settings");
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?
-        .block_on(run(settings))
+        .build()?;
+    let ended = runtime.block_on(run(settings));
+    // Whoever does not read standard output any more must not keep us from ending.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn run(settings: Settings) -> anyhow::Result<()> {

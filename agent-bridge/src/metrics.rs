@@ -11,7 +11,7 @@ use axum::{
 };
 use outrider_telemetry::{Gauge, MetricError, Registry};
 
-use crate::node::Node;
+use crate::{export::Export, node::Node};
 
 /// Gauges that are read from the node when somebody asks.
 #[derive(Clone, Debug)]
@@ -59,6 +59,7 @@ impl Gauges {
 #[derive(Clone, Debug)]
 struct Exposed {
     node: Arc<Node>,
+    export: Export,
     registry: Registry,
     gauges: Gauges,
 }
@@ -67,18 +68,23 @@ struct Exposed {
 ///
 /// # Errors
 /// When a family's name is taken.
-pub fn router(node: Arc<Node>, registry: Registry) -> Result<Router, MetricError> {
+pub(crate) fn router(
+    node: Arc<Node>,
+    export: Export,
+    registry: Registry,
+) -> Result<Router, MetricError> {
     let gauges = Gauges::register(&registry)?;
     Ok(Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(live))
         .route("/healthz/live", get(live))
         .route("/healthz/ready", get(ready))
-        .with_state(Exposed { node, registry, gauges }))
+        .with_state(Exposed { node, export, registry, gauges }))
 }
 
 async fn metrics(State(exposed): State<Exposed>) -> Response {
     exposed.gauges.read(&exposed.node);
+    exposed.export.measure();
     match exposed.registry.expose() {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

@@ -34,9 +34,11 @@ pub use commit::Committer;
 pub use events::Events;
 pub(crate) use events::{Heard, Listener};
 pub use refusal::Refusal;
+pub(crate) use threats::Reported;
 
 use crate::{
     counts::Counts,
+    export::Export,
     mailbox::{
         link::{Command, LinkState},
         program::Desired,
@@ -65,6 +67,7 @@ pub struct Node {
     committed: watch::Sender<u64>,
     store: Mutex<StoreStatus>,
     events: Arc<Events>,
+    export: Export,
 }
 
 #[derive(Debug)]
@@ -116,19 +119,25 @@ impl Node {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn restore(settings: &Settings, store: &Store, counts: Counts) -> Result<Self, StoreError> {
+    pub(crate) fn restore(
+        settings: &Settings,
+        store: &Store,
+        counts: Counts,
+        export: Export,
+    ) -> Result<Self, StoreError> {
         let events = Arc::new(Events::new(counts.clone()));
         let mut state = State::new(settings, Arc::clone(&events));
         for table in Table::CONTENT {
             let mut bad = 0;
             store.load(table, |key, value| {
-                bad += u64::from(!state.take_back(table, key, value));
+                bad += u64::from(!state.take_back(table, key, value, &export));
             })?;
             counts.dropped(crate::counts::Dropped::BadRecord, bad);
             if bad > 0 {
                 tracing::error!(?table, bad, "stored records cannot be read back");
             }
         }
+        export.restored();
         let totals = state.learner.totals();
         counts.sessions.inc_by(totals.sessions);
         counts.bytes.inc_by(totals.bytes);
@@ -145,6 +154,7 @@ impl Node {
             committed: watch::Sender::new(0),
             store: Mutex::new(status),
             events,
+            export,
         })
     }
 

@@ -11,6 +11,8 @@ use ipnet::IpNet;
 use outrider_learn::Group;
 use outrider_model::{Mode, names};
 
+use crate::export::{self, ExportSettings};
+
 /// Most entries of a setting that is a list.
 const MAX_LISTED: usize = 256;
 /// Longest name of an address group.
@@ -44,6 +46,8 @@ pub struct Settings {
     pub default_mode: Mode,
     /// `OUTRIDER_BRIDGE_LOG`: what to log.
     pub log: String,
+    /// `OUTRIDER_EXPORT_…`: where findings are sent.
+    pub export: ExportSettings,
 }
 
 /// Every setting, its default and what it is for, as `--help` shows them.
@@ -117,6 +121,7 @@ impl Settings {
                 .collect(),
             default_mode: env.value("OUTRIDER_BRIDGE_DEFAULT_MODE", Mode::Discover),
             log: env.value("OUTRIDER_BRIDGE_LOG", "info".to_owned()),
+            export: ExportSettings::read(&mut env),
         };
         if env.errors.is_empty() { Ok(settings) } else { Err(SettingsError(env.errors)) }
     }
@@ -124,9 +129,14 @@ impl Settings {
 
 /// Names among `set` that look like settings of the bridge and are none: misspelt, most likely.
 pub fn unknown(set: impl Iterator<Item = String>) -> Vec<String> {
-    let known = |name: &str| HELP.iter().any(|(key, ..)| *key == name);
-    set.filter(|name| name.starts_with("OUTRIDER_BRIDGE_") && !known(name))
-        .collect()
+    let known = |name: &str| {
+        HELP.iter()
+            .chain(&export::HELP)
+            .any(|(key, ..)| *key == name)
+    };
+    let is_ours =
+        |name: &str| name.starts_with("OUTRIDER_BRIDGE_") || name.starts_with(export::PREFIX);
+    set.filter(|name| is_ours(name) && !known(name)).collect()
 }
 
 /// Default of `OUTRIDER_BRIDGE_STORE`.
@@ -134,13 +144,15 @@ pub const DEFAULT_STORE: &str = "/var/lib/outrider/bridge.redb";
 /// Default of `OUTRIDER_BRIDGE_SOCKET`.
 pub const DEFAULT_SOCKET: &str = "/run/outrider/api.sock";
 
-struct Reader<F> {
+/// Reads variables and notes every mistake.
+pub(crate) struct Reader<F> {
     lookup: F,
     errors: Vec<String>,
 }
 
 impl<F: Fn(&str) -> Option<String>> Reader<F> {
-    fn value<T: FromStr<Err: Display>>(&mut self, key: &str, default: T) -> T {
+    /// The value, or the default if there is none.
+    pub(crate) fn value<T: FromStr<Err: Display>>(&mut self, key: &str, default: T) -> T {
         let Some(text) = (self.lookup)(key) else { return default };
         text.trim().parse().unwrap_or_else(|error| {
             self.errors.push(format!("{key}={text:?}: {error}"));
@@ -148,12 +160,21 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         })
     }
 
+    /// The value, if there is one.
+    pub(crate) fn option<T: FromStr<Err: Display>>(&mut self, key: &str) -> Option<T> {
+        let text = (self.lookup)(key)?;
+        let read = text.trim().parse();
+        read.map_err(|error| self.errors.push(format!("{key}: {error}")))
+            .ok()
+    }
+
     fn path(&mut self, key: &str, default: &str) -> PathBuf {
         self.optional_path(key)
             .unwrap_or_else(|| PathBuf::from(default))
     }
 
-    fn optional_path(&mut self, key: &str) -> Option<PathBuf> {
+    /// An absolute path, if there is one.
+    pub(crate) fn optional_path(&mut self, key: &str) -> Option<PathBuf> {
         let path = PathBuf::from((self.lookup)(key)?);
         if !path.is_absolute() {
             self.errors
@@ -251,7 +272,8 @@ mod tests {
             None
         })
         .unwrap();
-        assert_eq!(asked.into_inner(), HELP.map(|(key, ..)| key));
+        let all = HELP.iter().chain(&export::HELP).map(|(key, ..)| *key);
+        assert!(asked.into_inner().iter().eq(all));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefini
 use thiserror::Error;
 
 /// Version of the tables' content; a larger one in the file is from a newer bridge.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 /// Memory that redb may use for pages.
 const CACHE_BYTES: usize = 16 << 20;
 /// Key of [`SCHEMA`] in [`Table::Meta`].
@@ -34,11 +34,25 @@ pub enum Table {
     Threats,
     /// Last batch of each proxy instance.
     Batches,
+    /// Events that wait for a sink.
+    Events,
+    /// Where each sink is in them, and how they are numbered.
+    Cursors,
+    /// Events that were left out and are to be sent later.
+    Pending,
 }
 
 impl Table {
     /// Every table but [`Table::Meta`].
-    pub const CONTENT: [Self; 4] = [Self::Learned, Self::Modes, Self::Threats, Self::Batches];
+    pub const CONTENT: [Self; 7] = [
+        Self::Learned,
+        Self::Modes,
+        Self::Threats,
+        Self::Batches,
+        Self::Events,
+        Self::Cursors,
+        Self::Pending,
+    ];
 
     fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
         TableDefinition::new(match self {
@@ -47,6 +61,9 @@ impl Table {
             Self::Modes => "modes",
             Self::Threats => "threats",
             Self::Batches => "batches",
+            Self::Events => "events",
+            Self::Cursors => "cursors",
+            Self::Pending => "pending",
         })
     }
 }
@@ -225,7 +242,8 @@ fn prepare(database: &Database) -> Result<u32, redb::Error> {
     let found = {
         let mut meta = transaction.open_table(Table::Meta.definition())?;
         let found = meta.get(SCHEMA_KEY)?.map(|value| schema(value.value()));
-        if found.is_none() {
+        // Schema 1 lacks the export's tables; they begin empty.
+        if found.is_none_or(|found| found < SCHEMA) {
             meta.insert(SCHEMA_KEY, SCHEMA.to_be_bytes().as_slice())?;
         }
         for table in Table::CONTENT {

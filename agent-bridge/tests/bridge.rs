@@ -10,6 +10,9 @@ mod api;
 #[path = "bridge/events.rs"]
 mod events;
 #[cfg(test)]
+#[path = "bridge/export.rs"]
+mod export;
+#[cfg(test)]
 #[path = "bridge/hostile.rs"]
 mod hostile;
 #[cfg(test)]

@@ -57,7 +57,7 @@ const IMPURE_CRATES: [&str; 12] = [
 /// Crates that only these rooms may use.
 const RESERVED: [(&str, &[&str]); 7] = [
     // QUIC hides a client's hello under keys that anybody can derive; whoever reads it must decrypt.
-    // The bridge keeps digests of its API's tokens.
+    // The bridge keeps digests of its API's tokens and signs the batches of events that it posts.
     ("aws-lc-rs", &["dpi", "agent-bridge"]),
     ("prometheus", &["telemetry"]),
     ("tracing-subscriber", &["telemetry"]),

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Node, State, events::Body, learned};
 use crate::{
     counts::Dropped,
+    export::Export,
     mailbox::{
         link::Command,
         receive::{BatchId, Report},
@@ -42,6 +43,8 @@ pub struct Committer {
     unacked: Vec<(String, BatchId)>,
     version: u64,
     stored_version: u64,
+    /// The last event among what was collected.
+    head: u64,
     in_flight: Option<JoinHandle<Written>>,
 }
 
@@ -60,6 +63,7 @@ impl Committer {
             unacked: Vec::new(),
             version: 0,
             stored_version: 0,
+            head: 0,
             in_flight: None,
         }
     }
@@ -126,7 +130,9 @@ impl Committer {
         let mut state = self.node.state.lock();
         self.version = state.version;
         self.unacked.append(&mut state.unacked);
-        for change in state.take_changes() {
+        let (changes, head) = state.take_changes(&self.node.export);
+        self.head = head;
+        for change in changes {
             self.changes
                 .insert((change.table, change.key), change.value);
         }
@@ -156,6 +162,7 @@ impl Committer {
             self.stored_version = self.version;
             self.node.committed.send_replace(self.version);
         }
+        self.node.export.stored(self.head);
         let mut status = self.node.store.lock();
         status.failing = None;
         status.commits = self.node.counts.commits.get();
@@ -208,8 +215,8 @@ async fn finished(in_flight: &mut Option<JoinHandle<Written>>) -> Written {
 }
 
 impl State {
-    /// What changed since the last call, as rows of the store.
-    fn take_changes(&mut self) -> Vec<Change> {
+    /// What changed since the last call, as rows of the store, and the last event among them.
+    fn take_changes(&mut self, export: &Export) -> (Vec<Change>, u64) {
         let learned = self.learner.take_changes();
         for change in &learned {
             if let Some(Record::Violation(known)) = &change.record {
@@ -217,8 +224,10 @@ impl State {
                     .publish(Body::Violation(learned::violation(known)));
             }
         }
-        let mut changes: Vec<Change> = learned.into_iter().map(row).collect();
-        changes.append(&mut self.threats.take_changes());
+        let mut changes = self.threats.take_changes();
+        let (mut events, head) = export.take_changes(&learned, &changes);
+        changes.append(&mut events);
+        changes.extend(learned.into_iter().map(row));
         for group in std::mem::take(&mut self.unsaved_modes) {
             let value = self
                 .modes
@@ -231,16 +240,28 @@ impl State {
             let value = self.batches.get(&uid).map(|batch| batch.to_bytes());
             changes.push(Change { table: Table::Batches, key: uid.into_bytes(), value });
         }
-        changes
+        (changes, head)
     }
 
     /// Takes back a row of the store; `false` if it makes no sense.
-    pub(super) fn take_back(&mut self, table: Table, key: &[u8], value: &[u8]) -> bool {
+    pub(super) fn take_back(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        value: &[u8],
+        export: &Export,
+    ) -> bool {
         match table {
             Table::Meta => true,
-            Table::Learned => serde_json::from_slice(value)
-                .is_ok_and(|record: Record| self.learner.restore(record)),
-            Table::Threats => self.threats.restore(key, value),
+            Table::Learned => serde_json::from_slice(value).is_ok_and(|record: Record| {
+                export.known_learned(key, &record);
+                self.learner.restore(record)
+            }),
+            Table::Threats => {
+                export.known_threat(key, value);
+                self.threats.restore(key, value)
+            }
+            Table::Events | Table::Cursors | Table::Pending => export.take_back(table, key, value),
             Table::Modes => {
                 let read = |bytes| std::str::from_utf8(bytes).ok();
                 let mode = read(value).and_then(|mode| mode.parse().ok());

@@ -20,7 +20,7 @@ pub(crate) struct Reported {
     #[serde(flatten)]
     pub(crate) threat: Threat,
     /// The reporting workload is the server.
-    inbound: bool,
+    pub(crate) inbound: bool,
 }
 
 impl Record for Reported {

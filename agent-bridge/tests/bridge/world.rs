@@ -120,9 +120,15 @@ impl World {
 
     /// Starts the binary; it is there once its socket answers.
     pub(crate) async fn spawn(&self) -> Killable {
+        self.spawn_with(&[]).await
+    }
+
+    /// The same, with more settings.
+    pub(crate) async fn spawn_with(&self, settings: &[(&str, &str)]) -> Killable {
         let child = Command::new(env!("CARGO_BIN_EXE_outrider-agent-bridge"))
             .arg("bridge")
             .envs(self.environment())
+            .envs(settings.iter().copied())
             .env("OUTRIDER_BRIDGE_LOG", "error")
             .kill_on_drop(true)
             .spawn()

@@ -27,8 +27,10 @@ struct World {
 fn open(path: &Path) -> (Arc<Node>, Store) {
     let settings = Settings::read(|_| None).unwrap();
     let store = Store::open(path, 1).unwrap();
-    let counts = Counts::register(&Registry::default()).unwrap();
-    (Arc::new(Node::restore(&settings, &store, counts).unwrap()), store)
+    let registry = Registry::default();
+    let counts = Counts::register(&registry).unwrap();
+    let export = Export::new(&settings.export, &registry).unwrap();
+    (Arc::new(Node::restore(&settings, &store, counts, export).unwrap()), store)
 }
 
 fn workload() -> Workload {
