@@ -305,7 +305,7 @@ async fn syslog_over_tcp_is_framed_and_a_receiver_that_goes_away_gets_it_again()
 
 /// `openssl s_server`, which prints what it receives.
 struct TlsServer {
-    child: Child,
+    running: Running,
     dir: tempfile::TempDir,
     address: SocketAddr,
 }
@@ -338,7 +338,7 @@ impl TlsServer {
         while TcpStream::connect(address).is_err() {
             thread::yield_now();
         }
-        Self { child, dir, address }
+        Self { running: Running(child), dir, address }
     }
 
     fn syslog(&self, ca: bool) -> Syslog {
@@ -357,13 +357,6 @@ impl TlsServer {
     }
 }
 
-impl Drop for TlsServer {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
 #[tokio::test]
 async fn syslog_over_tls_is_delivered_to_who_can_prove_its_name_and_to_nobody_else() {
     let mut server = TlsServer::start("IP:127.0.0.1");
@@ -371,7 +364,7 @@ async fn syslog_over_tls_is_delivered_to_who_can_prove_its_name_and_to_nobody_el
     assert!(matches!(refused, Err(Failure::Io(_))), "an authority we do not know: {refused:?}");
     let mut syslog = server.syslog(true);
     syslog.deliver(&entries(2)).await.unwrap();
-    let output = server.child.stdout.take().unwrap();
+    let output = server.running.0.stdout.take().unwrap();
     let got = frames(output, 2);
     assert!(
         parse(&got[1])
@@ -383,6 +376,70 @@ async fn syslog_over_tls_is_delivered_to_who_can_prove_its_name_and_to_nobody_el
     let other = TlsServer::start("DNS:other.example");
     let refused = other.syslog(true).deliver(&entries(1)).await;
     assert!(matches!(refused, Err(Failure::Io(_))), "another name: {refused:?}");
+}
+
+#[tokio::test]
+async fn rsyslog_reads_what_we_send() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let (log, config) = (dir.path().join("log"), dir.path().join("config"));
+    let text = format!(
+        "module(load=\"imptcp\")\ninput(type=\"imptcp\" address=\"127.0.0.1\" port=\"{}\")\n\
+         template(name=\"t\" type=\"string\" \
+         string=\"%pri%|%hostname%|%app-name%|%msgid%|%structured-data%|%msg%\\n\")\n\
+         action(type=\"omfile\" file=\"{}\" template=\"t\")\n",
+        address.port(),
+        log.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = Command::new("rsyslogd");
+    command
+        .args(["-n", "-iNONE", "-f"])
+        .arg(&config)
+        .stderr(Stdio::null());
+    let Ok(child) = command.spawn() else {
+        eprintln!("SKIPPED: there is no rsyslogd here");
+        return;
+    };
+    let _running = Running(child);
+    let up = async {
+        while TcpStream::connect(address).is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LONG, up).await.unwrap();
+    let event = Event { app: "a]\"\\b".into(), message: "two\nlines".into(), ..example() };
+    let json = serde_json::to_string(&event).unwrap().into();
+    let batch = [Entry { number: 1, time: 0, json }];
+    Syslog::new(target(address), None)
+        .deliver(&batch)
+        .await
+        .unwrap();
+    let written = async {
+        loop {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            if let Some(line) = text.lines().find(|line| line.starts_with("131|")) {
+                return line.to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let line = timeout(LONG, written).await.unwrap();
+    assert!(line.starts_with("131|node1|outrider|threat|[outrider@32473 id="), "{line}");
+    assert!(line.contains(r#"app="a\]\"\\b""#), "{line}");
+    assert!(line.ends_with("two<U+000A>lines"), "{line}");
+}
+
+/// A process that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }
 
 #[test]
