@@ -252,3 +252,59 @@ pub(super) fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use outrider_telemetry::Registry;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{settings::Settings, store::Table};
+
+    fn feed(sink: Option<&str>) -> Feed {
+        let read = |key: &str| (key == "OUTRIDER_EXPORT_FILE").then_some(sink).flatten();
+        let settings = Settings::read(|key| read(key).map(str::to_owned)).unwrap();
+        Feed::new(&settings.export, ExportCounts::register(&Registry::default()).unwrap())
+    }
+
+    fn value(count: u64) -> Vec<u8> {
+        let threat = json!({
+            "id": 2022, "name": "x", "severity": "high", "workload": "default/cache",
+            "client_ip": "10.0.0.9", "client_port": 4000, "server_ip": "10.0.0.2",
+            "server_port": 80, "app": "HTTP", "count": count, "action": "alert",
+            "message": "two lengths", "evidence": "", "reported_at": 9, "inbound": true,
+        });
+        threat.to_string().into_bytes()
+    }
+
+    fn row(key: &str, value: Option<Vec<u8>>) -> Change {
+        Change { table: Table::Threats, key: key.as_bytes().to_vec(), value }
+    }
+
+    #[test]
+    fn an_event_stands_for_what_came_since_the_record_was_read_last() {
+        let mut feed = feed(Some("-"));
+        let now = Instant::now();
+        feed.known_threat(b"old", &value(5));
+        let rows = [row("old", Some(value(7))), row("new", Some(value(1)))];
+        let events = feed.read(&[], &rows, now);
+        let counts: Vec<_> = events.iter().map(|event| event.count).collect();
+        assert_eq!(counts, [2, 1]);
+        let server = End { name: "default/cache".into(), ip: "10.0.0.2".into(), port: 80 };
+        assert_eq!((&events[0].server, events[0].client.name.as_str()), (&server, ""));
+        assert!(feed.read(&[], &rows, now).is_empty(), "nothing is new");
+        assert!(feed.read(&[], &[row("old", None)], now).is_empty());
+        assert_eq!(feed.totals.len(), 1, "a record that is gone takes no memory");
+    }
+
+    #[test]
+    fn without_a_sink_nothing_is_made_or_kept() {
+        let mut feed = feed(None);
+        feed.known_threat(b"old", &value(5));
+        assert!(
+            feed.read(&[], &[row("new", Some(value(1)))], Instant::now())
+                .is_empty()
+        );
+        assert!(feed.totals.is_empty());
+    }
+}
