@@ -138,6 +138,7 @@ impl Node {
             }
         }
         export.restored();
+        state.learner.settle();
         let totals = state.learner.totals();
         counts.sessions.inc_by(totals.sessions);
         counts.bytes.inc_by(totals.bytes);

@@ -238,6 +238,11 @@ impl Learner {
         }
     }
 
+    /// Brings what was restored in line with how it is learned now: call it after the last record.
+    pub fn settle(&mut self) {
+        self.rules.settle();
+    }
+
     fn learn(&mut self, key: &ConversationKey, row: &Row, mode: Mode) -> bool {
         if row.action.violates() || row.app == AppId::NOT_CHECKED {
             return false;

@@ -165,6 +165,31 @@ impl Rules {
         }
     }
 
+    /// Lets bare ports give way that were restored beside the rule of an application.
+    pub(crate) fn settle(&mut self) {
+        let bare = self
+            .by_id
+            .values()
+            .filter(|key| key.app == AppId::UNIDENTIFIED);
+        let beside = |key: &&LearnKey| {
+            let mut rules = self.rules.range(key.same_port());
+            rules.any(|rule| rule.key.app != AppId::UNIDENTIFIED)
+        };
+        let bare: Vec<LearnKey> = bare.filter(beside).cloned().collect();
+        for key in bare {
+            let rules = self.rules.range(key.same_port());
+            let first = rules
+                .filter(|rule| rule.key != key)
+                .min_by_key(|rule| rule.id)
+                .map(|rule| rule.key.clone());
+            let Some(first) = first else { continue };
+            let evidence = self.absorb_bare_port(&first);
+            if let (Some(rule), Some(evidence)) = (self.rules.change(&first), evidence) {
+                rule.evidence.absorb(evidence);
+            }
+        }
+    }
+
     /// The bare port gives way to the first application that makes a rule on it, with its evidence.
     fn absorb_bare_port(&mut self, key: &LearnKey) -> Option<Evidence> {
         let bare = LearnKey { app: AppId::UNIDENTIFIED, ..key.clone() };
@@ -328,6 +353,36 @@ mod tests {
         assert!(!feed(&mut rules, &key(7000, AppId::UNIDENTIFIED), 50), "it never comes back");
         assert_eq!(rules.iter().count(), 2);
         assert_eq!(rules.of_group[&Group::named("nv.a.default")], [2, 0]);
+    }
+
+    #[test]
+    fn a_bare_port_restored_beside_an_application_gives_way() {
+        let mut rules = Rules::default();
+        let stored = |id: u32, port: u16, app: AppId| {
+            let mut evidence = Evidence::default();
+            evidence.count(u64::from(id), 10);
+            Rule { id: RuleId(FIRST_RULE + id), key: key(port, app), evidence }
+        };
+        for rule in [
+            stored(1, 80, AppId::UNIDENTIFIED),
+            stored(2, 80, AppId::HTTP),
+            stored(3, 80, AppId::REDIS),
+            stored(4, 81, AppId::UNIDENTIFIED),
+        ] {
+            assert!(rules.restore_rule(rule));
+        }
+        rules.settle();
+        let kept: Vec<_> = rules
+            .iter()
+            .map(|rule| (rule.key.port, rule.key.app, rule.evidence.sessions))
+            .collect();
+        let left = [(80, AppId::HTTP, 3), (80, AppId::REDIS, 3), (81, AppId::UNIDENTIFIED, 4)];
+        assert_eq!(kept, left);
+        let mut changes = Vec::new();
+        rules
+            .rules
+            .take_changes(|key, rule| changes.push((key.app, rule.is_some())));
+        assert_eq!(changes, [(AppId::UNIDENTIFIED, false), (AppId::HTTP, true)]);
     }
 
     #[test]

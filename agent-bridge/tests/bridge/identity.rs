@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::process::Command;
 
 use crate::{
-    proxy::Proxy,
+    proxy::{Manner, Proxy},
     reports::{encode, row},
     world::{World, mac},
 };
@@ -119,5 +119,45 @@ async fn a_second_process_does_not_speak_for_the_pod() {
         .until("/v1/conversations", |all| all[0]["sessions"].is_u64())
         .await;
     assert_eq!((&all[0]["sessions"], &all[0]["violations"]), (&json!(2), &json!(0)), "{all}");
+    bridge.stop().await;
+}
+
+/// Not a test of its own: another process that answers in the proxy's place.
+#[tokio::test]
+async fn answers_when_asked() {
+    let Ok(mailbox) = std::env::var("OUTRIDER_TEST_ANSWER") else { return };
+    let _proxy = Proxy::start(mailbox.as_ref());
+    let read = || std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    tokio::task::spawn_blocking(read).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_second_process_does_not_answer_for_the_pod() {
+    let world = World::new();
+    world.pod("cache", 2);
+    let mailbox = world.mailbox("cache");
+    let proxy = Proxy::start_as(&mailbox, Manner::Silent);
+    let bridge = world.start().await;
+    proxy
+        .tell(&encode(Connections { rows: vec![row(2, PolicyAction::Learn)] }))
+        .await;
+    bridge
+        .until("/v1/conversations", |all| all[0]["sessions"] == 2)
+        .await;
+    let other = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "identity::answers_when_asked"])
+        .env("OUTRIDER_TEST_ANSWER", &mailbox)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    bridge
+        .until("/v1/status", |status| status["dropped"]["foreign-peer"].as_u64() >= Some(2))
+        .await;
+    bridge.proxy_is("cache", "never").await;
+    drop((other, proxy));
+    let _proxy = Proxy::start(&mailbox);
+    bridge.proxy_is("cache", "connected").await;
     bridge.stop().await;
 }
