@@ -79,10 +79,13 @@ impl Node {
         vec![self.dir.join("bridge.log")]
     }
 
-    /// A command of the CLI, to be run on the node.
+    /// A command of the CLI, to be run on the node. It asks by the socket, as the node's root may.
     pub fn outrider(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = self.netns.limited(COMMAND, binaries::find("outrider")?);
-        command.args(arguments);
+        let socket = self.dir.join("api.sock");
+        command
+            .args(arguments)
+            .env("OUTRIDER_BRIDGE", format!("unix:{}", socket.display()));
         Ok(command)
     }
 
