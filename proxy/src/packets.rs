@@ -21,6 +21,7 @@ mod queue;
 mod reading;
 pub mod reset;
 mod session;
+mod silent;
 mod sort;
 mod stopper;
 mod taps;
@@ -46,6 +47,7 @@ use self::{
     questions::{Answer, Questions},
     queue::Gate,
     session::Scene,
+    silent::Silent,
     stopper::Stopper,
     taps::Taps,
     watch::{Gates, Watch},
@@ -69,6 +71,7 @@ struct Packets {
     bypass: Option<Bypass>,
     stopper: Stopper,
     observe: Option<Observe>,
+    silent: Option<Silent>,
     questions: Questions,
     /// Packets that wait for their verdict.
     held: Vec<Held>,
@@ -125,6 +128,7 @@ impl Packets {
             bypass: bypass(&context, tier),
             stopper: Stopper::new(tier.tap, context.own_mark().map(Secret::reveal)),
             observe: None,
+            silent: silent(&context, tier),
             questions: Questions::default(),
             held: Vec::new(),
             started: Instant::now(),
@@ -252,6 +256,10 @@ impl Packets {
             bypass.tick();
             self.enforce();
         }
+        if let Some(silent) = self.silent.as_mut().filter(|_| self.taps.is_there()) {
+            silent.look(&mut self.watch);
+            self.enforce();
+        }
         let view = self.context.policy.load();
         if view.version != self.version {
             self.version = view.version;
@@ -300,6 +308,14 @@ fn bypass(context: &SharedContext, tier: Tier) -> Option<Bypass> {
     let bypass = tier.relay.then(|| Bypass::new(context.clone(), tier.tap))?;
     bypass
         .inspect_err(|error| warn!(%error, "ways past the proxy are not looked for"))
+        .ok()
+}
+
+/// Where TCP is seen by its packets alone, what sends none is looked for.
+fn silent(context: &SharedContext, tier: Tier) -> Option<Silent> {
+    let silent = (tier.tap && !tier.relay).then(|| Silent::new(context.clone()))?;
+    silent
+        .inspect_err(|error| warn!(%error, "silent connections are not looked for"))
         .ok()
 }
 

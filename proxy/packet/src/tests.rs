@@ -1,5 +1,6 @@
 //! The engine as a whole, over frames made by hand.
 
+mod adopted;
 mod properties;
 mod sessions;
 

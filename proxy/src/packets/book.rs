@@ -238,6 +238,15 @@ impl Book {
         }
     }
 
+    /// A flow of which nothing was seen is there all the same.
+    pub(super) fn adopted(&self, flow: FlowId) {
+        if let Some(Entry::Session(session)) = self.open.get(&flow)
+            && !session.fate().condemned
+        {
+            session.flow().establish();
+        }
+    }
+
     /// Ends sessions that were cleared.
     pub(super) fn clear(&mut self) {
         let cleared = |entry: &Entry| match entry {

@@ -233,7 +233,7 @@ fn key(socket: &InetSocket) -> Key {
 }
 
 /// Whether it is a connection with another host that is not the proxy's own.
-fn is_news(socket: &InetSocket, context: &SharedContext) -> bool {
+pub(super) fn is_news(socket: &InetSocket, context: &SharedContext) -> bool {
     let pod = context.identity.load();
     let remote = socket.remote.ip();
     socket.remote.port() != 0

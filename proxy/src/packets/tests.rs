@@ -16,6 +16,7 @@ mod floods;
 mod overhearing;
 mod questions;
 mod sessions;
+mod silent;
 
 pub(super) const RULE: RuleId = RuleId(10_001);
 /// A peer of the pod, whose addresses are those of the golden data.

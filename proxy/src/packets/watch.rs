@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use outrider_capture as capture;
-use outrider_model::{Direction, FlowId, FlowKey, Side};
+use outrider_model::{Direction, FlowId, FlowKey, IpProto, Side};
 use outrider_packet::{Counters, Engine, Frame, Limits, LinkType, Peek};
 
 pub(crate) use super::book::{Gates, Pod};
@@ -114,6 +114,29 @@ impl Watch {
         engine.advance(now, &mut |event| book.hear(event, &NOTHING));
         book.clear();
         book.sort_again();
+    }
+
+    /// Says that a TCP connection of the pod is there, which `serves` it or not; one of which nothing was
+    /// seen becomes a session if `adopt`. Whether it has one now.
+    pub(crate) fn knows_tcp(
+        &mut self,
+        (local, remote): (SocketAddr, SocketAddr),
+        serves: bool,
+        adopt: bool,
+    ) -> bool {
+        let Self { engine, book } = self;
+        let known = engine.keep_tcp(local, remote);
+        if known || !adopt {
+            return known;
+        }
+        if serves {
+            engine.learn_server(IpProto::TCP, local);
+        }
+        let flow = engine.adopt_tcp(local, remote, &mut |event| book.hear(event, &NOTHING));
+        flow.is_some_and(|flow| {
+            book.adopted(flow);
+            true
+        })
     }
 
     /// The pod's ports that serve something: whichever packet of a flow to one is seen first, the pod is its

@@ -22,6 +22,9 @@ const DENIED: u16 = 7002;
 /// From the push to the end of the last denied connection, on top of what the push itself takes.
 const CUT: Duration = Duration::from_secs(1);
 
+/// The same of those that were silent since before the proxy began, with the push.
+const SILENT: Duration = Duration::from_secs(3);
+
 /// Opens connections from one namespace to a server of another pod.
 fn open(
     from: &Namespace,
@@ -104,6 +107,33 @@ fn what_policy_denies_ends_and_what_it_allows_goes_on() -> Result<()> {
         ensure!(tried.is_none(), "it was not reset: {tried:?}");
     }
     Ok(())
+}
+
+#[test]
+fn what_is_older_than_the_proxy_and_silent_ends_too() -> Result<()> {
+    require_netns!();
+    let mut world = World::new()?;
+    let (mut near, shop) = (world.pod("near")?, world.pod("shop")?);
+    let hosts = [Host::start()?, Host::start()?];
+    let mut talks = Vec::new();
+    for v6 in [false, true] {
+        let server = listen(&near, v6, DENIED)?;
+        talks.extend(open(&shop.netns, &server, &hosts, &[Traffic::Idle; 4])?);
+        let server = listen(&shop, v6, DENIED)?;
+        talks.extend(open(&near.netns, &server, &hosts, &[Traffic::Idle; 4])?);
+    }
+    near.start_proxy_with_net_raw(&[("OUTRIDER_PROXY_CAPTURE", "none")])?;
+    let node = world.start_node()?;
+    node.connected(&[&near])?;
+    until("sessions of all", REPORTED, || {
+        let metrics = near.metrics()?;
+        let found = metrics.sum("outrider_packet_sessions_total", &[("proto", "tcp")]);
+        ensure!(found >= 16.0, "{found} sessions");
+        Ok(())
+    })?;
+    let pushed = Instant::now();
+    node.set_mode("near", "protect")?;
+    show_within(SILENT, "Denied, older than the proxy and silent", lives(&talks, pushed)?)
 }
 
 /// A socket of a pod that talks to one address.

@@ -1,6 +1,8 @@
 //! TCP segments.
 
-use outrider_model::{FlowId, Side, ThreatId};
+use std::net::SocketAddr;
+
+use outrider_model::{FlowId, IpProto, Side, ThreatId};
 
 use super::{Engine, Out, Seen, event};
 use crate::{
@@ -27,6 +29,42 @@ enum Course {
 }
 
 impl Engine {
+    /// Keeps the TCP flow between two ends, of which somebody else knows that it is there, as if a segment
+    /// of it had passed now; whether there is one.
+    pub fn keep_tcp(&mut self, one: SocketAddr, other: SocketAddr) -> bool {
+        let Some(id) = self.table.find(&Key::of(IpProto::TCP, one, other, 0)) else { return false };
+        if let Some(flow) = self.table.get(id)
+            && let Body::Tcp(tcp) = &flow.body
+            && !tcp.states.is_over()
+        {
+            let until = self.now.saturating_add(tcp.states.patience());
+            self.table.keep(id, until);
+        }
+        true
+    }
+
+    /// Opens the flow of a TCP connection that is there and of which no segment was seen: one whose
+    /// beginning is missing, and so far everything else. `None`: there is one, or no room for one more.
+    pub fn adopt_tcp(
+        &mut self,
+        one: SocketAddr,
+        other: SocketAddr,
+        out: &mut dyn FnMut(Event<'_>),
+    ) -> Option<FlowId> {
+        let (proto, key) = (IpProto::TCP, Key::of(IpProto::TCP, one, other, 0));
+        if self.table.is_full() || self.table.find(&key).is_some() {
+            return None;
+        }
+        let by_server = self.servers.sent(proto, one, other);
+        let (client, server) = if by_server { (other, one) } else { (one, other) };
+        let id = self.open_flow(key, crate::Ends { client, server, proto }, client, true, out);
+        let states = States::MID_STREAM;
+        self.table.get(id)?.body = Body::Tcp(Box::new(Tcp { states, ..Tcp::default() }));
+        let until = self.now.saturating_add(states.patience());
+        self.table.keep(id, until);
+        Some(id)
+    }
+
     /// Takes a TCP segment.
     pub(super) fn segment(&mut self, seen: Seen, segment: &Segment<'_>, out: Out<'_>) {
         let key = Key::of(seen.proto, seen.src, seen.dst, 0);
