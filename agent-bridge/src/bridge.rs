@@ -15,6 +15,7 @@ use crate::{
     api::{self, Access, Gate, Patient, Tokens, TokensError},
     counts::Counts,
     export::Export,
+    grpc::{self, tls::Certificates},
     mailbox::Mailboxes,
     metrics,
     node::{Committer, Node},
@@ -46,6 +47,9 @@ pub enum BridgeError {
     /// The tokens cannot be read.
     #[error("OUTRIDER_BRIDGE_TOKENS: {0}")]
     Tokens(#[from] TokensError),
+    /// The certificates of gRPC cannot be used.
+    #[error("certificates of gRPC: {0}")]
+    Tls(#[source] io::Error),
     /// A metric family cannot be registered.
     #[error(transparent)]
     Metrics(#[from] MetricError),
@@ -66,6 +70,7 @@ pub struct Bridge {
     tokens: Arc<Tokens>,
     api: TcpListener,
     socket: UnixListener,
+    grpc: grpc::Listeners,
     metrics: TcpListener,
 }
 
@@ -82,7 +87,8 @@ impl Bridge {
         let export = Export::new(&settings.export, &registry)?;
         let node = Arc::new(Node::restore(&settings, &store, counts.clone(), export.clone())?);
         let api = listen("OUTRIDER_BRIDGE_API", settings.api).await?;
-        let socket = listen_unix(&settings.socket)?;
+        let socket = listen_unix("OUTRIDER_BRIDGE_SOCKET", &settings.socket)?;
+        let grpc = listen_grpc(&settings).await?;
         let any = SocketAddr::from(([0, 0, 0, 0], settings.metrics_port));
         let all = SocketAddr::from(([0u16; 8], settings.metrics_port));
         let metrics = match TcpListener::bind(all).await {
@@ -90,7 +96,19 @@ impl Bridge {
             Err(_no_v6) => listen("OUTRIDER_BRIDGE_METRICS_PORT", any).await?,
         };
         let health = metrics::router(Arc::clone(&node), export.clone(), registry)?;
-        Ok(Self { settings, node, store, counts, export, health, tokens, api, socket, metrics })
+        Ok(Self {
+            settings,
+            node,
+            store,
+            counts,
+            export,
+            health,
+            tokens,
+            api,
+            socket,
+            grpc,
+            metrics,
+        })
     }
 
     /// Where the REST API listens, which a setting of port 0 leaves open.
@@ -99,6 +117,12 @@ impl Bridge {
     /// What the system says.
     pub fn api_address(&self) -> io::Result<SocketAddr> {
         self.api.local_addr()
+    }
+
+    /// Where gRPC listens on TCP, if it does.
+    #[must_use]
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc.tcp.as_ref()?.0.local_addr().ok()
     }
 
     /// Where `/metrics` is served.
@@ -115,8 +139,19 @@ impl Bridge {
     /// When a part ends that should not.
     pub async fn run(self, stop: CancellationToken) -> Result<(), BridgeError> {
         let (reports, taken) = mpsc::channel(MAX_REPORTS);
-        let Self { settings, node, store, counts, export, health, tokens, api, socket, metrics } =
-            self;
+        let Self {
+            settings,
+            node,
+            store,
+            counts,
+            export,
+            health,
+            tokens,
+            api,
+            socket,
+            grpc,
+            metrics,
+        } = self;
         let tasks = TaskTracker::new();
         export.start(&settings.export, &tasks, &stop);
         let mailboxes = Mailboxes::new(settings.pods, Arc::clone(&node), reports, counts.clone());
@@ -129,7 +164,8 @@ impl Bridge {
         let gate = Access::Tcp(Arc::new(Gate { tokens, is_loopback }));
         let over_tcp = api::router(Arc::clone(&node), gate);
         let events = Arc::clone(node.events());
-        let over_unix = api::router(node, Access::Unix);
+        let over_unix = api::router(Arc::clone(&node), Access::Unix);
+        let grpc = grpc.run(node, stop.child_token());
         let (api, socket) = (Patient::new(api, counts.clone()), Patient::new(socket, counts));
         let ended = tokio::select! {
             biased;
@@ -138,6 +174,7 @@ impl Bridge {
             _ = mailboxes => Some("the watch over the mailboxes"),
             _ = axum::serve(api, over_tcp) => Some("the API on TCP"),
             _ = axum::serve(socket, over_unix) => Some("the API on the unix socket"),
+            _ = grpc => Some("gRPC"),
             _ = axum::serve(metrics, health) => Some("the metrics"),
         };
         stop.cancel();
@@ -158,8 +195,23 @@ async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListene
         .map_err(|source| BridgeError::Listen { setting, address: address.to_string(), source })
 }
 
+/// Always the unix socket; TCP if there are certificates to ask peers for theirs.
+async fn listen_grpc(settings: &Settings) -> Result<grpc::Listeners, BridgeError> {
+    let path = settings.grpc_socket.clone();
+    let unix = listen_unix("OUTRIDER_BRIDGE_GRPC_SOCKET", &path)?;
+    let tcp = match &settings.grpc_tls {
+        Some(files) => {
+            let certificates = Certificates::load(files.clone()).map_err(BridgeError::Tls)?;
+            let listener = listen("OUTRIDER_BRIDGE_GRPC", settings.grpc).await?;
+            Some((listener, Arc::new(certificates)))
+        }
+        None => None,
+    };
+    Ok(grpc::Listeners { path, unix, tcp })
+}
+
 /// Binds the socket anew. A live bridge on the same store was refused before; a stale file is ours.
-fn listen_unix(path: &Path) -> Result<UnixListener, BridgeError> {
+fn listen_unix(setting: &'static str, path: &Path) -> Result<UnixListener, BridgeError> {
     let bind = || -> io::Result<UnixListener> {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
@@ -173,7 +225,7 @@ fn listen_unix(path: &Path) -> Result<UnixListener, BridgeError> {
         Ok(listener)
     };
     bind().map_err(|source| BridgeError::Listen {
-        setting: "OUTRIDER_BRIDGE_SOCKET",
+        setting,
         address: path.display().to_string(),
         source,
     })

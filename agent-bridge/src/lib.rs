@@ -14,6 +14,7 @@ pub mod api;
 pub mod bridge;
 pub mod counts;
 pub mod export;
+pub mod grpc;
 pub mod help;
 pub mod mailbox;
 pub mod metrics;

@@ -7,7 +7,7 @@ pub mod link;
 pub mod peer;
 pub mod program;
 pub mod receive;
-mod rules;
+pub(crate) mod rules;
 pub mod watch;
 
 use std::{collections::HashMap, io, path::PathBuf, sync::Arc, time::Duration};

@@ -1,6 +1,7 @@
 //! What the node knows, in one place behind one lock: workloads, what they did, their modes and
 //! rules. Reports come in, policy goes out, changes are handed to the store.
 
+mod asked;
 mod commit;
 mod events;
 mod explain;
@@ -12,7 +13,7 @@ mod refusal;
 mod report;
 mod roster;
 mod sessions;
-mod threats;
+pub(crate) mod threats;
 mod view;
 
 use std::{
@@ -30,6 +31,7 @@ use tokio::{
     time::Instant,
 };
 
+pub(crate) use asked::Answers;
 pub use commit::Committer;
 pub use events::Events;
 pub(crate) use events::{Heard, Listener};

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::{self, Display},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
 };
@@ -11,7 +11,10 @@ use ipnet::IpNet;
 use outrider_learn::Group;
 use outrider_model::{Mode, names};
 
-use crate::export::{self, ExportSettings};
+use crate::{
+    export::{self, ExportSettings},
+    grpc::tls::Files,
+};
 
 /// Most entries of a setting that is a list.
 const MAX_LISTED: usize = 256;
@@ -31,6 +34,12 @@ pub struct Settings {
     pub socket: PathBuf,
     /// `OUTRIDER_BRIDGE_TOKENS`: file of the tokens that the TCP listener takes.
     pub tokens: Option<PathBuf>,
+    /// `OUTRIDER_BRIDGE_GRPC_SOCKET`: unix socket of the gRPC services.
+    pub grpc_socket: PathBuf,
+    /// `OUTRIDER_BRIDGE_GRPC`: their TCP address, used only with certificates.
+    pub grpc: SocketAddr,
+    /// `OUTRIDER_BRIDGE_GRPC_CERT`, `_KEY`, `_CA`: certificates of gRPC in both directions.
+    pub grpc_tls: Option<Files>,
     /// `OUTRIDER_BRIDGE_METRICS_PORT`: port of `/metrics` and `/healthz`.
     pub metrics_port: u16,
     /// `OUTRIDER_BRIDGE_INTERNAL`: networks that count as internal, besides the workloads' own.
@@ -51,7 +60,7 @@ pub struct Settings {
 }
 
 /// Every setting, its default and what it is for, as `--help` shows them.
-pub const HELP: [(&str, &str, &str); 12] = [
+pub const HELP: [(&str, &str, &str); 17] = [
     ("OUTRIDER_PODS_DIR", names::PODS_DIR, "root of the pods' mailboxes"),
     ("OUTRIDER_BRIDGE_STORE", DEFAULT_STORE, "file of the embedded store"),
     ("OUTRIDER_BRIDGE_API", "127.0.0.1:15180", "TCP address of the REST API"),
@@ -61,6 +70,11 @@ pub const HELP: [(&str, &str, &str); 12] = [
         "none",
         "file of tokens for TCP, a line `name read|write sha256` each",
     ),
+    ("OUTRIDER_BRIDGE_GRPC_SOCKET", DEFAULT_GRPC_SOCKET, "unix socket of the gRPC services"),
+    ("OUTRIDER_BRIDGE_GRPC", "[::]:18401", "their TCP address, mutual TLS: needs certificates"),
+    ("OUTRIDER_BRIDGE_GRPC_CERT", "none", "our certificate chain for gRPC, PEM"),
+    ("OUTRIDER_BRIDGE_GRPC_KEY", "none", "its key, PEM"),
+    ("OUTRIDER_BRIDGE_GRPC_CA", "none", "who signs the peers' certificates, PEM"),
     ("OUTRIDER_BRIDGE_METRICS_PORT", "15190", "port of /metrics and /healthz"),
     ("OUTRIDER_BRIDGE_INTERNAL", "none", "networks that are internal, besides the workloads' own"),
     ("OUTRIDER_BRIDGE_HOSTS", "none", "addresses of nodes"),
@@ -106,6 +120,12 @@ impl Settings {
             ),
             socket: env.path("OUTRIDER_BRIDGE_SOCKET", DEFAULT_SOCKET),
             tokens: env.optional_path("OUTRIDER_BRIDGE_TOKENS"),
+            grpc_socket: env.path("OUTRIDER_BRIDGE_GRPC_SOCKET", DEFAULT_GRPC_SOCKET),
+            grpc: env.value(
+                "OUTRIDER_BRIDGE_GRPC",
+                SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), GRPC_PORT),
+            ),
+            grpc_tls: env.certificates(),
             metrics_port: env.value("OUTRIDER_BRIDGE_METRICS_PORT", names::BRIDGE_HEALTH_PORT),
             internal: env
                 .list("OUTRIDER_BRIDGE_INTERNAL")
@@ -143,6 +163,10 @@ pub fn unknown(set: impl Iterator<Item = String>) -> Vec<String> {
 pub const DEFAULT_STORE: &str = "/var/lib/outrider/bridge.redb";
 /// Default of `OUTRIDER_BRIDGE_SOCKET`.
 pub const DEFAULT_SOCKET: &str = "/run/outrider/api.sock";
+/// Default of `OUTRIDER_BRIDGE_GRPC_SOCKET`.
+pub const DEFAULT_GRPC_SOCKET: &str = "/run/outrider/grpc.sock";
+/// Where a node agent's services are.
+const GRPC_PORT: u16 = 18401;
 
 /// Reads variables and notes every mistake.
 pub(crate) struct Reader<F> {
@@ -181,6 +205,27 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
                 .push(format!("{key}={:?}: must be an absolute path", path.display()));
         }
         Some(path)
+    }
+
+    /// All three files, or none.
+    fn certificates(&mut self) -> Option<Files> {
+        const KEYS: [&str; 3] =
+            ["OUTRIDER_BRIDGE_GRPC_CERT", "OUTRIDER_BRIDGE_GRPC_KEY", "OUTRIDER_BRIDGE_GRPC_CA"];
+        let missing: Vec<_> = KEYS
+            .into_iter()
+            .filter(|key| (self.lookup)(key).is_none())
+            .collect();
+        if missing.len() == KEYS.len() {
+            return None;
+        }
+        if !missing.is_empty() {
+            self.errors.push(format!(
+                "certificates of gRPC come in threes: {} missing",
+                missing.join(", ")
+            ));
+        }
+        let [cert, key, ca] = KEYS.map(|key| self.path(key, "/"));
+        Some(Files { cert, key, ca })
     }
 
     fn list<T: FromStr<Err: Display>>(&mut self, key: &str) -> Vec<T> {
@@ -291,6 +336,24 @@ mod tests {
         {
             assert!(read(&[(KEY, text)]).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn certificates_come_in_threes() {
+        assert_eq!(read(&[]).unwrap().grpc_tls, None);
+        let error = read(&[("OUTRIDER_BRIDGE_GRPC_CERT", "/tls.crt")]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("_KEY, OUTRIDER_BRIDGE_GRPC_CA missing"),
+            "{error}"
+        );
+        let all = read(&[
+            ("OUTRIDER_BRIDGE_GRPC_CERT", "/tls.crt"),
+            ("OUTRIDER_BRIDGE_GRPC_KEY", "/tls.key"),
+            ("OUTRIDER_BRIDGE_GRPC_CA", "/ca.crt"),
+        ]);
+        assert_eq!(all.unwrap().grpc_tls.unwrap().ca, PathBuf::from("/ca.crt"));
     }
 
     #[test]

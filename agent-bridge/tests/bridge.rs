@@ -13,6 +13,15 @@ mod events;
 #[path = "bridge/export.rs"]
 mod export;
 #[cfg(test)]
+#[path = "bridge/grpc.rs"]
+mod grpc;
+#[cfg(test)]
+#[path = "bridge/grpc_python.rs"]
+mod grpc_python;
+#[cfg(test)]
+#[path = "bridge/grpc_tls.rs"]
+mod grpc_tls;
+#[cfg(test)]
 #[path = "bridge/hostile.rs"]
 mod hostile;
 #[cfg(test)]

@@ -56,6 +56,7 @@ impl Node {
             .env("OUTRIDER_PODS_DIR", &self.pods_dir)
             .env("OUTRIDER_BRIDGE_STORE", self.dir.join("bridge.redb"))
             .env("OUTRIDER_BRIDGE_SOCKET", self.dir.join("api.sock"))
+            .env("OUTRIDER_BRIDGE_GRPC_SOCKET", self.dir.join("grpc.sock"))
             .env("RUST_BACKTRACE", "1");
         let mut bridge = Process::spawn("the bridge", command, &self.dir.join("bridge.log"))?;
         bridge.ready(START, || self.status().map(drop))?;

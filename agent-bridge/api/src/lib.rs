@@ -8,6 +8,7 @@
 mod events;
 mod explain;
 mod observed;
+pub mod share;
 mod status;
 
 pub use events::{EventKind, GAP, Gap, ModeChange};

@@ -9,7 +9,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use outrider_model::names;
-use outrider_wire::{Reply, Session, ext::Status};
+use outrider_wire::{Meter, Reply, Session, ext::Status};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, Interval, MissedTickBehavior, interval},
@@ -43,8 +43,39 @@ const MAX_LISTED: usize = 65_536;
 pub enum Command {
     /// This batch is stored.
     Ack(BatchId),
-    /// Which flows are open? Nothing is sent back while there is no connection.
+    /// Which flows are open? Nothing is sent back while there is no connection, or no answer.
     Sessions(oneshot::Sender<Vec<Session>>),
+    /// What do the rate meters say?
+    Meters(oneshot::Sender<Vec<Meter>>),
+    /// Any question that one datagram answers.
+    Ask(Question, oneshot::Sender<Reply>),
+    /// Open flows are to end: this one, or all if it is 0. Answered once that is said.
+    Clear(u32, oneshot::Sender<()>),
+}
+
+/// What one datagram answers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Question {
+    /// Open flows, by protocol.
+    SessionCount,
+    /// Counters of the data path.
+    Counters,
+    /// Traffic of the workload.
+    WorkloadStats,
+    /// Traffic of everything.
+    DeviceStats,
+}
+
+impl Question {
+    fn is_answered_by(self, reply: &Reply) -> bool {
+        matches!(
+            (self, reply),
+            (Self::SessionCount, Reply::SessionCount(_))
+                | (Self::Counters, Reply::DeviceCounter(_))
+                | (Self::WorkloadStats, Reply::MacStats(_))
+                | (Self::DeviceStats, Reply::DeviceStats(_))
+        )
+    }
 }
 
 /// What a link is.
@@ -184,13 +215,57 @@ impl Link {
         match command {
             Command::Ack(batch) => self.send(channel, &program::ack(batch)?).await,
             Command::Sessions(answer) => {
-                channel.drain();
-                self.send(channel, &program::list_sessions()?).await?;
-                match list(channel).await {
-                    Ok(sessions) => drop(answer.send(sessions)),
-                    Err(error) => tracing::warn!(%error, "the proxy did not list its sessions"),
-                }
+                let asked = program::list_sessions()?;
+                answered(answer, self.list(channel, &asked, sessions).await?);
                 Ok(())
+            }
+            Command::Meters(answer) => {
+                let asked = program::list_meters()?;
+                answered(answer, self.list(channel, &asked, meters).await?);
+                Ok(())
+            }
+            Command::Ask(question, answer) => {
+                channel.drain();
+                let mac = self.desired.borrow().workload.mac;
+                self.send(channel, &program::ask(question, mac)?).await?;
+                let end = Instant::now() + LIST_TIME;
+                let wanted = |datagram: &[u8]| {
+                    let reply = Reply::decode_exact(datagram).ok()?;
+                    question.is_answered_by(&reply).then_some(reply)
+                };
+                answered(answer, channel.receive(LIST_TIME, end, wanted).await);
+                Ok(())
+            }
+            Command::Clear(id, done) => {
+                self.send(channel, &program::clear_session(id)?).await?;
+                answered(done, Ok(()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Asks for a list and reads it to its closing datagram. The outer error ends the connection.
+    async fn list<T>(
+        &self,
+        channel: &Channel,
+        asked: &[u8],
+        part: impl Fn(Reply) -> Option<(Vec<T>, bool)>,
+    ) -> io::Result<io::Result<Vec<T>>> {
+        channel.drain();
+        self.send(channel, asked).await?;
+        let end = Instant::now() + WHOLE_LIST_TIME;
+        let mut all = Vec::new();
+        loop {
+            let wanted = |datagram: &[u8]| part(Reply::decode_exact(datagram).ok()?);
+            match channel.receive(LIST_TIME, end, wanted).await {
+                Ok((found, more)) => {
+                    let room = MAX_LISTED.saturating_sub(all.len());
+                    all.extend(found.into_iter().take(room));
+                    if !more {
+                        return Ok(Ok(all));
+                    }
+                }
+                Err(error) => return Ok(Err(error)),
             }
         }
     }
@@ -236,21 +311,25 @@ impl Link {
 #[derive(Debug)]
 enum Never {}
 
-/// Reads a list of sessions to its closing datagram.
-async fn list(channel: &Channel) -> io::Result<Vec<Session>> {
-    let end = Instant::now() + WHOLE_LIST_TIME;
-    let mut sessions = Vec::new();
-    loop {
-        let answer = |datagram: &[u8]| match Reply::decode_exact(datagram) {
-            Ok(Reply::SessionList(list)) => Some(list),
-            _ => None,
-        };
-        let part = channel.receive(LIST_TIME, end, answer).await?;
-        let room = MAX_LISTED.saturating_sub(sessions.len());
-        sessions.extend(part.sessions.into_iter().take(room));
-        if !part.more {
-            return Ok(sessions);
-        }
+fn sessions(reply: Reply) -> Option<(Vec<Session>, bool)> {
+    match reply {
+        Reply::SessionList(list) => Some((list.sessions, list.more)),
+        _ => None,
+    }
+}
+
+fn meters(reply: Reply) -> Option<(Vec<Meter>, bool)> {
+    match reply {
+        Reply::MeterList(list) => Some((list.meters, list.more)),
+        _ => None,
+    }
+}
+
+/// Hands an answer on, if there is one and somebody still waits.
+fn answered<T>(to: oneshot::Sender<T>, answer: io::Result<T>) {
+    match answer {
+        Ok(answer) => drop(to.send(answer)),
+        Err(error) => tracing::warn!(%error, "the proxy did not answer a question"),
     }
 }
 

@@ -4,21 +4,21 @@ use std::{io, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use outrider_learn::CompiledPolicy;
-use outrider_model::Mode;
+use outrider_model::{MacAddr, Mode};
 use outrider_wire::{
     ChunkFlags, Directions, PolicyCommand, WireError, chunk,
     ext::{Ack, Hello, Instance},
     request::{
-        AddMac, CfgMac, CfgNbe, DelMac, DetectUnmanaged, DisableNetPolicy, EnableIcmpPolicy,
-        KeepAlive, NfqPort, ParentIp, Policy, Request, SetDebug, SpecialSubnet, StrictGroupMode,
-        Subnet, Subnets, SysConf, TapPort,
+        AddMac, CfgMac, CfgNbe, ClearSession, DelMac, DetectUnmanaged, DisableNetPolicy,
+        EnableIcmpPolicy, KeepAlive, NfqPort, ParentIp, Policy, Request, SetDebug, SpecialSubnet,
+        StatsMacs, StrictGroupMode, Subnet, Subnets, SysConf, TapPort,
     },
 };
 
-use super::{receive::BatchId, rules, watch::Workload};
+use super::{link::Question, receive::BatchId, rules, watch::Workload};
 
 /// The interface a pod's traffic is on; a proxy inside the pod takes it as a hint.
-const INTERFACE: &str = "eth0";
+pub(crate) const INTERFACE: &str = "eth0";
 /// The proxy's own namespace, since it lives in the pod's.
 const NAMESPACE: &str = "/proc/self/ns/net";
 
@@ -156,6 +156,38 @@ pub fn list_sessions() -> io::Result<Vec<u8>> {
     Request::ListSession.encode().map_err(unsendable)
 }
 
+/// Asks for the rate meters.
+///
+/// # Errors
+/// See [`keep_alive`].
+pub fn list_meters() -> io::Result<Vec<u8>> {
+    Request::ListMeter.encode().map_err(unsendable)
+}
+
+/// Asks what one datagram answers; `mac` is the workload's.
+///
+/// # Errors
+/// See [`keep_alive`].
+pub fn ask(question: Question, mac: MacAddr) -> io::Result<Vec<u8>> {
+    let request = match question {
+        Question::SessionCount => Request::CountSession,
+        Question::Counters => Request::CounterDevice,
+        Question::WorkloadStats => Request::StatsMacs(StatsMacs { macs: vec![mac].into() }),
+        Question::DeviceStats => Request::StatsDevice,
+    };
+    request.encode().map_err(unsendable)
+}
+
+/// Has a flow ended, or all if `id` is 0.
+///
+/// # Errors
+/// See [`keep_alive`].
+pub fn clear_session(id: u32) -> io::Result<Vec<u8>> {
+    Request::ClearSession(ClearSession { filter_id: id })
+        .encode()
+        .map_err(unsendable)
+}
+
 /// Observed in Discover and Monitor, inline in Protect.
 fn attach(desired: &Desired) -> Vec<Request> {
     let mac = desired.workload.mac;
@@ -188,7 +220,7 @@ fn attach(desired: &Desired) -> Vec<Request> {
     }
 }
 
-fn tap(epmac: Option<outrider_model::MacAddr>) -> TapPort {
+fn tap(epmac: Option<MacAddr>) -> TapPort {
     TapPort { netns: NAMESPACE.into(), iface: INTERFACE.into(), epmac }
 }
 

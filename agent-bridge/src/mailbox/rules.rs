@@ -11,7 +11,7 @@ use outrider_wire::request::{Rule, RuleApp, TextIp};
 const APPS_PER_RULE: usize = 64;
 
 /// The rules of each family, in their order. A rule for both families is in both lists.
-pub(super) fn to_wire(rules: &[RuleSpec]) -> (Vec<Rule>, Vec<Rule>) {
+pub(crate) fn to_wire(rules: &[RuleSpec]) -> (Vec<Rule>, Vec<Rule>) {
     let of = |family: Family| {
         rules
             .iter()

@@ -1,21 +1,11 @@
 //! Open flows, asked of the proxies.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use outrider_wire::{Session, SessionFlags};
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout_at},
-};
 
 use super::{Node, Refusal, report};
 use crate::mailbox::link::Command;
-
-/// How long all proxies together may take.
-const ANSWER_TIME: Duration = Duration::from_secs(12);
-
-/// A workload and the answer of its proxy.
-type Asked = (String, oneshot::Receiver<Vec<Session>>);
 
 impl Node {
     /// The open flows of one workload, or of all; those of proxies that do not answer are missing.
@@ -23,55 +13,19 @@ impl Node {
     /// # Errors
     /// When there is no workload of that name.
     pub async fn sessions(
-        &self,
+        self: &Arc<Self>,
         workload: Option<&str>,
     ) -> Result<Vec<outrider_api::Session>, Refusal> {
-        let asked = self.ask(workload)?;
-        let end = Instant::now() + ANSWER_TIME;
+        let mut answers = self.ask_each(workload, Command::Sessions)?;
         let mut all = Vec::new();
-        for (name, answer) in asked {
-            match timeout_at(end, answer).await {
-                Ok(Ok(sessions)) => {
-                    all.extend(sessions.iter().filter_map(|found| read(found, &name)));
-                }
-                _ => tracing::debug!(workload = name, "no list of sessions"),
-            }
+        while let Some((workload, sessions)) = answers.next().await {
+            all.extend(
+                sessions
+                    .iter()
+                    .filter_map(|found| read(found, &workload.name)),
+            );
         }
         Ok(all)
-    }
-
-    /// Asks every proxy that is concerned and connected.
-    fn ask(&self, workload: Option<&str>) -> Result<Vec<Asked>, Refusal> {
-        let state = self.state.lock();
-        let only = match workload {
-            Some(name) => Some(
-                state
-                    .roster
-                    .named(name)
-                    .map_err(|why| Refusal::from((name, why)))?
-                    .uid
-                    .clone(),
-            ),
-            None => None,
-        };
-        let mut asked = Vec::new();
-        for found in state.roster.all() {
-            let Some(link) = state
-                .links
-                .get(&found.uid)
-                .filter(|link| link.is_connected())
-            else {
-                continue;
-            };
-            if only.as_ref().is_some_and(|only| *only != found.uid) {
-                continue;
-            }
-            let (answer, answered) = oneshot::channel();
-            if link.commands.try_send(Command::Sessions(answer)).is_ok() {
-                asked.push((found.name.clone(), answered));
-            }
-        }
-        Ok(asked)
     }
 }
 

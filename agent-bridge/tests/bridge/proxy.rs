@@ -7,7 +7,8 @@ use std::{
 };
 
 use outrider_wire::{
-    KeepAlive, Reply, SessionList,
+    DeviceCounter, DeviceStats, KeepAlive, MacStats, Meter, MeterFlags, MeterId, MeterList,
+    PARSERS, Reply, SessionCount, SessionList, Stats, StatsWindow,
     ext::Status,
     request::{Policy, Request},
 };
@@ -158,6 +159,39 @@ impl Drop for Proxy {
     }
 }
 
+/// One answer of each kind, the same every time.
+fn answer(request: &Request) -> Vec<Reply> {
+    let window = StatsWindow { session_in: 3, byte_in: 5_000_000_000, ..StatsWindow::default() };
+    let stats = Stats { session_cur_in: 2, total: window, last: window, ..Stats::default() };
+    match request {
+        Request::CountSession => {
+            vec![SessionCount { total: 7, tcp: 4, udp: 3, ..SessionCount::default() }.into()]
+        }
+        Request::CounterDevice => vec![
+            DeviceCounter {
+                rx_packets: 11,
+                parser_sessions: [1; PARSERS],
+                policy_type1_rules: 5,
+                ..DeviceCounter::default()
+            }
+            .into(),
+        ],
+        Request::StatsMacs(_) => vec![MacStats(stats).into()],
+        Request::StatsDevice => vec![DeviceStats(stats).into()],
+        Request::ListMeter => {
+            let meter = Meter {
+                count: 9,
+                meter_id: MeterId::SYN_FLOOD,
+                flags: MeterFlags::IPV4,
+                span: 5,
+                ..Meter::default()
+            };
+            MeterList::split(&[meter]).map(Reply::from).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 struct Serving {
     socket: UnixDatagram,
     dir: PathBuf,
@@ -198,7 +232,7 @@ impl Serving {
             Request::ListSession => SessionList::split(&self.sessions.lock())
                 .map(Reply::from)
                 .collect(),
-            _ => Vec::new(),
+            other => answer(other),
         }
     }
 }

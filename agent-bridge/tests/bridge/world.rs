@@ -34,6 +34,7 @@ pub(crate) struct Running {
     task: JoinHandle<Result<(), BridgeError>>,
     asked: Asked,
     pub(crate) api: std::net::SocketAddr,
+    pub(crate) grpc: Option<std::net::SocketAddr>,
     pub(crate) metrics: std::net::SocketAddr,
 }
 
@@ -104,6 +105,7 @@ impl World {
             ("OUTRIDER_PODS_DIR", path("pods")),
             ("OUTRIDER_BRIDGE_STORE", path("bridge.redb")),
             ("OUTRIDER_BRIDGE_SOCKET", path("api.sock")),
+            ("OUTRIDER_BRIDGE_GRPC_SOCKET", path("grpc.sock")),
             ("OUTRIDER_BRIDGE_API", "127.0.0.1:0".into()),
             ("OUTRIDER_BRIDGE_METRICS_PORT", "0".into()),
         ];
@@ -146,10 +148,11 @@ impl World {
     pub(crate) async fn start(&self) -> Running {
         let bridge = Bridge::open(self.settings()).await.unwrap();
         let (api, metrics) = (bridge.api_address().unwrap(), bridge.metrics_address().unwrap());
+        let grpc = bridge.grpc_address();
         let stop = CancellationToken::new();
         #[expect(clippy::disallowed_methods, reason = "the test waits for it itself")]
         let task = tokio::spawn(bridge.run(stop.clone()));
-        Running { stop, task, asked: Asked(self.path().join("api.sock")), api, metrics }
+        Running { stop, task, asked: Asked(self.path().join("api.sock")), api, grpc, metrics }
     }
 }
 

@@ -1,0 +1,133 @@
+//! Certificates of both ends, read again when their files change.
+//!
+//! Whoever connects gets what is current then; connections that are there keep what they have. Files
+//! that cannot be used, half a renewal for instance, change nothing and are tried again.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use parking_lot::Mutex;
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
+
+/// The protocol that is spoken inside, as TLS names it.
+const ALPN: &[u8] = b"h2";
+
+/// Where the certificates are.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Files {
+    /// Our chain, PEM.
+    pub cert: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// Who signs our peers, PEM.
+    pub ca: PathBuf,
+}
+
+/// What both ends are set up with.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// For who connects to us; he must show a certificate.
+    pub server: Arc<ServerConfig>,
+    /// For whom we connect to.
+    pub client: Arc<ClientConfig>,
+}
+
+/// Certificates that follow their files.
+#[derive(Debug)]
+pub struct Certificates {
+    files: Files,
+    current: Mutex<(Stamp, Loaded)>,
+}
+
+/// Tells one state of the files from another: time of the last change and length of each.
+type Stamp = [Option<(SystemTime, u64)>; 3];
+
+impl Certificates {
+    /// Reads the files for the first time.
+    ///
+    /// # Errors
+    /// When one cannot be read, or they do not belong together.
+    pub fn load(files: Files) -> io::Result<Self> {
+        let stamp = files.stamp();
+        let loaded = files.load()?;
+        Ok(Self { files, current: Mutex::new((stamp, loaded)) })
+    }
+
+    /// What is to be used now. Looks at the files, which are small and local.
+    pub fn current(&self) -> Loaded {
+        let stamp = self.files.stamp();
+        let mut current = self.current.lock();
+        if current.0 != stamp {
+            match self.files.load() {
+                Ok(loaded) => {
+                    tracing::info!(cert = %self.files.cert.display(), "certificates read again");
+                    *current = (stamp, loaded);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "changed certificates cannot be used; keeping the old");
+                }
+            }
+        }
+        current.1.clone()
+    }
+}
+
+impl Files {
+    fn stamp(&self) -> Stamp {
+        let of = |path: &Path| {
+            let found = fs::metadata(path).ok()?;
+            Some((found.modified().ok()?, found.len()))
+        };
+        [of(&self.cert), of(&self.key), of(&self.ca)]
+    }
+
+    fn load(&self) -> io::Result<Loaded> {
+        let chain = certificates(&self.cert)?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|why| bad(&self.key, why))?;
+        let mut roots = RootCertStore::empty();
+        for root in certificates(&self.ca)? {
+            roots.add(root).map_err(|why| bad(&self.ca, why))?;
+        }
+        let roots = Arc::new(roots);
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let shown =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+                .build()
+                .map_err(|why| bad(&self.ca, why))?;
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_client_cert_verifier(shown)
+            .with_single_cert(chain.clone(), key.clone_key())
+            .map_err(|why| bad(&self.cert, why))?;
+        server.alpn_protocols = vec![ALPN.to_vec()];
+        let mut client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .map_err(|why| bad(&self.cert, why))?;
+        client.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(Loaded { server: Arc::new(server), client: Arc::new(client) })
+    }
+}
+
+fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let found: Vec<_> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|why| bad(path, why))?;
+    if found.is_empty() { Err(bad(path, "no certificate in it")) } else { Ok(found) }
+}
+
+fn bad(path: &Path, why: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
+}
