@@ -17,7 +17,7 @@ use super::{
 
 /// Connections past the proxy that are kept in mind, so that each is reported once; of more, some are
 /// reported again.
-const MAX_REPORTED: usize = 4096;
+pub(super) const MAX_REPORTED: usize = 4096;
 /// Interfaces and addresses that are compared; a pod has few.
 const MAX_ADDRESSES: usize = 1024;
 
@@ -99,7 +99,7 @@ impl Scanner {
     }
 
     /// A socket counts when it was seen twice: one that was just dialled, taken or closed may be honest.
-    fn judge(&mut self, strangers: &HashMap<Key, InetSocket>, looked: &mut Looked) {
+    pub(super) fn judge(&mut self, strangers: &HashMap<Key, InetSocket>, looked: &mut Looked) {
         let mut own = OwnSockets::default();
         self.reported.retain(|key, _| strangers.contains_key(key));
         let before = std::mem::take(&mut self.suspects);

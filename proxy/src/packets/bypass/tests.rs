@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 
 use outrider_capture::{InetSocket, SocketState, Sockets};
-use outrider_model::{Direction, IpProto, names};
+use outrider_model::{Direction, IpProto, Mode, PolicyAction, names};
 
 use super::{
+    Bypass, HANDED, MAX_HANDED, MAX_SAID,
     known::Known,
     openings::{MAX_OPENINGS, Openings},
-    scanner::Crowd,
+    scanner::{Crowd, Looked, MAX_REPORTED, Scanner},
     segment::Segment,
-    trick::{Ends, Trick},
+    trick::{Ends, Finding, Trick},
 };
 use crate::{
     context::SharedContext,
@@ -162,4 +163,68 @@ async fn connections_that_begin_wait_a_second_and_not_too_many() {
     openings.due(&known, &mut sockets, |finding| found.push(finding));
     assert_eq!(found[0].trick, Trick::Forged, "not an address of the pod");
     assert_eq!(openings.undecided, 0);
+}
+
+/// So many connections of the workload to a server.
+fn many(count: usize) -> impl Iterator<Item = InetSocket> {
+    (0..count).map(|number| {
+        let [_, _, high, low] = u32::try_from(number).unwrap().to_be_bytes();
+        socket(at(POD, 40_000), at(&format!("10.78.{high}.{low}"), 80), WORKLOAD)
+    })
+}
+
+#[test]
+fn connections_beyond_those_kept_in_mind_are_reported_again() {
+    let (known, _context) = known(&[]);
+    let mut scanner = Scanner::new(known).unwrap();
+    let strangers = many(MAX_REPORTED + 1)
+        .map(|socket| ((socket.local, socket.remote, socket.inode), socket))
+        .collect();
+    let mut look = || {
+        let mut looked = Looked::default();
+        scanner.judge(&strangers, &mut looked);
+        (looked.findings.len(), looked.lasting.len(), looked.again)
+    };
+    assert_eq!(look(), (0, 0, true), "one that was just dialled may be honest");
+    assert_eq!(look(), (MAX_REPORTED + 1, 0, false));
+    // The one more is new each time, so it is looked at twice each time.
+    assert_eq!(look(), (0, MAX_REPORTED, true));
+    assert_eq!(look(), (1, MAX_REPORTED, false));
+}
+
+fn ends(socket: InetSocket) -> Ends {
+    Ends { local: socket.local, remote: socket.remote, direction: Direction::Outbound }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_connections_are_handed_over_than_that_and_all_are_condemned() {
+    let (_known, context) = known(&[]);
+    let protect = crate::packets::tests::all(Mode::Protect, PolicyAction::Deny);
+    context.policy.store(protect.into());
+    let mut bypass = Bypass::new(SharedContext::clone(&context), true).unwrap();
+    for socket in many(MAX_HANDED + 1) {
+        bypass.found(Finding::connection(Trick::Connection, ends(socket), None));
+    }
+    assert_eq!(bypass.handed.len(), MAX_HANDED);
+    assert_eq!(bypass.take_condemned().len(), MAX_HANDED + 1);
+    // One that is there stays there, and the others have their turn when its time is over.
+    many(1).for_each(|socket| bypass.hand_over(ends(socket)));
+    assert_eq!(bypass.handed.len(), MAX_HANDED);
+    tokio::time::advance(HANDED).await;
+    bypass.tick();
+    assert!(bypass.handed.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ports_left_out_are_said_once_and_up_to_a_number() {
+    let (_known, context) = known(&[("OUTRIDER_PROXY_UNCAPTURED_NETWORKS", "10.78.0.0/16")]);
+    let mut bypass = Bypass::new(SharedContext::clone(&context), true).unwrap();
+    let left_out = |port: usize| {
+        let remote = at("10.78.0.1", u16::try_from(port).unwrap());
+        ends(socket(at(POD, 40_000), remote, WORKLOAD))
+    };
+    let ports = (1..=MAX_SAID + 1).chain(1..=MAX_SAID + 1);
+    let findings = ports.map(|port| Finding::connection(Trick::Uncaptured, left_out(port), None));
+    assert_eq!(findings.filter(|finding| bypass.is_news(finding)).count(), MAX_SAID);
+    assert_eq!(bypass.said.len(), MAX_SAID);
 }
