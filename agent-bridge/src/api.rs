@@ -2,6 +2,7 @@
 
 mod access;
 mod events;
+pub(crate) mod lists;
 mod params;
 mod patient;
 mod tokens;
@@ -14,38 +15,31 @@ use axum::{
     http::StatusCode,
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
-    routing::{get, put},
+    routing::{MethodRouter, get, put},
 };
-use outrider_api::{ErrorBody, ExplainQuery, ModeRequest, paths};
+use outrider_api::{
+    Conversation, ErrorBody, ExplainQuery, Flow, ListQuery, ModeRequest, Rule, Session, Threat,
+    Violation, Workload, openapi, paths,
+};
 use outrider_model::Mode;
-use serde::Deserialize;
 
 pub use access::{Access, Gate};
 pub use patient::{Patient, Watched};
 pub use tokens::{Holder, Role, TokenFile, Tokens, TokensError};
 
 use crate::node::{Node, Refusal};
+use lists::{Page, Whom};
 use params::Params;
 
 /// Largest request body.
 const MAX_BODY: usize = 16 * 1024;
 
-/// Every route.
+/// The whole API.
 pub fn router(node: Arc<Node>, access: Access) -> Router {
     let guard = from_fn_with_state((access, node.counts().clone()), access::guard);
-    Router::new()
-        .route(paths::STATUS, get(status))
-        .route(paths::WORKLOADS, get(workloads))
-        .route(paths::CONVERSATIONS, get(conversations))
-        .route(paths::RULES, get(rules))
-        .route(paths::VIOLATIONS, get(violations))
-        .route(paths::THREATS, get(threats))
-        .route(paths::FLOWS, get(flows))
-        .route(paths::SESSIONS, get(sessions))
-        .route(paths::EVENTS, get(events::events))
-        .route(paths::EXPLAIN, get(explain))
-        .route(paths::MODE, put(set_mode))
-        .route(paths::MODE_FULL, put(set_mode_full))
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, _method, handler)| router.route(path, handler))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -53,48 +47,75 @@ pub fn router(node: Arc<Node>, access: Access) -> Router {
         .with_state(node)
 }
 
+/// Every route: its path, its method as OpenAPI writes it, who answers.
+fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<Node>>); 13] {
+    [
+        (paths::STATUS, "get", get(status)),
+        (paths::WORKLOADS, "get", get(workloads)),
+        (paths::CONVERSATIONS, "get", get(conversations)),
+        (paths::RULES, "get", get(rules)),
+        (paths::VIOLATIONS, "get", get(violations)),
+        (paths::THREATS, "get", get(threats)),
+        (paths::FLOWS, "get", get(flows)),
+        (paths::SESSIONS, "get", get(sessions)),
+        (paths::EVENTS, "get", get(events::events)),
+        (paths::EXPLAIN, "get", get(explain)),
+        (paths::OPENAPI, "get", get(document)),
+        (paths::MODE, "put", put(set_mode)),
+        (paths::MODE_FULL, "put", put(set_mode_full)),
+    ]
+}
+
 type Asked = State<Arc<Node>>;
 type Answer<T> = Result<Json<T>, Refusal>;
+type Listing<T> = Result<Page<T>, Refusal>;
+
+async fn document() -> impl IntoResponse {
+    Json(openapi::document())
+}
 
 async fn status(State(node): Asked) -> impl IntoResponse {
     Json(node.status())
 }
 
-async fn workloads(State(node): Asked) -> impl IntoResponse {
-    Json(node.workloads())
+async fn workloads(State(node): Asked, Params(query): Params<ListQuery>) -> Listing<Workload> {
+    Page::of(node.workloads(), &query, &whom(&node, &query))
 }
 
-async fn conversations(State(node): Asked) -> impl IntoResponse {
-    Json(node.conversations())
-}
-
-async fn rules(State(node): Asked) -> impl IntoResponse {
-    Json(node.rules())
-}
-
-async fn violations(State(node): Asked) -> impl IntoResponse {
-    Json(node.violations())
-}
-
-async fn threats(State(node): Asked) -> impl IntoResponse {
-    Json(node.threats())
-}
-
-async fn flows(State(node): Asked) -> impl IntoResponse {
-    Json(node.flows())
-}
-
-/// Narrows a list of sessions.
-#[derive(Debug, Deserialize)]
-struct Whose {
-    workload: Option<String>,
-}
-
-async fn sessions(
+async fn conversations(
     State(node): Asked,
-    Params(whose): Params<Whose>,
-) -> Answer<Vec<outrider_api::Session>> {
-    node.sessions(whose.workload.as_deref()).await.map(Json)
+    Params(query): Params<ListQuery>,
+) -> Listing<Conversation> {
+    Page::of(node.conversations(), &query, &whom(&node, &query))
+}
+
+async fn rules(State(node): Asked, Params(query): Params<ListQuery>) -> Listing<Rule> {
+    Page::of(node.rules(), &query, &whom(&node, &query))
+}
+
+async fn violations(State(node): Asked, Params(query): Params<ListQuery>) -> Listing<Violation> {
+    Page::of(node.violations(), &query, &whom(&node, &query))
+}
+
+async fn threats(State(node): Asked, Params(query): Params<ListQuery>) -> Listing<Threat> {
+    Page::of(node.threats(), &query, &whom(&node, &query))
+}
+
+async fn flows(State(node): Asked, Params(query): Params<ListQuery>) -> Listing<Flow> {
+    Page::of(node.flows(), &query, &whom(&node, &query))
+}
+
+async fn sessions(State(node): Asked, Params(query): Params<ListQuery>) -> Listing<Session> {
+    let open = node.sessions(query.workload.as_deref()).await?;
+    Page::of(open, &query, &whom(&node, &query))
+}
+
+fn whom(node: &Node, query: &ListQuery) -> Whom {
+    let group = query
+        .workload
+        .as_deref()
+        .and_then(|name| node.group_of(name));
+    Whom { workload: query.workload.clone(), group, app: query.app.clone() }
 }
 
 async fn explain(
@@ -155,4 +176,30 @@ impl IntoResponse for Refusal {
 fn said(status: StatusCode, error: &str) -> Response {
     let body = Json(ErrorBody { error: error.to_owned() });
     (status, body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_in_the_document_and_nothing_else() {
+        let routed: BTreeSet<_> = routes()
+            .iter()
+            .map(|(path, method, _)| ((*path).to_owned(), (*method).to_owned()))
+            .collect();
+        let document = openapi::document();
+        let written: BTreeSet<_> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, methods)| {
+                let methods = methods.as_object().unwrap().keys();
+                methods.map(|method| (path.clone(), method.clone()))
+            })
+            .collect();
+        assert_eq!(routed, written);
+    }
 }

@@ -1,9 +1,10 @@
 //! What happens, as it happens.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Kinds of events, each with a body of its own.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EventKind {
     /// A flow was sampled: a [`super::Flow`].
@@ -39,7 +40,7 @@ impl EventKind {
 }
 
 /// A mode was set and stored.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct ModeChange {
     /// The workload that was named.
     pub workload: String,
@@ -53,7 +54,7 @@ pub struct ModeChange {
 pub const GAP: &str = "gap";
 
 /// Events that a listener asked for and cannot have.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Gap {
     /// How many of the kinds that were asked for; `null` if nobody knows, after a restart of the bridge.
     pub missed: Option<u64>,

@@ -1,9 +1,10 @@
 //! Which rule decides, why, and what would change it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A question about one flow.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct ExplainQuery {
     /// Workload or address.
     pub client: String,
@@ -16,7 +17,7 @@ pub struct ExplainQuery {
 }
 
 /// The answer.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Explanation {
     /// Workload, `external` or an address.
     pub client: String,
@@ -35,7 +36,7 @@ pub struct Explanation {
 }
 
 /// What one proxy says about the flow.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Judgement {
     /// Workload whose proxy judges.
     pub at: String,

@@ -8,16 +8,20 @@
 mod events;
 mod explain;
 mod observed;
+pub mod openapi;
+mod query;
 pub mod share;
 mod status;
 
 pub use events::{EventKind, GAP, Gap, ModeChange};
 pub use explain::{ExplainQuery, Explanation, Judgement};
 pub use observed::{Conversation, Evidence, Flow, Rule, Session, Threat, Violation};
+pub use query::{EventsQuery, ListQuery, MAX_LIMIT, NEXT_CURSOR};
 pub use status::{
     ListeningPort, ModeReply, ModeRequest, ProxyState, Status, StoreStatus, Workload,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Paths of the API.
@@ -40,6 +44,8 @@ pub mod paths {
     pub const SESSIONS: &str = "/v1/sessions";
     /// Server-sent events of the [`super::EventKind`]s in `?kinds=`.
     pub const EVENTS: &str = "/v1/events";
+    /// The OpenAPI document of all of these.
+    pub const OPENAPI: &str = "/v1/openapi.json";
     /// [`super::Explanation`] for an [`super::ExplainQuery`].
     pub const EXPLAIN: &str = "/v1/explain";
     /// `PUT` a [`super::ModeRequest`], answered by a [`super::ModeReply`]. The name is bare.
@@ -49,7 +55,7 @@ pub mod paths {
 }
 
 /// Body of every answer that is not a success.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct ErrorBody {
     /// What went wrong and, where there is something to do, what.
     pub error: String,

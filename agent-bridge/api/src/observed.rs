@@ -1,9 +1,10 @@
 //! What was seen and what came of it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Flows summed per client, server, application and port.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Conversation {
     /// Workload that opened the flows; `external` or an address when it is not one of ours.
     pub client: String,
@@ -41,7 +42,7 @@ pub struct Conversation {
 }
 
 /// One rule of the network policy.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Rule {
     /// Number; learned rules start at 10001.
     pub id: u32,
@@ -62,7 +63,7 @@ pub struct Rule {
 }
 
 /// Why a rule was learned.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Evidence {
     /// Flows.
     pub sessions: u64,
@@ -79,7 +80,7 @@ pub struct Evidence {
 }
 
 /// Traffic outside policy, summed.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Violation {
     /// Workload, `external` or an address.
     pub client: String,
@@ -110,7 +111,7 @@ pub struct Violation {
 }
 
 /// A detector's finding.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Threat {
     /// Number.
     pub id: u32,
@@ -143,7 +144,7 @@ pub struct Threat {
 }
 
 /// A sample of a recent flow.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Flow {
     /// Workload whose proxy reported it.
     pub workload: String,
@@ -170,7 +171,7 @@ pub struct Flow {
 }
 
 /// A flow that is open now.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Session {
     /// Workload whose proxy carries it.
     pub workload: String,

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How the bridge is.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Status {
     /// Version of the bridge.
     pub version: String,
@@ -34,7 +35,7 @@ pub struct Status {
 }
 
 /// The embedded store.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct StoreStatus {
     /// File.
     pub path: String,
@@ -48,7 +49,18 @@ pub struct StoreStatus {
 
 /// Whether a workload's proxy answers.
 #[derive(
-    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Deserialize,
+    Eq,
+    JsonSchema,
+    Hash,
+    Ord,
+    PartialEq,
+    PartialOrd,
+    Serialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum ProxyState {
@@ -74,7 +86,7 @@ impl ProxyState {
 }
 
 /// A pod with a mailbox.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Workload {
     /// `<namespace>/<name>`.
     pub name: String,
@@ -111,7 +123,7 @@ pub struct Workload {
 }
 
 /// A port that a workload listens on.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct ListeningPort {
     /// IP protocol, `tcp`.
     pub proto: String,
@@ -124,14 +136,14 @@ pub struct ListeningPort {
 }
 
 /// What to set a workload's group to.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct ModeRequest {
     /// `discover`, `monitor` or `protect`.
     pub mode: String,
 }
 
 /// Answers a [`ModeRequest`] once it is stored and pushed.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct ModeReply {
     /// The workload that was named.
     pub workload: String,

@@ -8,10 +8,9 @@ use axum::{
     response::sse::{Event, KeepAlive, Sse},
 };
 use futures_util::{Stream, stream};
-use outrider_api::{EventKind, GAP};
-use serde::Deserialize;
+use outrider_api::{EventKind, EventsQuery, GAP};
 
-use super::params::Params;
+use super::{lists::Whom, params::Params};
 use crate::node::{Heard, Listener, Node, Refusal};
 
 /// Time between two comments while nothing happens.
@@ -19,16 +18,9 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Where a listener says what it has had.
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// What is listened for.
-#[derive(Debug, Deserialize)]
-pub(super) struct Wanted {
-    /// Labels with commas between them; all kinds if there is none.
-    kinds: Option<String>,
-}
-
 pub(super) async fn events(
     State(node): State<Arc<Node>>,
-    Params(wanted): Params<Wanted>,
+    Params(wanted): Params<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     let kinds = kinds(wanted.kinds.as_deref())?;
@@ -46,9 +38,14 @@ pub(super) async fn events(
     let Some(listener) = node.events().listen(&kinds, after) else {
         return Err(Refusal::Busy("too many listeners already: try again later".into()));
     };
-    let stream = stream::unfold(listener, |mut listener| async move {
-        let heard = listener.next().await?;
-        Some((Ok(written(&heard, &listener)), listener))
+    let whom = Whom { workload: wanted.workload, group: None, app: wanted.app };
+    let stream = stream::unfold((listener, whom), |(mut listener, whom)| async move {
+        loop {
+            let heard = listener.next().await?;
+            if heard.concerns(&whom) {
+                return Some((Ok(written(&heard, &listener)), (listener, whom)));
+            }
+        }
     });
     let heartbeat = KeepAlive::new().interval(HEARTBEAT).text("still here");
     Ok(Sse::new(stream).keep_alive(heartbeat))

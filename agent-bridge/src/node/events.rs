@@ -21,7 +21,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::counts::{Counts, SentAway};
+use crate::{
+    api::lists::Whom,
+    counts::{Counts, SentAway},
+};
 
 /// Events kept per kind, for listeners that come back.
 const MAX_KEPT: usize = 2048;
@@ -122,6 +125,19 @@ pub(crate) enum Heard {
     Event(EventKind, Arc<Body>),
     /// It is not kept any more.
     Gap(Gap),
+}
+
+impl Heard {
+    /// Whether it is about those; a gap may be.
+    pub(crate) fn concerns(&self, whom: &Whom) -> bool {
+        let Self::Event(_, body) = self else { return true };
+        match &**body {
+            Body::Flow(flow) => whom.includes(&**flow),
+            Body::Violation(violation) => whom.includes(violation),
+            Body::Threat(threat) => whom.includes(threat),
+            Body::Mode(change) => whom.includes(change),
+        }
+    }
 }
 
 impl Events {

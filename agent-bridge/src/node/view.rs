@@ -56,6 +56,14 @@ impl Node {
             .collect()
     }
 
+    /// The group of the workload of that name, if it means one.
+    #[must_use]
+    pub fn group_of(&self, name: &str) -> Option<String> {
+        let state = self.state.lock();
+        let workload = state.roster.named(name).ok()?;
+        Some(workload.group().to_string())
+    }
+
     /// Every conversation.
     #[must_use]
     pub fn conversations(&self) -> Vec<outrider_api::Conversation> {

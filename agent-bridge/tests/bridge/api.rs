@@ -2,12 +2,12 @@
 
 use outrider_model::PolicyAction;
 use outrider_wire::{Connections, Session, SessionFlags};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::{
     proxy::Proxy,
     reports::{encode, row},
-    world::{World, http, mac},
+    world::{World, exchange, http, mac},
 };
 
 const PROTECT: &str = r#"{"mode":"protect"}"#;
@@ -26,6 +26,10 @@ async fn wrong_questions_get_an_error_that_says_what_to_do() {
         ("GET", "/v1/explain?client=ghost&server=cache&port=1", "", 404),
         ("GET", "/v1/explain?client=10.0.0.9&server=cache&port=1&app=nope", "", 400),
         ("GET", "/v1/sessions?workload=ghost", "", 404),
+        ("GET", "/v1/flows?worklod=cache", "", 400),
+        ("GET", "/v1/flows?limit=0", "", 400),
+        ("GET", "/v1/flows?cursor=7", "", 400),
+        ("GET", "/v1/explain?client=cache", "", 400),
     ] {
         let (found, said) = bridge.ask(method, path, body).await;
         assert_eq!(found, status, "{method} {path}: {said}");
@@ -74,6 +78,20 @@ async fn open_flows_are_asked_of_the_proxies() {
     proxy.carries((0..100).map(session).collect());
     let sessions = bridge.get("/v1/sessions?workload=cache").await;
     assert_eq!(sessions.as_array().unwrap().len(), 100);
+    let (mut paged, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/v1/sessions?workload=cache&limit=30{cursor}");
+        let stream = UnixStream::connect(world.path().join("api.sock")).await;
+        let (head, page) =
+            exchange(&mut stream.unwrap(), "GET", &path, &[("host", "localhost")], "").await;
+        paged.extend(page.as_array().unwrap().iter().cloned());
+        let next = head
+            .lines()
+            .find_map(|line| line.strip_prefix("outrider-next-cursor: "));
+        let Some(next) = next else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(&paged, sessions.as_array().unwrap());
     assert_eq!(
         (&sessions[0]["workload"], &sessions[0]["direction"]),
         (&"default/cache".into(), &"inbound".into())
