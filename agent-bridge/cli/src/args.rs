@@ -3,21 +3,29 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 use outrider_model::Mode;
 
-use crate::client::Target;
+use crate::{
+    client::Target,
+    narrow::{Followed, Narrow},
+};
 
 const EXAMPLES: &str = "\
 Examples:
   outrider conversations                     who talks to whom, in which application
   outrider rules --json                      learned rules with their evidence, an object a line
   outrider mode set cache protect            from now on, what no rule names is refused
+  outrider flows --follow                    flows as they come, until interrupted
+  outrider conversations --workload cache --since 10m
+                                             what one workload did lately
   outrider violations                        what was refused or would have been
   outrider explain intruder cache 6379 --app redis
                                              which rule decides, why, and what would allow it
   outrider inspect capture.pcapng            what a capture file holds, flow by flow; needs no bridge
   outrider --bridge http://127.0.0.1:15180 status
   outrider --bridge unix:/run/outrider/api.sock status
+  outrider --bridge http://node:15180 --token-file ~/.outrider-token workloads
 
 Workloads are named <namespace>/<name>; the bare name will do while it is the only one.
 
@@ -46,15 +54,18 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Rules, with what they were learned from
-    Rules,
+    Rules(Narrow),
     /// Flows summed per client, server, application and port
-    Conversations,
+    Conversations(Narrow),
     /// Samples of recent flows, with the names that were asked for
-    Flows,
+    #[command(after_help = FOLLOW_HELP)]
+    Flows(Followed),
     /// Traffic that no rule allows, with the rule or default that decided
-    Violations,
+    #[command(after_help = FOLLOW_HELP)]
+    Violations(Followed),
     /// What the detectors found, with evidence
-    Threats,
+    #[command(after_help = FOLLOW_HELP)]
+    Threats(Followed),
     /// Flows that are open now, asked of the proxies
     Sessions {
         /// Only this workload's
@@ -80,6 +91,12 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME")]
         app: Option<String>,
     },
+    /// Print what makes a shell complete commands and options
+    #[command(after_help = COMPLETION_HELP)]
+    Completion {
+        /// bash, zsh, fish, elvish or powershell
+        shell: Shell,
+    },
     /// Say what a capture file holds: flows, applications, names, threats; needs no bridge
     #[command(after_help = INSPECT_HELP)]
     Inspect {
@@ -87,6 +104,21 @@ pub(crate) enum Command {
         file: PathBuf,
     },
 }
+
+const FOLLOW_HELP: &str = "\
+With --follow nothing old is shown; what happens is printed as it happens, a line each. If the bridge
+goes away it is looked for again, and what was missed meanwhile is printed or said to be lost.
+
+Examples:
+  outrider flows --follow --workload cache
+  outrider violations --since 10m
+  outrider threats --follow --json | jq .name";
+
+const COMPLETION_HELP: &str = "\
+Examples:
+  outrider completion bash > /etc/bash_completion.d/outrider
+  outrider completion zsh > \"${fpath[1]}/_outrider\"
+  outrider completion fish > ~/.config/fish/completions/outrider.fish";
 
 const INSPECT_HELP: &str = "\
 Frames of Ethernet (with VLANs), Linux cooked, raw IP and loopback are read. The inspectors are the

@@ -103,7 +103,8 @@ pub(crate) struct Client {
     token: Option<String>,
 }
 
-enum Stream {
+/// A connection.
+pub(crate) enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
 }
@@ -158,7 +159,8 @@ impl Client {
         read(status, &body)
     }
 
-    fn request(&self, target: &Target, path: &str) -> request::Builder {
+    /// The beginning of a request, with the token where it belongs.
+    pub(crate) fn request(&self, target: &Target, path: &str) -> request::Builder {
         let (host, token) = match target {
             Target::Tcp(authority) => (authority.as_str(), self.token.as_ref()),
             Target::Unix(_) => ("localhost", None),
@@ -170,7 +172,8 @@ impl Client {
         }
     }
 
-    async fn connect(&self) -> Result<(&Target, Stream), Failure> {
+    /// Connects to the first target that answers.
+    pub(crate) async fn connect(&self) -> Result<(&Target, Stream), Failure> {
         let mut tried = Vec::new();
         for target in &self.targets {
             let stream = match target {
@@ -213,11 +216,15 @@ fn read<T: DeserializeOwned>(status: StatusCode, body: &Bytes) -> Result<T, Fail
     if status.is_success() {
         return serde_json::from_slice(body).map_err(|error| refused(&error));
     }
-    let said = serde_json::from_slice::<ErrorBody>(body).map_or_else(
+    Err(Failure::Refused(said(status, body)))
+}
+
+/// What an answer that is not a success says.
+pub(crate) fn said(status: StatusCode, body: &[u8]) -> String {
+    serde_json::from_slice::<ErrorBody>(body).map_or_else(
         |_not_ours| format!("the bridge answered {status}; is that address a bridge?"),
         |said| said.error,
-    );
-    Err(Failure::Refused(said))
+    )
 }
 
 fn refused(error: &dyn fmt::Display) -> Failure {

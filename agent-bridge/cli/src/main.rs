@@ -3,8 +3,10 @@
 
 mod args;
 mod client;
+mod follow;
 mod human;
 mod inspect;
+mod narrow;
 mod show;
 mod table;
 mod token;
@@ -12,18 +14,23 @@ mod token;
 use std::{io::Write, process::ExitCode};
 
 use args::{Args, Command, ModeCommand};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use client::{Client, Failure};
+use narrow::Followed;
 use outrider_api::{
-    Conversation, ExplainQuery, Explanation, Flow, ModeReply, ModeRequest, Rule, Session, Status,
-    Threat, Violation, Workload, paths,
+    Conversation, EventKind, ExplainQuery, Explanation, Flow, ModeReply, ModeRequest, Rule,
+    Session, Status, Threat, Violation, Workload, paths,
 };
-use show::Output;
+use serde::de::DeserializeOwned;
+use show::{Output, Row};
 
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Command::Inspect { file } = &args.command {
         return finish(&inspect::run(file, args.json));
+    }
+    if let Command::Completion { shell } = &args.command {
+        return finish(&completion(*shell));
     }
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -54,15 +61,24 @@ async fn run(args: &Args) -> Result<(), Failure> {
     let client = Client::new(args.bridge.as_ref(), token::find(args.token_file.as_deref())?);
     let mut output = Output::new(args.json);
     match &args.command {
-        Command::Rules => output.list(&client.get::<Vec<Rule>>(paths::RULES).await?),
-        Command::Conversations => output.list(
-            &client
-                .get::<Vec<Conversation>>(paths::CONVERSATIONS)
-                .await?,
-        ),
-        Command::Flows => output.list(&client.get::<Vec<Flow>>(paths::FLOWS).await?),
-        Command::Violations => output.list(&client.get::<Vec<Violation>>(paths::VIOLATIONS).await?),
-        Command::Threats => output.list(&client.get::<Vec<Threat>>(paths::THREATS).await?),
+        Command::Rules(narrow) => {
+            output.list(&client.get::<Vec<Rule>>(&narrow.path(paths::RULES)).await?)
+        }
+        Command::Conversations(narrow) => {
+            let path = narrow.path(paths::CONVERSATIONS);
+            output.list(&client.get::<Vec<Conversation>>(&path).await?)
+        }
+        Command::Flows(wanted) => {
+            events::<Flow>(&client, &mut output, (EventKind::Flow, paths::FLOWS), wanted).await
+        }
+        Command::Violations(wanted) => {
+            let what = (EventKind::Violation, paths::VIOLATIONS);
+            events::<Violation>(&client, &mut output, what, wanted).await
+        }
+        Command::Threats(wanted) => {
+            events::<Threat>(&client, &mut output, (EventKind::Threat, paths::THREATS), wanted)
+                .await
+        }
         Command::Sessions { workload } => {
             let path = client::with_query(paths::SESSIONS, &[("workload", workload.as_deref())]);
             output.list(&client.get::<Vec<Session>>(&path).await?)
@@ -80,7 +96,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
             output.mode_set(&reply)?;
             confirmed(&reply)
         }
-        Command::Inspect { file } => inspect::run(file, args.json),
+        Command::Inspect { .. } | Command::Completion { .. } => Ok(()),
         Command::Explain { client: from, server, port, app } => {
             let query = ExplainQuery {
                 client: from.clone(),
@@ -92,6 +108,26 @@ async fn run(args: &Args) -> Result<(), Failure> {
             output.explanation(&client.get::<Explanation>(&path).await?)
         }
     }
+}
+
+/// A list, or what is added to it from now on.
+async fn events<T: Row + DeserializeOwned>(
+    client: &Client,
+    output: &mut Output,
+    (kind, path): (EventKind, &str),
+    wanted: &Followed,
+) -> Result<(), Failure> {
+    if wanted.follow {
+        return Box::pin(follow::run::<T>(client, output, kind, &wanted.narrow)).await;
+    }
+    output.list(&client.get::<Vec<T>>(&wanted.narrow.path(path)).await?)
+}
+
+/// Prints a shell's completion script.
+fn completion(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "outrider", &mut script);
+    Ok(std::io::stdout().write_all(&script)?)
 }
 
 /// Finds the workload with that full name, or the only one with that bare name.

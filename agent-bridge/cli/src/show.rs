@@ -31,13 +31,15 @@ pub(crate) trait Row: Serialize {
 pub(crate) struct Output {
     json: bool,
     out: BufWriter<Stdout>,
+    /// Widths of the columns so far, of a table that goes on.
+    widths: Vec<usize>,
 }
 
 type Printed = Result<(), Failure>;
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, out: BufWriter::new(io::stdout()) }
+        Self { json, out: BufWriter::new(io::stdout()), widths: Vec::new() }
     }
 
     /// A list: one object a line, or a table.
@@ -53,6 +55,20 @@ impl Output {
             table::print(&mut self.out, T::COLUMNS, rows.iter().map(|row| row.cells(now)))?;
         }
         Ok(self.out.flush()?)
+    }
+
+    /// The next row of a list that goes on; the first one has the header above it.
+    pub(crate) fn next<T: Row>(&mut self, row: &T) -> Printed {
+        if self.json {
+            return self.object(row);
+        }
+        table::next(&mut self.out, T::COLUMNS, &mut self.widths, &row.cells(now()))?;
+        Ok(self.out.flush()?)
+    }
+
+    /// Says something that is no part of the output.
+    pub(crate) fn note(&mut self, text: &str) -> Printed {
+        Ok(writeln!(io::stderr(), "outrider: {text}")?)
     }
 
     pub(crate) fn status(&mut self, status: &Status) -> Printed {

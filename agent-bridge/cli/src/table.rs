@@ -51,6 +51,32 @@ pub(crate) fn print(
     Ok(())
 }
 
+/// Prints one more row of a table that goes on, at its beginning under the header. Columns never
+/// become narrower, so that most rows stand under each other.
+pub(crate) fn next(
+    out: &mut impl Write,
+    columns: &[Column],
+    widths: &mut Vec<usize>,
+    row: &[String],
+) -> io::Result<()> {
+    let row: Vec<String> = row.iter().map(|cell| human::plain(cell)).collect();
+    let is_first = widths.is_empty();
+    if is_first {
+        *widths = columns.iter().map(|column| width(column.name())).collect();
+    }
+    for (wide, cell) in widths.iter_mut().zip(&row) {
+        *wide = width(cell).max(*wide);
+    }
+    if is_first {
+        let header: Vec<_> = columns
+            .iter()
+            .map(|column| column.name().to_owned())
+            .collect();
+        writeln!(out, "{}", line(columns, widths, &header).trim_end())?;
+    }
+    writeln!(out, "{}", line(columns, widths, &row).trim_end())
+}
+
 fn line(columns: &[Column], widths: &[usize], row: &[String]) -> String {
     let mut line = String::new();
     for ((column, &wide), cell) in columns.iter().zip(widths).zip(row) {
@@ -80,5 +106,16 @@ mod tests {
         print(&mut out, &columns, rows.into_iter()).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text, "NAME      N  Z\ncache     5  x\na      1000\n");
+    }
+
+    #[test]
+    fn a_table_that_goes_on_has_one_header_and_only_grows() {
+        let columns = [Column::Left("NAME"), Column::Right("N")];
+        let (mut out, mut widths) = (Vec::new(), Vec::new());
+        for row in [["cache", "5"], ["longer-name", "7"], ["a", "1000"]] {
+            next(&mut out, &columns, &mut widths, &row.map(str::to_owned)).unwrap();
+        }
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text, "NAME   N\ncache  5\nlonger-name  7\na            1000\n");
     }
 }

@@ -165,12 +165,100 @@ mod cases {
 
     /// The head of one request, answered by an empty list.
     fn hear(mut stream: impl Read + Write) -> String {
+        let head = head(&mut stream);
+        write!(stream, "HTTP/1.1 200 -\r\ncontent-length: 2\r\n\r\n[]").unwrap();
+        head
+    }
+
+    /// Takes one request and gives its head.
+    fn head(stream: &mut impl Read) -> String {
         let mut head = Vec::new();
         let mut byte = [0];
         while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
             head.extend(byte);
         }
-        write!(stream, "HTTP/1.1 200 -\r\ncontent-length: 2\r\n\r\n[]").unwrap();
         String::from_utf8(head).unwrap()
+    }
+
+    #[test]
+    fn following_goes_on_where_it_was_when_the_bridge_comes_back() {
+        const ROW: &str = r#"{"client":"default/intruder","server":"default/cache","client_ip":"10.0.0.9","server_ip":"10.0.0.2","port":6379,"proto":"tcp","app":"Redis","action":"deny","rule":0,"reason":"r","count":3,"first_seen":1,"last_seen":2}"#;
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("api.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let asked = thread::spawn(move || {
+            let mut heads = Vec::new();
+            for events in [
+                format!(": hello\n\nid: 5-1\nevent: violation\ndata: {ROW}\n\n"),
+                format!(
+                    "id: 5-9\nevent: gap\ndata: {{\"missed\":7,\"reason\":\"slow\"}}\n\nid: 5-10\nevent: violation\ndata: {ROW}\n\n"
+                ),
+            ] {
+                let (mut stream, _) = listener.accept().unwrap();
+                heads.push(head(&mut stream));
+                write!(stream, "HTTP/1.1 200 -\r\nconnection: close\r\n\r\n{events}").unwrap();
+            }
+            let (mut stream, _) = listener.accept().unwrap();
+            heads.push(head(&mut stream));
+            let said = r#"{"error":"this needs a token"}"#;
+            write!(stream, "HTTP/1.1 401 -\r\ncontent-length: {}\r\n\r\n{said}", said.len())
+                .unwrap();
+            heads
+        });
+        let output = Command::new(env!("CARGO_BIN_EXE_outrider"))
+            .args(["--bridge", &format!("unix:{}", socket.display())])
+            .args(["violations", "--follow", "--workload", "cache"])
+            .output()
+            .unwrap();
+        let heads = asked.join().unwrap();
+        assert!(heads[0].starts_with("GET /v1/events?kinds=violation&workload=cache HTTP/1.1\r\n"));
+        assert!(!heads[0].contains("last-event-id"));
+        assert!(heads[1].contains("last-event-id: 5-1\r\n"), "{}", heads[1]);
+        assert!(heads[2].contains("last-event-id: 5-10\r\n"), "{}", heads[2]);
+        let rows: Vec<_> = text(&output.stdout).lines().collect();
+        assert_eq!(rows.len(), 3, "{rows:?}");
+        assert!(rows[0].starts_with("CLIENT") && rows[2].starts_with("default/intruder"));
+        assert!(text(&output.stderr).contains("7 events were missed: slow"));
+        assert!(text(&output.stderr).ends_with("this needs a token\n"));
+        assert_eq!(output.status.code(), Some(1));
+    }
+
+    #[test]
+    fn following_a_bridge_that_never_was_there_is_a_failure() {
+        let output = Command::new(env!("CARGO_BIN_EXE_outrider"))
+            .args(["--bridge", "unix:/nonexistent/api.sock", "flows", "-f"])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(3));
+    }
+
+    #[test]
+    fn completion_knows_the_commands_of_every_shell() {
+        for shell in ["bash", "zsh", "fish"] {
+            let output = Command::new(env!("CARGO_BIN_EXE_outrider"))
+                .args(["completion", shell])
+                .output()
+                .unwrap();
+            assert!(output.status.success());
+            let script = text(&output.stdout);
+            assert!(script.contains("conversations") && script.contains("follow"), "{shell}");
+        }
+    }
+
+    #[test]
+    fn filters_are_passed_on() {
+        const FLOWS: &str = "/v1/flows?workload=default%2Fcache&app=redis&since=17&limit=5 ";
+        let bridge = Canned::new(&[(FLOWS, 200, "[]")]);
+        let filters = ["--workload", "default/cache", "--app", "redis", "--since", "17"];
+        let output = bridge.run(&[&["flows", "--limit", "5"], &filters[..]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(bridge.run(&["flows", "--limit", "0"]).status.code(), Some(2));
+        assert_eq!(
+            bridge
+                .run(&["flows", "--follow", "--limit", "1"])
+                .status
+                .code(),
+            Some(2)
+        );
     }
 }
