@@ -160,10 +160,26 @@ impl Packets {
                 () = observe(&mut self.observe) => {}
             }
         }
-        while self.show() {}
+        self.last_look().await;
         self.watch.finish();
         self.report();
         info!("packets are no longer looked at");
+    }
+
+    /// The kernel shows frames once their block is full, or a while after its first: what came before the
+    /// end is waited for.
+    async fn last_look(&mut self) {
+        if self.taps.is_there() {
+            let looks = async {
+                loop {
+                    self.taps.ready().await;
+                    self.look();
+                    tokio::task::yield_now().await;
+                }
+            };
+            let _over: Result<(), _> = tokio::time::timeout(LAST_LOOK, looks).await;
+        }
+        while self.show() {}
     }
 
     /// Opens what is to be open and is not, and says what works.
@@ -353,6 +369,8 @@ fn ticker() -> Interval {
 pub(crate) const NAME: &str = "packets";
 /// Netfilter's hook for what the pod sends.
 const LOCAL_OUT: u8 = 3;
+/// How long the last frames are waited for: two time-outs of a tap's block, and the kernel's clock tick.
+const LAST_LOOK: Duration = Duration::from_millis(50);
 /// How often the policy's number is looked at: a swap is felt within this time.
 const TICK: Duration = Duration::from_millis(100);
 /// How long to wait before looking at packets again after it broke off.
