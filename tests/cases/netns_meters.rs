@@ -64,18 +64,23 @@ impl Scene {
         })
     }
 
-    /// Shop calls web until that is a rule, and then no other connection may be; pings may.
+    /// Shop calls and pings web until both are rules, and then nothing else may be.
     fn protect(&self) -> Result<()> {
         let url = format!("http://{}/", self.web.at(false, 80));
         for _ in 0..4 {
             self.shop.fetch(&url)?;
         }
-        until("the rule", REPORTED, || {
+        for _ in 0..6 {
+            self.shop.sh(&self.ping(1, "1"))?;
+        }
+        until("the rules", REPORTED, || {
             let rules = self.node.rules()?;
-            let found = rules
-                .iter()
-                .any(|rule| rule.from == "nv.shop.default" && rule.ports == "tcp/80");
-            ensure!(found, "{rules:#?}");
+            for ports in ["tcp/80", "icmp"] {
+                let found = rules
+                    .iter()
+                    .any(|rule| rule.from == "nv.shop.default" && rule.ports == ports);
+                ensure!(found, "no {ports} among {rules:#?}");
+            }
             Ok(())
         })?;
         self.node.set_mode("web", "protect")?;
