@@ -88,7 +88,8 @@ fn honest(init: &[&str], settings: &[(&str, &str)]) -> Result<()> {
     let half = world.pod("half")?;
     // Nobody answers there: the proxy's own dials are refused.
     let server = half.ip(false).to_string();
-    let settings = [settings, &[("OUTRIDER_PROXY_DNS_SERVERS", server.as_str())]].concat();
+    let dns = [("OUTRIDER_PROXY_DNS", "on"), ("OUTRIDER_PROXY_DNS_SERVERS", server.as_str())];
+    let settings = [settings, &dns].concat();
     up(&[init, &["--dns", "all"]].concat(), &settings, [&mut shop, &mut web])?;
     web.serve_nginx()?;
     let node = world.start_node()?;
@@ -100,6 +101,7 @@ fn honest(init: &[&str], settings: &[(&str, &str)]) -> Result<()> {
         .enter(|| Ok(TcpStream::connect(web.at(false, 80))?))?;
     thread::scope(|scope| -> Result<()> {
         let (shop, web, half, node) = (&shop, &web, &half, world.node());
+        let server = &server;
         let work = [
             scope.spawn(move || many(&shop.netns, web.at(false, 80))),
             scope.spawn(move || many(&shop.netns, web.at(true, 80))),
@@ -107,7 +109,8 @@ fn honest(init: &[&str], settings: &[(&str, &str)]) -> Result<()> {
             scope.spawn(move || refused(&shop.netns, web.at(false, 81))),
             scope.spawn(move || {
                 for transport in ["+tcp", "+notcp"].repeat(10) {
-                    let ask = format!("dig {transport} +time=1 +tries=1 web.example || true");
+                    let ask =
+                        format!("dig @{server} {transport} +time=1 +tries=1 web.example || true");
                     shop.sh(&ask)?;
                 }
                 Ok(())
