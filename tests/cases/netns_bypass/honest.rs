@@ -82,26 +82,9 @@ fn up(init: &[&str], settings: &[(&str, &str)], pods: [&mut Pod; 2]) -> Result<(
     Ok(())
 }
 
-fn honest(init: &[&str], settings: &[(&str, &str)]) -> Result<()> {
-    let mut world = World::new()?;
-    let (mut shop, mut web) = (world.pod("shop")?, world.pod("web")?);
-    let half = world.pod("half")?;
-    // Nobody answers there: the proxy's own dials are refused.
-    let server = half.ip(false).to_string();
-    let dns = [("OUTRIDER_PROXY_DNS", "on"), ("OUTRIDER_PROXY_DNS_SERVERS", server.as_str())];
-    let settings = [settings, &dns].concat();
-    up(&[init, &["--dns", "all"]].concat(), &settings, [&mut shop, &mut web])?;
-    web.serve_nginx()?;
-    let node = world.start_node()?;
-    node.connected(&[&shop, &web])?;
-    // It never confirms: the connection stays half open at the server.
-    half.sh("iptables -A INPUT -p tcp --tcp-flags SYN,ACK SYN,ACK -j DROP")?;
-    let idle = shop
-        .netns
-        .enter(|| Ok(TcpStream::connect(web.at(false, 80))?))?;
+/// Everything that honest pods do, at once. `server` is asked for names and answers nobody.
+fn busy([shop, web, half]: [&Pod; 3], node: &Namespace, server: &str) -> Result<()> {
     thread::scope(|scope| -> Result<()> {
-        let (shop, web, half, node) = (&shop, &web, &half, world.node());
-        let server = &server;
         let work = [
             scope.spawn(move || many(&shop.netns, web.at(false, 80))),
             scope.spawn(move || many(&shop.netns, web.at(true, 80))),
@@ -135,7 +118,27 @@ fn honest(init: &[&str], settings: &[(&str, &str)]) -> Result<()> {
         ];
         work.into_iter()
             .try_for_each(|work| work.join().map_err(|_panic| anyhow::anyhow!("panic"))?)
-    })?;
+    })
+}
+
+fn honest(init: &[&str], settings: &[(&str, &str)]) -> Result<()> {
+    let mut world = World::new()?;
+    let (mut shop, mut web) = (world.pod("shop")?, world.pod("web")?);
+    let half = world.pod("half")?;
+    // Nobody answers there: the proxy's own dials are refused.
+    let server = half.ip(false).to_string();
+    let dns = [("OUTRIDER_PROXY_DNS", "on"), ("OUTRIDER_PROXY_DNS_SERVERS", server.as_str())];
+    let settings = [settings, &dns].concat();
+    up(&[init, &["--dns", "all"]].concat(), &settings, [&mut shop, &mut web])?;
+    web.serve_nginx()?;
+    let node = world.start_node()?;
+    node.connected(&[&shop, &web])?;
+    // It never confirms: the connection stays half open at the server.
+    half.sh("iptables -A INPUT -p tcp --tcp-flags SYN,ACK SYN,ACK -j DROP")?;
+    let idle = shop
+        .netns
+        .enter(|| Ok(TcpStream::connect(web.at(false, 80))?))?;
+    busy([&shop, &web, &half], world.node(), &server)?;
     stand_still(&mut shop, &mut web, world.node())?;
     // What does not happen cannot be waited for.
     thread::sleep(SETTLED);
