@@ -18,7 +18,6 @@ mod observe;
 mod ports;
 mod questions;
 mod queue;
-mod reading;
 pub mod reset;
 mod session;
 mod silent;

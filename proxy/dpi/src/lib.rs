@@ -3,7 +3,8 @@
 //! A [`FlowInspector`] takes the bytes of one TCP flow as they pass and says what it learns from
 //! them: the application, names, requests, threats. It does no I/O, never panics on what a peer
 //! sends, holds a bounded number of bytes, and where the bytes are cut never changes what it says.
-//! A [`DatagramInspector`] does the same for a UDP flow.
+//! A [`DatagramInspector`] does the same for a UDP flow, a [`PassiveInspector`] for either where packets are
+//! only seen and some may be missing.
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -17,6 +18,7 @@ mod http;
 mod http2;
 mod inspector;
 mod mysql;
+mod passive;
 mod postgres;
 mod recognise;
 mod redis;
@@ -36,3 +38,4 @@ pub use datagram::{DatagramInspector, MAX_TRIES};
 pub use dns::message as dns_message;
 pub use event::{Event, Finding, Interest, MAX_MESSAGE, MAX_NAME, Need};
 pub use flow::{FlowInspector, MAX_HELD};
+pub use passive::PassiveInspector;

@@ -2,14 +2,13 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use outrider_dpi::Event;
+use outrider_dpi::{Event, PassiveInspector};
 use outrider_model::{Direction, FlowKey, IpProto, Mode, Side, Verdict};
 use outrider_packet::{Ends, Peek};
 use outrider_policy::AppKnowledge;
 use outrider_relay::Judge;
 
 use super::{
-    reading::Reading,
     session::{self, Scene},
     sort::{self, Ignored},
 };
@@ -53,7 +52,7 @@ pub(crate) struct Questions {
 #[derive(Debug)]
 struct Question {
     judge: Judge,
-    reading: Reading,
+    reading: PassiveInspector,
     passed: u8,
 }
 
@@ -140,7 +139,7 @@ impl Questions {
 
 impl Question {
     fn new(scene: &Scene, key: FlowKey) -> Self {
-        let reading = Reading::new(&scene.dpi, key.proto, key.server.port(), false);
+        let reading = PassiveInspector::new(&scene.dpi, key.proto, key.server.port(), false);
         let mut judge = Judge::open(key, &scene.law);
         if key.proto != IpProto::UDP {
             // Nobody knows applications of what is neither TCP nor UDP.

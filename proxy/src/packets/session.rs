@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use outrider_dpi::{DpiConfig, Event, Finding};
+use outrider_dpi::{DpiConfig, Event, Finding, PassiveInspector};
 use outrider_model::{AppId, FlowKey, IpProto, Mode, Side, Verdict};
 use outrider_packet::{Ends, FlowEnd, FlowRecord};
 use outrider_policy::AppKnowledge;
 use outrider_relay::{Judge, Law};
 use outrider_telemetry::{FlowGuard, Grip, Identification, Outcome, Telemetry, ThreatReport};
 
-use super::{Metering, Pass, questions::MAX_PASSED, reading::Reading};
+use super::{Metering, Pass, questions::MAX_PASSED};
 
 /// What sessions share.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Scene {
 pub(crate) struct Session {
     flow: FlowGuard,
     judge: Judge,
-    reading: Reading,
+    reading: PassiveInspector,
     /// Bytes and packets of both sides that are counted already.
     counted: [(u64, u64); 2],
     /// While it is one of those that its client has open.
@@ -52,7 +52,7 @@ impl Session {
     /// Judges a flow by its addresses and enters it into the table of flows. Its record counts as one
     /// session even if it is denied: each further packet is the same violation.
     pub(crate) fn open(scene: &Scene, key: FlowKey, grip: Grip, mid_stream: bool) -> Self {
-        let reading = Reading::new(&scene.dpi, key.proto, key.server.port(), mid_stream);
+        let reading = PassiveInspector::new(&scene.dpi, key.proto, key.server.port(), mid_stream);
         let admission = if mid_stream && key.proto == IpProto::TCP {
             (None, false)
         } else {
@@ -66,7 +66,7 @@ impl Session {
 
     /// The same of a flow of which nothing but its ends is seen: it is there, and stays unidentified.
     pub(crate) fn unread(scene: &Scene, key: FlowKey) -> Self {
-        let session = Self::make(scene, key, Grip::Seen, Reading::over(), (None, false));
+        let session = Self::make(scene, key, Grip::Seen, PassiveInspector::over(), (None, false));
         session.flow.establish();
         session
     }
@@ -75,7 +75,7 @@ impl Session {
         scene: &Scene,
         key: FlowKey,
         grip: Grip,
-        reading: Reading,
+        reading: PassiveInspector,
         (pass, refused): (Option<Pass>, bool),
     ) -> Self {
         let judge = Judge::open(key, &scene.law);
@@ -130,7 +130,7 @@ impl Session {
     /// Bytes of a stream passed and were not seen.
     pub(crate) fn lost(&mut self, scene: &Scene, side: Side, bytes: u64, events: &mut Vec<Event>) {
         let known = self.flow.identification().app() != AppId::UNKNOWN;
-        self.reading.lost(side, bytes, known, events);
+        let _over = self.reading.lost(side, bytes, known, events);
         let _same = self.learn(scene, &[], events);
     }
 

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use outrider_dpi::{DatagramInspector, DpiConfig, Event, FlowInspector, Interest, Need};
 use outrider_model::{IpProto, Side};
+
+use crate::{DatagramInspector, DpiConfig, Event, FlowInspector, Interest, Need};
 
 /// How often a stream without a beginning is tried again, each time with what a client says next.
 const MAX_STARTS: u8 = 8;
 
-/// How far a flow's inspection has come.
+/// Inspects a flow of any protocol whose packets are seen as they pass by: what a tap shows, or a capture file.
 #[derive(Debug)]
-pub(crate) struct Reading {
+pub struct PassiveInspector {
     stage: Stage,
     starts: u8,
     /// Bytes of the stream were not seen, or its beginning.
@@ -27,9 +28,10 @@ enum Stage {
     Over,
 }
 
-impl Reading {
+impl PassiveInspector {
     /// The inspector of a flow; over at once where nobody reads the protocol.
-    pub(crate) fn new(dpi: &Arc<DpiConfig>, proto: IpProto, port: u16, mid_stream: bool) -> Self {
+    #[must_use]
+    pub fn new(dpi: &Arc<DpiConfig>, proto: IpProto, port: u16, mid_stream: bool) -> Self {
         let mut reading = Self { stage: Stage::Over, starts: 0, torn: mid_stream };
         match proto {
             IpProto::TCP if mid_stream => reading.stage = Stage::Waiting,
@@ -44,17 +46,34 @@ impl Reading {
     }
 
     /// Of a flow whose bytes nobody sees.
-    pub(crate) fn over() -> Self {
+    #[must_use]
+    pub fn over() -> Self {
         Self { stage: Stage::Over, starts: 0, torn: true }
     }
 
     /// Whether nothing more is wanted.
-    pub(crate) fn is_over(&self) -> bool {
+    #[must_use]
+    pub fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Over)
     }
 
-    /// Shows the next bytes of a side: a datagram, or a part of a stream.
-    pub(crate) fn data(
+    /// Bytes of the peers that are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        match &self.stage {
+            Stage::Stream(inspector, _) => inspector.held(),
+            Stage::Datagrams(_) | Stage::Waiting | Stage::Over => 0,
+        }
+    }
+
+    /// Nobody looks any longer.
+    pub fn stop(&mut self) {
+        self.stage = Stage::Over;
+    }
+
+    /// Shows the next bytes of a side: a datagram, or a part of a stream. The settings and the server's port
+    /// are those that it was made with.
+    pub fn data(
         &mut self,
         (dpi, port): (&Arc<DpiConfig>, u16),
         side: Side,
@@ -80,20 +99,25 @@ impl Reading {
         self.settle(events);
     }
 
-    /// Bytes of a side went by unseen: only what the inspector did not want to see may.
-    pub(crate) fn lost(&mut self, side: Side, bytes: u64, known: bool, events: &mut Vec<Event>) {
-        let Stage::Stream(inspector, interest) = &mut self.stage else { return };
+    /// Bytes of a side went by unseen: only what the inspector did not want to see may. Whether it ends for
+    /// want of them, which it does once the application is `known`; before, it tries again.
+    pub fn lost(&mut self, side: Side, bytes: u64, known: bool, events: &mut Vec<Event>) -> bool {
+        let Stage::Stream(inspector, interest) = &mut self.stage else { return false };
         match interest.of(side) {
-            Need::Nothing => return,
+            Need::Nothing => return false,
             Need::Skip(most) if bytes <= most => *interest = inspector.skip(side, bytes, events),
-            _ if known => self.stage = Stage::Over,
+            _ if known => {
+                self.stage = Stage::Over;
+                return true;
+            }
             _ => self.wait(events),
         }
         self.settle(events);
+        false
     }
 
     /// A side sent its last byte.
-    pub(crate) fn ended(&mut self, side: Side, events: &mut Vec<Event>) {
+    pub fn ended(&mut self, side: Side, events: &mut Vec<Event>) {
         if let Stage::Stream(inspector, interest) = &mut self.stage {
             *interest = inspector.end(side, events);
         }
@@ -101,7 +125,7 @@ impl Reading {
     }
 
     /// The flow is over.
-    pub(crate) fn close(&mut self, events: &mut Vec<Event>) {
+    pub fn close(&mut self, events: &mut Vec<Event>) {
         if let Stage::Datagrams(inspector) = &mut self.stage {
             inspector.end(events);
         }
