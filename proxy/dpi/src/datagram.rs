@@ -93,6 +93,12 @@ impl DatagramInspector {
         !self.over
     }
 
+    /// Bytes of the peers that are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.quic.as_ref().map_or(0, |quic| quic.held())
+    }
+
     /// The flow is over, or nobody looks any longer.
     pub fn end(&mut self, events: &mut Vec<Event>) {
         if self.quic.is_some() {

@@ -62,7 +62,8 @@ impl PassiveInspector {
     pub fn held(&self) -> usize {
         match &self.stage {
             Stage::Stream(inspector, _) => inspector.held(),
-            Stage::Datagrams(_) | Stage::Waiting | Stage::Over => 0,
+            Stage::Datagrams(inspector) => inspector.held(),
+            Stage::Waiting | Stage::Over => 0,
         }
     }
 

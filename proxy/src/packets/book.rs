@@ -33,6 +33,8 @@ pub(super) struct Book {
     /// Whether the frame at hand came in by an interface; `None` if no interface saw it.
     pub(super) came_in: Option<bool>,
     pub(super) now: Duration,
+    /// Bytes that the inspectors of all sessions hold.
+    held: usize,
     /// Room for what an inspector says.
     events: Vec<outrider_dpi::Event>,
     pub(super) pod: Pod,
@@ -88,6 +90,7 @@ impl Book {
             gates: Gates::default(),
             open: HashMap::new(),
             condemned: Vec::new(),
+            held: 0,
             events: Vec::new(),
             pod: Pod::Own,
             toward: Direction::Inbound,
@@ -152,7 +155,15 @@ impl Book {
         act: impl FnOnce(&mut Session, &Scene, &mut Vec<outrider_dpi::Event>) -> Fate,
     ) {
         let Some(Entry::Session(session)) = self.open.get_mut(&flow) else { return };
-        let fate = act(session, &self.scene, &mut self.events);
+        let before = session.held();
+        let mut fate = act(session, &self.scene, &mut self.events);
+        let others = self.held.saturating_sub(before);
+        self.held = others.saturating_add(session.held());
+        if self.held > MAX_HELD {
+            self.held = others;
+            fate = session.unread_from_here(&self.scene);
+            self.context.packets.unread();
+        }
         let proto = session.flow().key().proto;
         self.settle(flow, proto, fate);
     }
@@ -201,6 +212,7 @@ impl Book {
 
     fn close(&mut self, record: &FlowRecord) {
         if let Some(Entry::Session(session)) = self.open.remove(&record.flow) {
+            self.held = self.held.saturating_sub(session.held());
             if is_in_vain(record) {
                 self.scene.metering.failed(session.flow().key());
             }
@@ -255,6 +267,7 @@ impl Book {
         };
         for (_, entry) in self.open.extract_if(|_, entry| cleared(entry)) {
             if let Entry::Session(session) = entry {
+                self.held = self.held.saturating_sub(session.held());
                 session.finish(Outcome::Cleared);
             }
         }
@@ -265,6 +278,9 @@ impl Book {
         self.context.packets.ignored(reason);
     }
 }
+
+/// Bytes that the inspectors of all sessions may hold; what takes more is not read on.
+pub(super) const MAX_HELD: usize = 8 << 20;
 
 /// Whether a client tried and its server refused or never answered.
 fn is_in_vain(record: &FlowRecord) -> bool {

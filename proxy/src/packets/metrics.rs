@@ -44,6 +44,7 @@ pub(crate) struct PacketMetrics {
     tier: Mutex<Tier>,
     tiers: GaugeFamily,
     restarts: Counter,
+    unread: Counter,
     ignored: CounterFamily,
     verdicts: CounterFamily,
     totals: Mutex<Totals>,
@@ -135,6 +136,10 @@ impl PacketMetrics {
                 "outrider_packets_restarts_total",
                 "Times that looking at packets broke off",
             )?,
+            unread: registry.counter(
+                "outrider_packets_unread_total",
+                "Sessions that were not read on, since what is held of all of them was too much",
+            )?,
             ignored: registry.counters(
                 "outrider_packets_ignored_total",
                 "Packets and frames of no session, by reason",
@@ -179,6 +184,11 @@ impl PacketMetrics {
     /// Looking at packets broke off.
     pub(crate) fn restarted(&self) {
         self.restarts.inc();
+    }
+
+    /// A session is not read on: too much was held.
+    pub(crate) fn unread(&self) {
+        self.unread.inc();
     }
 
     /// A packet or frame of no session.

@@ -46,6 +46,8 @@ pub(crate) struct Questions {
     /// Asked about before, and not since.
     older: HashMap<Ends, Question>,
     turned: Duration,
+    /// Bytes that inspectors held when they were put into `recent`.
+    held: usize,
     events: Vec<Event>,
 }
 
@@ -112,9 +114,11 @@ impl Questions {
     }
 
     fn keep(&mut self, ends: Ends, question: Question, now: Duration) {
-        if self.recent.len() >= MAX_RECENT {
+        let held = self.held.saturating_add(question.reading.held());
+        if self.recent.len() >= MAX_RECENT || held > MAX_HELD {
             self.turn(now);
         }
+        self.held = self.held.saturating_add(question.reading.held());
         self.recent.insert(ends, question);
     }
 
@@ -134,6 +138,7 @@ impl Questions {
     fn turn(&mut self, now: Duration) {
         self.older = std::mem::take(&mut self.recent);
         self.turned = now;
+        self.held = 0;
     }
 }
 
@@ -217,5 +222,7 @@ fn direction(inward: bool, sender: Side) -> Direction {
 pub(crate) const MAX_PASSED: u8 = 2;
 /// Flows that were asked about lately; twice as many are remembered.
 pub(crate) const MAX_RECENT: usize = 4096;
+/// Bytes that the inspectors of flows asked about lately may hold; all together twice as many.
+pub(crate) const MAX_HELD: usize = 4 << 20;
 /// How long a flow may be silent before its answers are forgotten: as long as the engine keeps a UDP flow.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -127,6 +127,21 @@ impl Session {
         self.learn(scene, bytes, events)
     }
 
+    /// Bytes of the peers that its inspector holds.
+    pub(crate) fn held(&self) -> usize {
+        self.reading.held()
+    }
+
+    /// Its inspector holds too much: what it has not said by now it never will.
+    pub(crate) fn unread_from_here(&mut self, scene: &Scene) -> Fate {
+        self.reading.stop();
+        if self.flow.identification() == Identification::Pending {
+            self.identify(scene, Identification::Unidentified);
+            self.rule(scene);
+        }
+        self.fate()
+    }
+
     /// Bytes of a stream passed and were not seen.
     pub(crate) fn lost(&mut self, scene: &Scene, side: Side, bytes: u64, events: &mut Vec<Event>) {
         let known = self.flow.identification().app() != AppId::UNKNOWN;

@@ -44,6 +44,11 @@ pub(super) struct Quic {
 }
 
 impl Quic {
+    /// Bytes of the client's that are held.
+    pub(super) fn held(&self) -> usize {
+        self.hello.held()
+    }
+
     /// Takes the next datagram; `true` once no more are wanted. The names are said before that.
     pub(super) fn read(&mut self, datagram: Datagram<'_>, events: &mut Vec<Event>) -> bool {
         self.datagrams = self.datagrams.saturating_add(1);

@@ -1,6 +1,6 @@
 //! What sessions come of packets.
 
-use super::*;
+use super::{super::book::MAX_HELD, *};
 
 #[test]
 fn an_answered_question_is_a_session_of_its_application() {
@@ -181,6 +181,33 @@ fn a_flow_beyond_the_cap_ends_another() {
     }
     assert_eq!(rig.context.telemetry.flows().len(), 4);
     assert_eq!(rig.row().1.sessions, 10, "those that went are reported");
+}
+
+#[test]
+fn a_session_that_holds_too_much_is_not_read_on_and_what_ends_gives_back() {
+    let mut rig = Rig::new(all(Mode::Discover, PolicyAction::Learn));
+    let unread = |rig: &Rig| {
+        let text = rig.context.registry.expose().unwrap();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("outrider_packets_unread_total "));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    let half = [&b"GET / HTTP/1.1\r\nX: "[..], &[b'a'; 15_000]].concat();
+    let pod = at("10.77.1.5:8080");
+    let flows = u16::try_from(MAX_HELD / 15_000 + 40).unwrap();
+    for port in 1..=flows {
+        let peer = SocketAddr::new(at(PEER).ip(), 1024 + port);
+        let talk = Talk::new(peer, pod).open().client(&half);
+        talk.packets.iter().for_each(|packet| rig.show(packet));
+    }
+    let over = unread(&rig);
+    assert!((1..u64::from(flows)).contains(&over), "{over} of {flows}");
+    rig.pass(3_600);
+    assert_eq!(rig.context.telemetry.flows().len(), 0);
+    let talk = Talk::new(at(PEER), pod).open().client(&half);
+    talk.packets.iter().for_each(|packet| rig.show(packet));
+    assert_eq!(unread(&rig), over, "there is room again");
 }
 
 #[test]

@@ -29,6 +29,11 @@ pub(super) struct Hello {
 }
 
 impl Hello {
+    /// Bytes that are held, gaps included.
+    pub(super) fn held(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Takes the CRYPTO frames of a packet. What follows a frame that has no place here is not read.
     pub(super) fn take(&mut self, payload: &[u8]) {
         let mut reader = Reader::new(payload);

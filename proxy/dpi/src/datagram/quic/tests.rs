@@ -117,6 +117,18 @@ fn a_hello_over_datagrams_in_any_order_is_one() {
     }
 }
 
+#[test]
+fn what_is_kept_of_a_hello_is_said_until_it_is_whole() {
+    let message = hello("shop.example", 2_000);
+    let mut inspector = DatagramInspector::new(Arc::new(DpiConfig::default()), 443);
+    let mut held = Vec::new();
+    for (at, part) in (0..).zip([0..600, 1_200..1_800, 600..1_200, 1_800..message.len()]) {
+        inspector.feed(C, &datagram(at, &crypto(&message, part)), &mut Vec::new());
+        held.push(inspector.held());
+    }
+    assert_eq!(held, [600, 1_800, 1_800, 0]);
+}
+
 /// One datagram with a packet for each part, behind one of another kind.
 fn packets(message: &[u8], parts: &[std::ops::Range<usize>]) -> Vec<u8> {
     let mut bytes = Vec::new();
