@@ -45,13 +45,14 @@ test: setup lint unit build netns ## everything: lints, unit, golden, architectu
 
 unit: ## what needs neither root nor the network
 	$(call say,unit and golden and architecture tests)
-	env -u OUTRIDER_REQUIRE_NETNS cargo test --locked --workspace --exclude outrider-tests
+	cargo test --locked --workspace --exclude outrider-tests --exclude outrider-init --exclude outrider-capture
+	cargo test --locked --package outrider-init --package outrider-capture --lib --bins --test plan
 	cargo test --locked --package outrider-tests --lib
 	cargo test --locked --package outrider-tests $(CASES) -- --nocapture
 
 netns: ## the real world: namespaces, iptables, nginx, redis, curl, openssl (root)
 	$(call say,tests in network namespaces)
-	env $(AS_ROOT) cargo test --locked --package outrider-init --test '*' -- --test-threads=2
+	env $(AS_ROOT) cargo test --locked --package outrider-init --test netns -- --test-threads=2
 	env $(AS_ROOT) cargo test --locked --package outrider-capture --test '*' -- --test-threads=1
 	env $(AS_ROOT) cargo test --locked \
 	    --package outrider-tests $(NETNS) -- --test-threads=1
