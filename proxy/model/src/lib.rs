@@ -6,12 +6,14 @@ mod addr;
 mod app;
 pub mod bytes;
 mod decision;
+pub mod filter;
 mod flow;
 mod threat;
 
 pub use addr::{IpProto, MacAddr, OriginalDst, ParseMacError};
 pub use app::AppId;
 pub use decision::{Decision, DecisionCause, Mode, ParseModeError, PolicyAction, RuleId, Verdict};
+pub use filter::PacketFilter;
 pub use flow::{Direction, FlowId, FlowKey, Side};
 pub use threat::{Severity, ThreatAction, ThreatId};
 

@@ -1,5 +1,8 @@
 //! What the tap wants to see, as a program that the kernel runs on each frame.
 
+mod matching;
+
+use outrider_model::PacketFilter;
 use socket2::SockFilter;
 
 use crate::CaptureError;
@@ -20,6 +23,13 @@ pub enum Filter {
     /// Those from or to these ports, fragments included, and of all others what opens a connection or
     /// what no honest end sends: SYN whatever else is set, neither SYN nor ACK nor RST, RST with data.
     Openings(Vec<u16>),
+    /// Whatever somebody asked for, be it TCP or not; of loopback only on request.
+    Matching {
+        /// What was asked for.
+        packets: PacketFilter,
+        /// Whether packets of loopback are copied too.
+        loopback: bool,
+    },
 }
 
 impl Filter {
@@ -28,10 +38,13 @@ impl Filter {
     /// TCP behind IPv6 extension headers is copied by every filter: no ordinary socket sends it. The
     /// copy of a frame that leaves by loopback is left out, since the same frame comes in again.
     pub(super) fn compile(&self, snap: u32) -> Result<Vec<SockFilter>, CaptureError> {
+        if let Self::Matching { packets, loopback } = self {
+            return Ok(matching::compile(packets, *loopback, snap));
+        }
         let mut program = Program::default();
         program.skip_loopback_copies();
         match self {
-            Self::Everything => {}
+            Self::Everything | Self::Matching { .. } => {}
             Self::NoTcp => program.tcp(&[], None)?,
             Self::NoTcpOf(ports) => program.tcp(ports, Some(To::Drop))?,
             Self::NoTcpBut(ports) => program.tcp(ports, Some(To::Pass))?,
@@ -196,6 +209,9 @@ const ADD: u16 = code(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_K);
 const ADD_INDEX: u16 = code(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_X);
 const JUMP_EQUAL: u16 = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
 const JUMP_ANY_BIT: u16 = code(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K);
+const JUMP_ABOVE: u16 = code(libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K);
+const JUMP_FROM: u16 = code(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K);
+const JUMP_ALWAYS: u16 = code(libc::BPF_JMP | libc::BPF_JA);
 const JUMP_ABOVE_INDEX: u16 = code(libc::BPF_JMP | libc::BPF_JGT | libc::BPF_X);
 const RETURN: u16 = code(libc::BPF_RET | libc::BPF_K);
 
@@ -212,6 +228,7 @@ const NETWORK: u32 = libc::SKF_NET_OFF.cast_unsigned();
 
 const IPV4: u32 = libc::ETH_P_IP.cast_unsigned();
 const IPV6: u32 = libc::ETH_P_IPV6.cast_unsigned();
+const ARP: u32 = libc::ETH_P_ARP.cast_unsigned();
 const TCP: u32 = libc::IPPROTO_TCP.cast_unsigned();
 const OUTGOING: u32 = libc::PACKET_OUTGOING as u32;
 const V6_HEADER: u32 = 40;
