@@ -22,4 +22,4 @@ mod swap;
 pub(crate) use metrics::CtrlMetrics;
 pub(crate) use server::Server;
 pub(crate) use start::{Beginning, begin};
-pub(crate) use state::{Port, PortUse, State};
+pub(crate) use state::{Port, PortUse, SensorTotals, State};

@@ -7,7 +7,9 @@ use outrider_wire::{
 };
 use serde::Serialize;
 
-use crate::{context::Context, dns::Names, packets, rights::Rights, settings::QueueRule};
+use crate::{
+    context::Context, ctrl::SensorTotals, dns::Names, packets, rights::Rights, settings::QueueRule,
+};
 
 /// Reads the status; settle telemetry first.
 #[must_use]
@@ -65,6 +67,8 @@ pub(crate) struct Detailed {
     /// What init's queue rules do when nobody answers, if there are any.
     queue_rule: Option<&'static str>,
     packets: packets::Shown,
+    /// What the agent configured of DLP and WAF.
+    sensors: SensorTotals,
 }
 
 /// Rules of the snapshot in force.
@@ -90,6 +94,7 @@ pub(crate) fn detailed(context: &Context) -> Detailed {
         rights: context.rights.clone(),
         queue_rule: context.settings.packets.queue_rule.map(QueueRule::label),
         packets: context.packets.shown(),
+        sensors: context.ctrl.sensor_totals(),
     }
 }
 

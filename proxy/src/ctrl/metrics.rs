@@ -1,11 +1,14 @@
 //! Counters of the ctrl sockets, of policy and of the listeners.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use outrider_model::Direction;
 use outrider_telemetry::{
     Counter, CounterFamily, Gauge, GaugeFamily, MetricError, Registry, Totals,
 };
+use parking_lot::Mutex;
+
+use super::state::SensorTotals;
 
 /// Why something meant for the bridge was lost.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -69,6 +72,8 @@ pub(crate) struct CtrlMetrics {
     save_failed: Counter,
     version: Gauge,
     rules: GaugeFamily,
+    sensor_rules: GaugeFamily,
+    sensors: Arc<Mutex<SensorTotals>>,
 }
 
 impl CtrlMetrics {
@@ -77,6 +82,7 @@ impl CtrlMetrics {
     /// # Errors
     /// When a family of the same name is registered already.
     pub(crate) fn register(registry: &Registry) -> Result<Self, MetricError> {
+        let by_kind = |name, help| registry.gauges(name, help, &["kind"]);
         Ok(Self {
             requests: registry.counters(
                 "outrider_ctrl_requests_total",
@@ -128,11 +134,12 @@ impl CtrlMetrics {
             )?,
             version: registry
                 .gauge("outrider_policy_version", "Number of the snapshot in force")?,
-            rules: registry.gauges(
-                "outrider_policy_rules",
-                "Rules of the snapshot in force",
-                &["kind"],
+            rules: by_kind("outrider_policy_rules", "Rules of the snapshot in force")?,
+            sensor_rules: by_kind(
+                "outrider_sensor_rules",
+                "Sensors that were configured, by kind; nothing looks for them yet",
             )?,
+            sensors: Arc::default(),
         })
     }
 
@@ -189,6 +196,23 @@ impl CtrlMetrics {
         self.version.set(i64::try_from(version).unwrap_or(i64::MAX));
         self.rules.with(&["exact"]).set(exact.into());
         self.rules.with(&["range"]).set(range.into());
+    }
+
+    /// Other sensors are configured than before.
+    pub(crate) fn sensors(&self, now: SensorTotals) {
+        let SensorTotals { dlp, waf, rules, refused, .. } = now;
+        for (kind, count) in [("dlp", dlp), ("waf", waf), ("detector", rules), ("refused", refused)]
+        {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.sensor_rules.with(&[kind]).set(count);
+        }
+        *self.sensors.lock() = now;
+    }
+
+    /// The sensors that are configured.
+    #[must_use]
+    pub(crate) fn sensor_totals(&self) -> SensorTotals {
+        *self.sensors.lock()
     }
 
     /// The last policy could not be kept on disk.

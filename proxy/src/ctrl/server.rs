@@ -26,7 +26,7 @@ use super::{
     notify::Notifier,
     queries,
     replies::{RETRY, Replies},
-    state::{Effect, State},
+    state::{Effect, SensorTotals, State},
     swap::Swap,
 };
 use crate::{context::SharedContext, identity::Identity, readiness::NotReady, status};
@@ -267,6 +267,7 @@ impl Server {
             Effect::Debug(categories) => {
                 self.set_log(&filter(&self.context.settings.log, &categories));
             }
+            Effect::SensorsChanged(sensors) => self.sensors_changed(sensors),
             Effect::Hello(hello) => {
                 self.bridge = from.filter(|_| hello.acks).cloned();
                 self.notifier.hello(hello);
@@ -274,6 +275,13 @@ impl Server {
             }
             Effect::Ack(ack) => self.notifier.acknowledge(ack.instance, ack.seq),
         }
+    }
+
+    fn sensors_changed(&mut self, sensors: SensorTotals) {
+        if self.warned.insert("sensors") {
+            warn!(?sensors, "sensors are configured, and nothing looks for them yet");
+        }
+        self.context.ctrl.sensors(sensors);
     }
 
     /// Answers a hello, once what was asked for before it is in force.

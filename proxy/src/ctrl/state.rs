@@ -12,8 +12,7 @@ use outrider_wire::{
     chunk::{Assembler, Chunked},
     ext,
     request::{
-        BuildDlp, CfgDlp, CfgMac, DelFqdn, ListeningPort, Policy, Request, SetFqdn, SpecialSubnet,
-        Subnet, Subnets,
+        CfgMac, DelFqdn, ListeningPort, Policy, Request, SetFqdn, SpecialSubnet, Subnet, Subnets,
     },
 };
 
@@ -22,12 +21,14 @@ use super::policy;
 
 mod endpoint;
 mod journal;
+mod sensors;
 #[cfg(test)]
 mod tests;
 mod view;
 
 pub(crate) use endpoint::{Port, PortUse};
 pub(crate) use journal::Journal;
+pub(crate) use sensors::SensorTotals;
 pub(crate) use view::{Desired, Law};
 
 /// What a request asks of others than the state.
@@ -51,6 +52,8 @@ pub(crate) enum Effect {
     LastReport,
     /// Log these categories besides the usual.
     Debug(BTreeSet<String>),
+    /// Other sensors are configured than before.
+    SensorsChanged(SensorTotals),
     /// Our bridge is there.
     Hello(ext::Hello),
     /// Our bridge has stored a batch.
@@ -120,10 +123,8 @@ pub(crate) struct State {
     network: Arc<Network>,
     default_mode: Option<Mode>,
     xff: bool,
-    detector_rules: usize,
     policies: Assembler<Policy>,
-    sensors: Assembler<CfgDlp>,
-    detectors: Assembler<BuildDlp>,
+    sensors: sensors::Pending,
     internal: Assembler<Subnets<Subnet>>,
     policy_addrs: Assembler<Subnets<Subnet>>,
     special: Assembler<Subnets<SpecialSubnet>>,
@@ -141,10 +142,8 @@ impl State {
             network: Arc::default(),
             default_mode,
             xff: false,
-            detector_rules: 0,
             policies: Assembler::default(),
-            sensors: Assembler::default(),
-            detectors: Assembler::default(),
+            sensors: sensors::Pending::default(),
             internal: Assembler::default(),
             policy_addrs: Assembler::default(),
             special: Assembler::default(),
@@ -229,8 +228,10 @@ impl State {
     fn configure_endpoints(&mut self, request: Request) -> Outcome {
         let endpoints = &mut self.endpoints;
         match request {
-            Request::AddMac(asked) => endpoints.add(&asked),
-            Request::DelMac(asked) => Ok(endpoints.remove(asked.mac)),
+            Request::AddMac(asked) => sensors::watched(endpoints, |known| known.add(&asked)),
+            Request::DelMac(asked) => {
+                sensors::watched(endpoints, |known| Ok(known.remove(asked.mac)))
+            }
             Request::CfgNbe(asked) => endpoints.set_boundary(&asked),
             Request::AddTapPort(port) => endpoints.add_tap(port),
             Request::DelTapPort(port) => Ok(endpoints.del_tap(port)),
@@ -238,19 +239,11 @@ impl State {
             Request::DelNfqPort(port) => Ok(endpoints.del_queue(port)),
             Request::AddPortPair(pair) => endpoints.add_pair(pair),
             Request::DelPortPair(pair) => Ok(endpoints.del_pair(pair)),
-            Request::CfgDlp(chunk) => {
-                let whole = assemble(&mut self.sensors, chunk)?;
-                whole.map_or(Ok(Vec::new()), |whole| endpoints.set_sensors(&whole))
-            }
-            Request::CfgDlpMac(asked) => endpoints.drop_sensors(&asked.delmac),
-            Request::BuildDlp(chunk) => {
-                if let Some(whole) = assemble(&mut self.detectors, chunk)? {
-                    self.detector_rules = whole.dlp_rules.len();
-                }
-                Ok(Vec::new())
-            }
-            Request::BuildDlpMac(asked) if asked.oldmac.is_empty() => Err(Ignored::NoWorkload),
-            // A node's inline port, and who shares a detector: nothing of one pod's proxy.
+            asked @ (Request::CfgDlp(_)
+            | Request::CfgDlpMac(_)
+            | Request::BuildDlp(_)
+            | Request::BuildDlpMac(_)) => self.sensors.carry_out(asked, endpoints),
+            // A node's inline port: nothing of one pod's proxy.
             _ => Ok(Vec::new()),
         }
     }

@@ -40,7 +40,7 @@ pub const SUBNETS_PER_CHUNK: usize = 600;
 pub const NAMES_PER_REQUEST: usize = 20;
 
 /// Rules of one assembled policy, v4 and v6 together.
-pub const MAX_RULES: usize = 131_072;
+pub const MAX_RULES: usize = 250_000;
 /// Applications of one rule.
 pub const MAX_RULE_APPS: usize = 256;
 /// Subnets of one assembled list, v4 and v6 together.

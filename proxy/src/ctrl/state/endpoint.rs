@@ -4,9 +4,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use outrider_model::MacAddr;
-use outrider_wire::request::{AddMac, CfgDlp, CfgNbe, NfqPort, PortPair, TapPort};
+use outrider_wire::request::{AddMac, CfgNbe, NfqPort, PortPair, TapPort};
 
-use super::{Effect, Ignored, Outcome, Query, view::Law};
+use super::{
+    Effect, Ignored, Outcome, Query,
+    sensors::{SensorTotals, Sensors},
+    view::Law,
+};
 
 /// One registered workload.
 #[derive(Clone, Debug)]
@@ -21,8 +25,8 @@ pub(crate) struct Endpoint {
     pub(super) good: Law,
     /// How it was registered.
     pub(super) added: AddMac,
-    /// Its sensors: numbers of rules. Nothing looks for them yet.
-    pub(super) sensors: usize,
+    /// Its sensors.
+    sensors: Sensors,
 }
 
 /// Where the agent wants traffic to be taken from. For the interfaces of its own pod a sidecar is in
@@ -300,32 +304,20 @@ impl Endpoints {
         self.own_ports().filter(|(_, port)| port.quarantined)
     }
 
-    pub(super) fn set_sensors(&mut self, asked: &CfgDlp) -> Outcome {
-        if asked.macs.is_empty() {
-            return Err(Ignored::NoWorkload);
+    /// The sensors of a registered workload. Of workloads that are not ours they are not kept.
+    pub(super) fn sensors(&mut self, mac: MacAddr) -> Option<&mut Sensors> {
+        if !self.is_ours(mac) {
+            return None;
         }
-        let count = asked
-            .dlp_rule_names
-            .len()
-            .saturating_add(asked.waf_rule_names.len());
-        for mac in &asked.macs {
-            if let Some(endpoint) = self.known.get_mut(mac) {
-                endpoint.sensors = count;
-            }
-        }
-        Ok(Vec::new())
+        self.known
+            .get_mut(&mac)
+            .map(|endpoint| &mut endpoint.sensors)
     }
 
-    pub(super) fn drop_sensors(&mut self, macs: &[MacAddr]) -> Outcome {
-        if macs.is_empty() {
-            return Err(Ignored::NoWorkload);
-        }
-        for mac in macs {
-            if let Some(endpoint) = self.known.get_mut(mac) {
-                endpoint.sensors = 0;
-            }
-        }
-        Ok(Vec::new())
+    /// What sensors the governing workload has.
+    pub(super) fn sensor_totals(&self) -> SensorTotals {
+        let governing = self.governing();
+        governing.map_or_else(SensorTotals::default, |(_, endpoint)| endpoint.sensors.totals())
     }
 
     pub(super) fn stats_query(&self, macs: &[MacAddr]) -> Query {
@@ -349,7 +341,7 @@ impl Endpoint {
             law: Law::Default,
             good: Law::Default,
             added: asked.clone(),
-            sensors: 0,
+            sensors: Sensors::default(),
         }
     }
 }

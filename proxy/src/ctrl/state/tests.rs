@@ -9,7 +9,7 @@ use crate::testing::{POD_MAC, golden};
 const MAC: &str = "0a:58:0a:4d:01:05";
 const OTHER: &str = "0a:58:0a:4d:02:05";
 
-fn state() -> State {
+pub(super) fn state() -> State {
     State::new(&[POD_MAC], None)
 }
 
@@ -23,15 +23,15 @@ fn apply(state: &mut State, text: &str) -> Vec<Outcome> {
 }
 
 /// Applies one command that is expected to hold.
-fn done(state: &mut State, text: &str) -> Vec<Effect> {
+pub(super) fn done(state: &mut State, text: &str) -> Vec<Effect> {
     apply(state, text).pop().unwrap().unwrap()
 }
 
-fn refused(state: &mut State, text: &str) -> &'static str {
+pub(super) fn refused(state: &mut State, text: &str) -> &'static str {
     apply(state, text).pop().unwrap().unwrap_err().reason()
 }
 
-fn add(state: &mut State, mac: &str) -> Vec<Effect> {
+pub(super) fn add(state: &mut State, mac: &str) -> Vec<Effect> {
     done(state, &format!(r#"{{"ctrl_add_mac":{{"iface":"eth0","mac":"{mac}","pips":null}}}}"#))
 }
 
