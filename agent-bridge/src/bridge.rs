@@ -95,7 +95,7 @@ impl Bridge {
             Ok(listener) => listener,
             Err(_no_v6) => listen("OUTRIDER_BRIDGE_METRICS_PORT", any).await?,
         };
-        let health = metrics::router(Arc::clone(&node), export.clone(), registry)?;
+        let health = metrics::router(Arc::clone(&node), registry)?;
         Ok(Self {
             settings,
             node,

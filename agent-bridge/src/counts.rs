@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use outrider_telemetry::{Counter, MetricError, Registry};
+use outrider_telemetry::{Counter, Durations, MetricError, Registry};
 
-/// Declares a closed set of counters with their labels.
+/// Declares a closed set of labels.
 macro_rules! counters {
     ($(#[$doc:meta])* $name:ident { $($(#[$item_doc:meta])* $item:ident = $label:literal,)* }) => {
         $(#[$doc])*
@@ -114,6 +114,26 @@ counters! {
     }
 }
 
+counters! {
+    /// Why a mailbox is not served.
+    Unserved {
+        /// The root cannot be read.
+        Root = "root",
+        /// There are as many as are served.
+        TooMany = "too-many",
+        /// The workload file's name is none for a mailbox.
+        Name = "name",
+        /// The workload file makes no sense.
+        WorkloadFile = "workload-file",
+        /// There is no directory beside it.
+        NoDirectory = "no-directory",
+        /// Another workload has the MAC.
+        Mac = "mac",
+        /// Something about the directory or the sockets in it.
+        Mailbox = "mailbox",
+    }
+}
+
 /// All counters of one bridge; clones are handles to the same ones.
 #[derive(Clone, Debug)]
 pub struct Counts {
@@ -129,7 +149,12 @@ pub struct Counts {
     pub commits: Counter,
     /// Transactions that failed and are tried again.
     pub commit_failures: Counter,
+    /// How long each took, those that failed too.
+    pub commit_time: Durations,
 }
+
+/// Upper bounds of a transaction's time, in seconds: from a fast disk to one that hangs.
+const COMMIT_BOUNDS: [f64; 8] = [0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
 
 impl Counts {
     /// Registers the families.
@@ -187,6 +212,11 @@ impl Counts {
             commit_failures: registry.counter(
                 "outrider_bridge_commit_failures_total",
                 "Transactions that failed and are tried again.",
+            )?,
+            commit_time: registry.durations(
+                "outrider_bridge_commit_seconds",
+                "Time that a transaction took, on the disk included.",
+                &COMMIT_BOUNDS,
             )?,
         })
     }

@@ -14,6 +14,7 @@ mod counts;
 mod event;
 mod feed;
 mod file;
+mod health;
 mod limit;
 mod rfc5424;
 mod settings;
@@ -24,6 +25,7 @@ mod webhook;
 
 use std::sync::Arc;
 
+use outrider_api::SinkStatus;
 use outrider_learn::{Change as Learned, Record};
 use outrider_telemetry::{MetricError, Registry};
 use parking_lot::Mutex;
@@ -39,6 +41,7 @@ pub(crate) use settings::PREFIX;
 use crate::store::{Change, Table};
 use counts::ExportCounts;
 use feed::Feed;
+use health::Health;
 use spool::Spool;
 
 /// The node's part of the export, and each sink's.
@@ -53,6 +56,7 @@ pub(crate) struct Export {
 pub(crate) struct Shared {
     spool: Arc<Mutex<Spool>>,
     counts: ExportCounts,
+    health: Health,
     /// The number of the last event that is stored.
     stored: Arc<watch::Sender<u64>>,
 }
@@ -68,6 +72,7 @@ impl Export {
         let shared = Shared {
             spool: Arc::new(Mutex::new(spool)),
             counts: counts.clone(),
+            health: Health::default(),
             stored: Arc::new(watch::Sender::new(0)),
         };
         let feed = Feed::new(settings, counts);
@@ -126,12 +131,29 @@ impl Export {
             .send_if_modified(|known| std::mem::replace(known, head) != head);
     }
 
-    /// Brings the gauges up to date.
-    pub(crate) fn measure(&self) {
-        self.shared
-            .spool
-            .lock()
-            .measure(outrider_telemetry::unix_seconds());
+    /// How each sink is; brings the gauges up to date with it.
+    pub(crate) fn status(&self) -> Vec<SinkStatus> {
+        let counts = &self.shared.counts;
+        let spool = self.shared.spool.lock();
+        let waiting: Vec<_> = spool.waiting(outrider_telemetry::unix_seconds()).collect();
+        drop(spool);
+        let status = |(sink, waiting, lag)| {
+            let health = self.shared.health.of(sink);
+            counts.measure(sink, (waiting, lag), &health);
+            SinkStatus {
+                sink: sink.label().into(),
+                waiting,
+                lag,
+                sent: counts.all_sent(sink),
+                retries: counts.all_retries(sink),
+                dropped: counts.all_lost(sink),
+                failures: health.failures.into(),
+                last_error: health.last_error,
+                last_error_at: health.last_error_at,
+                last_sent_at: health.last_sent_at,
+            }
+        };
+        waiting.into_iter().map(status).collect()
     }
 
     /// Starts a task for each sink.

@@ -27,7 +27,7 @@ use dir::MailboxDir;
 use link::Link;
 use peer::Gate;
 use receive::{Receiver, Report};
-use watch::{Change, Watcher, Workload};
+use watch::{Change, Refused, Watcher, Workload};
 
 /// How long the farewell to the proxy of a removed pod may take.
 const FAREWELL_TIME: Duration = Duration::from_secs(2);
@@ -87,7 +87,7 @@ impl Mailboxes {
         self.tasks.wait().await;
     }
 
-    async fn apply(&mut self, changes: &[Change], refused: Vec<String>) {
+    async fn apply(&mut self, changes: &[Change], refused: Vec<Refused>) {
         for change in changes {
             if let Change::Gone(uid) = change {
                 self.close(uid).await;

@@ -3,6 +3,7 @@
 
 mod asked;
 mod commit;
+mod coverage;
 mod events;
 mod explain;
 mod kept;
@@ -33,6 +34,7 @@ use tokio::{
 
 pub(crate) use asked::Answers;
 pub use commit::Committer;
+pub(crate) use coverage::TIERS;
 pub use events::Events;
 pub(crate) use events::{Heard, Listener};
 pub use refusal::Refusal;
@@ -45,7 +47,7 @@ use crate::{
         link::{Command, LinkState},
         program::Desired,
         receive::BatchId,
-        watch::{Change, Workload},
+        watch::{Change, Refused, Workload},
     },
     settings::Settings,
     store::{Store, StoreError, Table},
@@ -82,7 +84,7 @@ struct State {
     modes: BTreeMap<Group, Mode>,
     batches: BTreeMap<String, BatchId>,
     links: BTreeMap<String, LinkHandle>,
-    refused: Vec<String>,
+    refused: Vec<Refused>,
     broken: BTreeMap<String, String>,
     polled: bool,
     generation: u64,
@@ -100,6 +102,8 @@ struct State {
 /// The node's part of a link.
 #[derive(Debug)]
 struct LinkHandle {
+    /// When the proxy was first to have something that it may not have yet.
+    published: Instant,
     desired: watch::Sender<Arc<Desired>>,
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<LinkState>,
@@ -174,7 +178,7 @@ impl Node {
     }
 
     /// Takes in what the watcher found, and has policy compiled for whom it concerns.
-    pub fn update_roster(&self, changes: &[Change], refused: Vec<String>) {
+    pub fn update_roster(&self, changes: &[Change], refused: Vec<Refused>) {
         let mut state = self.state.lock();
         state.refused = refused;
         state.polled = true;
@@ -200,9 +204,8 @@ impl Node {
             .get(uid)
             .map_or(0, |link| link.state.borrow().connects);
         let (said, link) = watch::channel(LinkState { connects, ..LinkState::default() });
-        state
-            .links
-            .insert(uid.to_owned(), LinkHandle { desired, commands, state: link });
+        let link = LinkHandle { published: Instant::now(), desired, commands, state: link };
+        state.links.insert(uid.to_owned(), link);
         Some(LinkParts { desired: wanted, commands: asked, state: said })
     }
 
@@ -292,5 +295,19 @@ impl State {
 impl LinkHandle {
     fn is_connected(&self) -> bool {
         self.state.borrow().connected
+    }
+
+    /// The proxy answers and does not have yet what it is to have.
+    fn is_behind(&self) -> bool {
+        let state = self.state.borrow();
+        state.connected && state.applied < self.desired.borrow().generation
+    }
+
+    /// Says what the proxy is to have.
+    fn publish(&mut self, fresh: Desired) {
+        if !self.is_behind() {
+            self.published = Instant::now();
+        }
+        self.desired.send_replace(Arc::new(fresh));
     }
 }

@@ -31,6 +31,9 @@ mod identity;
 #[path = "bridge/link.rs"]
 mod link;
 #[cfg(test)]
+#[path = "bridge/metrics.rs"]
+mod metrics;
+#[cfg(test)]
 #[path = "bridge/openapi.rs"]
 mod openapi;
 #[cfg(test)]

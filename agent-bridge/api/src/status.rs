@@ -32,6 +32,71 @@ pub struct Status {
     pub store: StoreStatus,
     /// Mailboxes or workload files that cannot be used, and why.
     pub refused: Vec<String>,
+    /// How much of the node is covered.
+    #[serde(default)]
+    pub coverage: Coverage,
+    /// Each sink that events are exported to.
+    #[serde(default)]
+    pub export: Vec<SinkStatus>,
+    /// Listeners to the stream of events.
+    #[serde(default)]
+    pub listeners: u64,
+    /// Why the bridge cannot be relied on now, as its readiness probe says; absent when it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready: Option<String>,
+}
+
+/// How much of the node is covered, and by what. Keys are closed sets of words; those with 0 are
+/// left out.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Coverage {
+    /// Workloads whose proxy answers.
+    pub connected: u64,
+    /// Workloads whose proxy answered once.
+    pub down: u64,
+    /// Workloads whose proxy never answered since the bridge started.
+    pub never: u64,
+    /// Proxies that answer, by what they see and can stop; `unsaid` if they do not say.
+    pub tiers: BTreeMap<String, u64>,
+    /// Workloads by mode.
+    pub modes: BTreeMap<String, u64>,
+    /// Learned rules by the mode of the group that they let in.
+    pub learned: BTreeMap<String, u64>,
+    /// Beginnings of rules: traffic that is not yet enough for one.
+    pub candidates: u64,
+    /// Mailboxes that are not served, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// Times that compiled policy changed since the bridge started.
+    pub generation: u64,
+    /// Proxies that answer and do not have their newest policy yet.
+    pub lagging: u64,
+    /// Longest time that one of them has waited for it, seconds.
+    pub lag: u64,
+}
+
+/// A sink that events are exported to.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct SinkStatus {
+    /// `file`, `syslog` or `webhook`.
+    pub sink: String,
+    /// Events that wait for it.
+    pub waiting: u64,
+    /// Age of the oldest of them, seconds.
+    pub lag: u64,
+    /// Events that it took since the bridge started.
+    pub sent: u64,
+    /// Deliveries that failed and were tried again.
+    pub retries: u64,
+    /// Events that it never got.
+    pub dropped: u64,
+    /// Deliveries that failed since the last one that did not; 0 while it works.
+    pub failures: u64,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// When that was, 0 if nothing did.
+    pub last_error_at: u64,
+    /// When it took something last, 0 if it did not.
+    pub last_sent_at: u64,
 }
 
 /// The embedded store.
@@ -45,6 +110,9 @@ pub struct StoreStatus {
     pub failing: Option<String>,
     /// Transactions since start.
     pub commits: u64,
+    /// Size of the file.
+    #[serde(default)]
+    pub bytes: u64,
 }
 
 /// Whether a workload's proxy answers.
@@ -74,6 +142,9 @@ pub enum ProxyState {
 }
 
 impl ProxyState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Connected, Self::Down, Self::Never];
+
     /// The word of the JSON form.
     #[must_use]
     pub fn label(self) -> &'static str {

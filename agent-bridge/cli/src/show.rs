@@ -1,6 +1,7 @@
 //! What each answer looks like.
 
 mod rows;
+mod status;
 
 use std::{
     io::{self, BufWriter, Stdout, Write},
@@ -12,7 +13,6 @@ use serde::Serialize;
 
 use crate::{
     client::Failure,
-    human::{plain, seconds},
     table::{self, Column},
 };
 
@@ -75,32 +75,7 @@ impl Output {
         if self.json {
             return self.object(status);
         }
-        let Status { version, uptime, workloads, proxies_connected, .. } = status;
-        writeln!(self.out, "bridge {version}, up {}", seconds(*uptime))?;
-        writeln!(self.out, "workloads      {workloads}, {proxies_connected} connected")?;
-        writeln!(self.out, "rules          {}", status.rules)?;
-        writeln!(self.out, "conversations  {}", status.conversations)?;
-        writeln!(self.out, "violations     {}", status.violations)?;
-        writeln!(self.out, "threats        {}", status.threats)?;
-        for (what, counts) in [("received", &status.received), ("dropped", &status.dropped)] {
-            let counts: Vec<_> = counts
-                .iter()
-                .map(|(key, count)| format!("{key} {count}"))
-                .collect();
-            let counts = if counts.is_empty() { "nothing".into() } else { counts.join(", ") };
-            writeln!(self.out, "{what:<13}  {counts}")?;
-        }
-        let store = &status.store;
-        writeln!(self.out, "store          {}, {} commits", store.path, store.commits)?;
-        if let Some(aside) = &store.set_aside {
-            writeln!(self.out, "! the store could not be read at start and was moved to {aside}")?;
-        }
-        if let Some(error) = &store.failing {
-            writeln!(self.out, "! the store cannot be written: {error}")?;
-        }
-        for refused in &status.refused {
-            writeln!(self.out, "! {}", plain(refused))?;
-        }
+        status::print(&mut self.out, status, now())?;
         Ok(self.out.flush()?)
     }
 

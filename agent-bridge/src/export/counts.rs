@@ -2,7 +2,7 @@
 
 use outrider_telemetry::{CounterFamily, GaugeFamily, MetricError, Registry};
 
-use super::{event::Kind, sink::Name};
+use super::{event::Kind, health::SinkHealth, sink::Name};
 
 /// Why a sink never got an event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,6 +34,9 @@ pub(crate) struct ExportCounts {
     dropped: CounterFamily,
     spooled: GaugeFamily,
     lag: GaugeFamily,
+    failing: GaugeFamily,
+    last_error: GaugeFamily,
+    last_sent: GaugeFamily,
 }
 
 impl ExportCounts {
@@ -64,6 +67,15 @@ impl ExportCounts {
             )?,
             spooled: gauges("spooled", "Events that wait for a sink.")?,
             lag: gauges("lag_seconds", "Age of the oldest event that waits for a sink.")?,
+            failing: gauges("failing", "Deliveries that failed since the last that did not.")?,
+            last_error: gauges(
+                "last_error_timestamp_seconds",
+                "When a delivery failed last, 0 if none did.",
+            )?,
+            last_sent: gauges(
+                "last_sent_timestamp_seconds",
+                "When a delivery succeeded last, 0 if none did.",
+            )?,
         };
         for sink in Name::ALL {
             counts.sent(sink, 0);
@@ -99,19 +111,33 @@ impl ExportCounts {
             .inc_by(count);
     }
 
-    pub(crate) fn waiting(&self, sink: Name, events: u64, lag: u64) {
-        let whole = |value| i64::try_from(value).unwrap_or(i64::MAX);
-        self.spooled.with(&[sink.label()]).set(whole(events));
-        self.lag.with(&[sink.label()]).set(whole(lag));
+    /// Sets the gauges: events that wait with the age of the oldest, and how the sink is.
+    pub(super) fn measure(&self, sink: Name, (events, lag): (u64, u64), health: &SinkHealth) {
+        let set = |family: &GaugeFamily, value: u64| {
+            let gauge = family.with(&[sink.label()]);
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        set(&self.spooled, events);
+        set(&self.lag, lag);
+        set(&self.failing, health.failures.into());
+        set(&self.last_error, health.last_error_at);
+        set(&self.last_sent, health.last_sent_at);
     }
 
-    #[cfg(test)]
-    pub(crate) fn all_lost(&self, sink: Name, why: Lost) -> u64 {
-        self.dropped.with(&[sink.label(), why.label()]).get()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn all_sent(&self, sink: Name) -> u64 {
+    pub(super) fn all_sent(&self, sink: Name) -> u64 {
         self.sent.with(&[sink.label()]).get()
+    }
+
+    pub(super) fn all_retries(&self, sink: Name) -> u64 {
+        self.retries.with(&[sink.label()]).get()
+    }
+
+    /// Events that a sink never got, for whatever reason.
+    pub(super) fn all_lost(&self, sink: Name) -> u64 {
+        Lost::ALL.iter().map(|why| self.lost_by(sink, *why)).sum()
+    }
+
+    pub(super) fn lost_by(&self, sink: Name, why: Lost) -> u64 {
+        self.dropped.with(&[sink.label(), why.label()]).get()
     }
 }

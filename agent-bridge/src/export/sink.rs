@@ -182,6 +182,7 @@ impl Courier {
         let name = self.sink.name();
         let sent = self.shared.spool.lock().done_with(name, last);
         self.shared.counts.sent(name, sent);
+        self.shared.health.works(name);
         self.most = self.most.saturating_mul(2).min(MAX_BATCH);
         if self.failures > 0 {
             tracing::info!(sink = name.label(), failures = self.failures, "the sink works again");
@@ -199,12 +200,14 @@ impl Courier {
         }
         let lost = self.shared.spool.lock().done_with(name, last);
         self.shared.counts.lost(name, Lost::Refused, lost);
+        self.shared.health.fails(name, &Failure::Refused(status));
         tracing::warn!(sink = name.label(), status, "an event is refused and dropped");
     }
 
     async fn failed(&mut self, failure: &Failure) {
         let name = self.sink.name();
         self.shared.counts.retry(name);
+        self.shared.health.fails(name, failure);
         self.failures = self.failures.saturating_add(1);
         let now = Instant::now();
         if self

@@ -181,15 +181,15 @@ impl Spool {
         changes
     }
 
-    /// Sets the gauges. `now` is in Unix seconds.
-    pub(super) fn measure(&self, now: u64) {
-        for cursor in &self.cursors {
+    /// How many events wait for each sink, and the age of the oldest in seconds. `now` is in Unix
+    /// seconds.
+    pub(super) fn waiting(&self, now: u64) -> impl Iterator<Item = (Name, u64, u64)> {
+        self.cursors.iter().map(move |cursor| {
             let done = cursor.done.unwrap_or_default();
             let oldest = self.log.get(self.after(done));
             let lag = oldest.map_or(0, |entry| now.saturating_sub(entry.time));
-            self.counts
-                .waiting(cursor.sink, self.head.saturating_sub(done), lag);
-        }
+            (cursor.sink, self.head.saturating_sub(done), lag)
+        })
     }
 
     /// Where in the log the events after this number begin.
@@ -293,8 +293,8 @@ mod tests {
         spool.done_with(Name::File, 3);
         (0..2).for_each(|_| spool.push(example()));
         assert_eq!(numbers(&spool, Name::Syslog), [3, 4, 5]);
-        assert_eq!(spool.counts.all_lost(Name::Syslog, Lost::Overflow), 2);
-        assert_eq!(spool.counts.all_lost(Name::File, Lost::Overflow), 0);
+        assert_eq!(spool.counts.lost_by(Name::Syslog, Lost::Overflow), 2);
+        assert_eq!(spool.counts.lost_by(Name::File, Lost::Overflow), 0);
         assert_eq!(spool.done_with(Name::Syslog, 3), 1, "what was dropped meanwhile is not sent");
     }
 

@@ -251,7 +251,7 @@ async fn the_one_event_that_a_receiver_refuses_is_dropped_and_counted() {
         }
     };
     timeout(LONG, done).await.unwrap();
-    assert_eq!(counts.all_lost(Name::Webhook, counts::Lost::Refused), 1);
+    assert_eq!(counts.lost_by(Name::Webhook, counts::Lost::Refused), 1);
     stop.cancel();
     tasks.close();
     tasks.wait().await;

@@ -19,6 +19,8 @@ use outrider_learn::Group;
 use outrider_model::MacAddr;
 use serde::Deserialize;
 
+use crate::counts::Unserved;
+
 /// Time between two looks at the root.
 pub const POLL: Duration = Duration::from_millis(500);
 /// Most mailboxes served; a node has a few hundred pods at most.
@@ -68,6 +70,15 @@ pub enum Change {
     Gone(String),
 }
 
+/// A mailbox, or what might be one, that cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refused {
+    /// The closed label.
+    pub why: Unserved,
+    /// Which one and why, for people.
+    pub text: String,
+}
+
 /// Remembers what the last poll saw.
 #[derive(Debug)]
 pub struct Watcher {
@@ -90,8 +101,8 @@ type Stamp = (u64, i64, i64, u64);
 pub struct Poll {
     /// What changed since the last one.
     pub changes: Vec<Change>,
-    /// What cannot be used, and why: one line each, in order.
-    pub refused: Vec<String>,
+    /// What cannot be used, and why, in order.
+    pub refused: Vec<Refused>,
 }
 
 impl Watcher {
@@ -111,11 +122,15 @@ impl Watcher {
                 Ok(workload) => match owners.insert(workload.mac, uid.clone()) {
                     None => drop(found.insert(uid, workload)),
                     Some(first) => {
-                        poll.refused.push(format!("{uid}: has the MAC of {first}"));
+                        let text = format!("{uid}: has the MAC of {first}");
+                        poll.refused.push(Refused { why: Unserved::Mac, text });
                         owners.insert(workload.mac, first);
                     }
                 },
-                Err(reason) => poll.refused.push(format!("{uid}: {reason}")),
+                Err((why, reason)) => {
+                    poll.refused
+                        .push(Refused { why, text: format!("{uid}: {reason}") });
+                }
             }
         }
         self.seen
@@ -132,9 +147,10 @@ impl Watcher {
     }
 
     /// Stems of the workload files, in order.
-    fn uids(&self, refused: &mut Vec<String>) -> BTreeSet<String> {
+    fn uids(&self, refused: &mut Vec<Refused>) -> BTreeSet<String> {
+        let mut refuse = |why, text| refused.push(Refused { why, text });
         let Ok(entries) = std::fs::read_dir(&self.root) else {
-            refused.push(format!("{}: cannot be read", self.root.display()));
+            refuse(Unserved::Root, format!("{}: cannot be read", self.root.display()));
             return BTreeSet::new();
         };
         let mut uids = BTreeSet::new();
@@ -144,23 +160,29 @@ impl Watcher {
                 continue;
             };
             if uids.len() == MAX_MAILBOXES {
-                refused.push(format!("more than {MAX_MAILBOXES} workloads; the rest wait"));
+                let text = format!("more than {MAX_MAILBOXES} workloads; the rest wait");
+                refuse(Unserved::TooMany, text);
                 break;
             }
             if is_uid(uid) {
                 uids.insert(uid.to_owned());
             } else {
-                refused.push(format!("{uid:?}: not a name for a mailbox"));
+                refuse(Unserved::Name, format!("{uid:?}: not a name for a mailbox"));
             }
         }
         uids
     }
 
-    fn workload(&mut self, uid: &str) -> Result<Workload, String> {
+    fn workload(&mut self, uid: &str) -> Result<Workload, (Unserved, String)> {
         let mailbox = self.root.join(uid).symlink_metadata();
         if !mailbox.is_ok_and(|found| found.is_dir()) {
-            return Err("has no mailbox directory".into());
+            return Err((Unserved::NoDirectory, "has no mailbox directory".into()));
         }
+        self.described(uid)
+            .map_err(|reason| (Unserved::WorkloadFile, reason))
+    }
+
+    fn described(&mut self, uid: &str) -> Result<Workload, String> {
         let (mut file, stamp) = open(&self.root.join(file(uid)))?;
         if let Some(seen) = self.seen.get(uid)
             && seen.stamp == stamp

@@ -119,8 +119,11 @@ impl Committer {
             .into_iter()
             .map(|((table, key), value)| Change { table, key, value })
             .collect();
+        let took = self.node.counts.commit_time.clone();
         self.in_flight = Some(spawn_blocking(move || {
+            let began = Instant::now();
             let result = store.commit(&changes);
+            took.observe(began.elapsed());
             (store, changes, result)
         }));
     }

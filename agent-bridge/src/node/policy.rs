@@ -136,7 +136,7 @@ impl State {
         let mut changed = BTreeSet::new();
         let (internal, addresses) = self.surroundings();
         for workload in self.roster.all() {
-            let Some(link) = self.links.get(&workload.uid) else { continue };
+            let Some(link) = self.links.get_mut(&workload.uid) else { continue };
             let Some(policy) = self.learner.policy(&workload.uid) else { continue };
             let fresh = Desired {
                 generation: self.generation + 1,
@@ -146,7 +146,7 @@ impl State {
                 policy_addrs: Arc::clone(&addresses),
             };
             if !link.desired.borrow().says_the_same(&fresh) {
-                link.desired.send_replace(Arc::new(fresh));
+                link.publish(fresh);
                 changed.insert(workload.uid.clone());
             }
         }

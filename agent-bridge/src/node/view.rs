@@ -2,16 +2,19 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-use outrider_api::{ProxyState, Status, Threat, Violation};
+use outrider_api::{Status, StoreStatus, Threat, Violation};
 
-use super::{Node, State, learned, ports::Ports, threats};
+use super::{Node, State, coverage, learned, ports::Ports, threats};
 use crate::mailbox::watch::Workload;
 
 impl Node {
     /// How the bridge is.
     #[must_use]
     pub fn status(&self) -> Status {
+        let (store, export) = (self.store_status(), self.export.status());
+        let not_ready = self.not_ready().map(str::to_owned);
         let state = self.state.lock();
+        let coverage = state.coverage();
         let broken = state
             .broken
             .iter()
@@ -20,20 +23,31 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime: self.started.elapsed().as_secs(),
             workloads: state.roster.len() as u64,
-            proxies_connected: state
-                .links
-                .values()
-                .filter(|link| link.is_connected())
-                .count() as u64,
+            proxies_connected: coverage.connected,
             rules: state.learner.rules().count() as u64,
             conversations: state.learner.conversations().count() as u64,
             violations: state.learner.violations().count() as u64,
             threats: threats::shown(&state.threats).len() as u64,
             received: self.counts.all_received(),
             dropped: self.counts.all_dropped(),
-            store: self.store.lock().clone(),
-            refused: state.refused.iter().cloned().chain(broken).collect(),
+            store,
+            refused: state
+                .refused
+                .iter()
+                .map(|one| one.text.clone())
+                .chain(broken)
+                .collect(),
+            coverage,
+            export,
+            listeners: self.events.listeners() as u64,
+            not_ready,
         }
+    }
+
+    fn store_status(&self) -> StoreStatus {
+        let mut status = self.store.lock().clone();
+        status.bytes = std::fs::metadata(&status.path).map_or(0, |file| file.len());
+        status
     }
 
     /// Why the bridge cannot be relied on yet, if so.
@@ -140,11 +154,7 @@ impl State {
             group: group.to_string(),
             addresses: workload.addresses.iter().map(ToString::to_string).collect(),
             mac: workload.mac.to_string(),
-            proxy: match (state.connected, state.connects) {
-                (true, _) => ProxyState::Connected,
-                (false, 0) => ProxyState::Never,
-                (false, _) => ProxyState::Down,
-            },
+            proxy: coverage::proxy(&state),
             policy_version: if state.connected { state.pushes } else { 0 },
             rules: rules as u64,
             rules_left_out: left_out as u64,

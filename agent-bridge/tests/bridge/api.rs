@@ -1,13 +1,11 @@
-//! The REST API's edges: who may write, what is refused, metrics.
+//! The REST API's edges: what is refused and how, pages.
 
-use outrider_model::PolicyAction;
-use outrider_wire::{Connections, Session, SessionFlags};
-use tokio::net::{TcpStream, UnixStream};
+use outrider_wire::{Session, SessionFlags};
+use tokio::net::UnixStream;
 
 use crate::{
     proxy::Proxy,
-    reports::{encode, row},
-    world::{World, exchange, http, mac},
+    world::{World, exchange, mac},
 };
 
 const PROTECT: &str = r#"{"mode":"protect"}"#;
@@ -97,32 +95,4 @@ async fn open_flows_are_asked_of_the_proxies() {
         (&"default/cache".into(), &"inbound".into())
     );
     bridge.stop().await;
-}
-
-#[tokio::test]
-async fn metrics_and_health_are_served() {
-    let world = World::new();
-    world.pod("cache", 2);
-    let proxy = Proxy::start(&world.mailbox("cache"));
-    let bridge = world.start().await;
-    bridge.proxy_is("cache", "connected").await;
-    proxy
-        .tell(&encode(Connections { rows: vec![row(4, PolicyAction::Learn)] }))
-        .await;
-    bridge
-        .until("/v1/conversations", |all| all[0]["sessions"] == 4)
-        .await;
-    let scrape = |path: &'static str| async move {
-        let stream = TcpStream::connect(("127.0.0.1", bridge.metrics.port()))
-            .await
-            .unwrap();
-        http(stream, "GET", path, "localhost", "").await
-    };
-    let (status, text) = scrape("/metrics").await;
-    assert_eq!(status, 200);
-    for line in ["outrider_bridge_sessions_total 4", "outrider_bridge_proxies_connected 1"] {
-        assert!(text.as_str().unwrap().lines().any(|found| found == line), "{line}: {text}");
-    }
-    assert_eq!(scrape("/healthz/ready").await.0, 200);
-    assert_eq!(scrape("/healthz").await.0, 200);
 }

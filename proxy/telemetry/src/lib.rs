@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 pub use apps::{AppPort, AppTable, MAX_APP_PORTS};
 pub use flow::{CutReason, FlowGuard, FlowState, Grip, Identification, MAX_NAME, Names, Outcome};
 pub use log::{LogFormat, LogHandle, init_log};
-pub use metric::{Counter, CounterFamily, Gauge, GaugeFamily, MetricError, Registry};
+pub use metric::{Counter, CounterFamily, Durations, Gauge, GaugeFamily, MetricError, Registry};
 pub use metrics::{Metrics, Refusal};
 pub use rows::{HARD_MAX_ROWS, MAX_ROWS, Row, RowFlags, RowKey, RowTable};
 pub use stats::{SLOT_SECONDS, SLOTS, Stats, StatsSnapshot, Window};

@@ -1,7 +1,10 @@
 //! The metric library behind types of our own, so that no other room names it.
 
+use std::time::Duration;
+
 use prometheus::{
-    Encoder as _, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    TextEncoder,
 };
 
 /// A family could not be registered or written.
@@ -77,6 +80,17 @@ impl Gauge {
     }
 }
 
+/// Durations, counted by how long they were.
+#[derive(Clone, Debug)]
+pub struct Durations(Histogram);
+
+impl Durations {
+    /// Adds one.
+    pub fn observe(&self, took: Duration) {
+        self.0.observe(took.as_secs_f64());
+    }
+}
+
 /// Counters by label values.
 #[derive(Clone, Debug)]
 pub struct CounterFamily(IntCounterVec);
@@ -116,7 +130,7 @@ impl Registry {
     /// Registers a counter.
     ///
     /// # Errors
-    /// When the name is taken or malformed; so for all four.
+    /// When the name is taken or malformed; so for all of them.
     pub fn counter(&self, name: &str, help: &str) -> Result<Counter, MetricError> {
         self.add(name, IntCounter::new(name, help)).map(Counter)
     }
@@ -127,6 +141,20 @@ impl Registry {
     /// When the name is taken or malformed.
     pub fn gauge(&self, name: &str, help: &str) -> Result<Gauge, MetricError> {
         self.add(name, IntGauge::new(name, help)).map(Gauge)
+    }
+
+    /// Registers a histogram of seconds, with these upper bounds of its buckets, in order.
+    ///
+    /// # Errors
+    /// When the name is taken or malformed.
+    pub fn durations(
+        &self,
+        name: &str,
+        help: &str,
+        bounds: &[f64],
+    ) -> Result<Durations, MetricError> {
+        let options = HistogramOpts::new(name, help).buckets(bounds.to_vec());
+        self.add(name, Histogram::with_opts(options)).map(Durations)
     }
 
     /// Registers a family of counters; each label's values must come from a closed set.

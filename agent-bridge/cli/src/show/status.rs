@@ -1,0 +1,189 @@
+//! The bridge's status, for people: what is covered, what is kept, and after a `!` what is wrong.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
+
+use outrider_api::{Coverage, SinkStatus, Status};
+
+use crate::human::{ago, bytes, plain, seconds};
+
+pub(super) fn print(out: &mut impl Write, status: &Status, now: u64) -> io::Result<()> {
+    let Status { version, uptime, coverage, store, .. } = status;
+    let mut line = |what: &str, text: String| writeln!(out, "{what:<13}  {text}");
+    line("bridge", format!("{version}, up {}", seconds(*uptime)))?;
+    line("workloads", workloads(status))?;
+    line("policy", policy(coverage))?;
+    line("rules", rules(status))?;
+    line("conversations", status.conversations.to_string())?;
+    line("violations", status.violations.to_string())?;
+    line("threats", status.threats.to_string())?;
+    line("received", counts(&status.received, "nothing"))?;
+    line("dropped", counts(&status.dropped, "nothing"))?;
+    line("listeners", status.listeners.to_string())?;
+    let size = bytes(store.bytes);
+    line("store", format!("{}, {size}, {} commits", plain(&store.path), store.commits))?;
+    for sink in &status.export {
+        line(&format!("to {}", sink.sink), delivered(sink, now))?;
+    }
+    for wrong in wrong(status, now) {
+        writeln!(out, "! {}", plain(&wrong))?;
+    }
+    Ok(())
+}
+
+/// `3: 2 connected (relay 1, relay+tap 1), 1 never; discover 2, protect 1`
+fn workloads(status: &Status) -> String {
+    let Coverage { connected, down, never, tiers, modes, .. } = &status.coverage;
+    let mut text = format!("{}: {connected} connected", status.workloads);
+    if !tiers.is_empty() {
+        text.push_str(&format!(" ({})", counts(tiers, "")));
+    }
+    for (what, count) in [("down", down), ("never there", never)] {
+        if *count > 0 {
+            text.push_str(&format!(", {count} {what}"));
+        }
+    }
+    if !modes.is_empty() {
+        text.push_str(&format!("; {}", counts(modes, "")));
+    }
+    text
+}
+
+fn policy(coverage: &Coverage) -> String {
+    let Coverage { generation, lagging, lag, .. } = coverage;
+    match lagging {
+        0 => format!("changed {generation} times, every connected proxy has the newest"),
+        some => format!("changed {generation} times, {some} waiting for it, {}", seconds(*lag)),
+    }
+}
+
+fn rules(status: &Status) -> String {
+    let Coverage { learned, candidates, .. } = &status.coverage;
+    let by_mode =
+        if learned.is_empty() { String::new() } else { format!(" into {}", counts(learned, "")) };
+    format!("{}{by_mode}; {candidates} beginnings", status.rules)
+}
+
+fn delivered(sink: &SinkStatus, now: u64) -> String {
+    let SinkStatus { sent, waiting, lag, dropped, last_sent_at, .. } = sink;
+    let mut text = format!("{sent} sent, last {}", ago(now, *last_sent_at));
+    if *waiting > 0 {
+        text.push_str(&format!(", {waiting} waiting up to {}", seconds(*lag)));
+    }
+    if *dropped > 0 {
+        text.push_str(&format!(", {dropped} dropped"));
+    }
+    text
+}
+
+/// What somebody should look at.
+fn wrong(status: &Status, now: u64) -> Vec<String> {
+    let mut found = Vec::new();
+    found.extend(
+        status
+            .not_ready
+            .iter()
+            .map(|why| format!("not ready: {why}")),
+    );
+    let store = &status.store;
+    found.extend(
+        store
+            .set_aside
+            .iter()
+            .map(|aside| format!("the store could not be read at start and was moved to {aside}")),
+    );
+    found.extend(
+        store
+            .failing
+            .iter()
+            .map(|error| format!("the store cannot be written: {error}")),
+    );
+    for sink in status.export.iter().filter(|sink| sink.failures > 0) {
+        let error = sink.last_error.as_deref().unwrap_or("unknown");
+        let when = ago(now, sink.last_error_at);
+        found.push(format!("{} fails, {} times now, {when}: {error}", sink.sink, sink.failures));
+    }
+    found.extend(
+        status
+            .refused
+            .iter()
+            .map(|mailbox| format!("not served: {mailbox}")),
+    );
+    found
+}
+
+fn counts(counts: &BTreeMap<String, u64>, nothing: &str) -> String {
+    let all: Vec<_> = counts
+        .iter()
+        .map(|(key, count)| format!("{} {count}", plain(key)))
+        .collect();
+    if all.is_empty() { nothing.into() } else { all.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrider_api::StoreStatus;
+
+    use super::*;
+
+    fn text(status: &Status) -> String {
+        let mut out = Vec::new();
+        print(&mut out, status, 1000).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn counts<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {
+        pairs.map(|(key, count)| (key.to_owned(), count)).into()
+    }
+
+    #[test]
+    fn a_good_node_has_nothing_to_look_at() {
+        let coverage = Coverage {
+            connected: 2,
+            tiers: counts([("relay", 1), ("relay+tap", 1)]),
+            modes: counts([("discover", 2)]),
+            generation: 4,
+            ..Coverage::default()
+        };
+        let text = text(&Status { workloads: 2, coverage, ..Status::default() });
+        assert!(text.contains("2: 2 connected (relay 1, relay+tap 1); discover 2\n"), "{text}");
+        assert!(text.contains("changed 4 times, every connected proxy"), "{text}");
+        assert!(!text.contains("\n! "), "{text}");
+    }
+
+    #[test]
+    fn what_is_wrong_stands_behind_a_mark() {
+        let sink = SinkStatus {
+            sink: "webhook".into(),
+            waiting: 3,
+            lag: 60,
+            failures: 7,
+            last_error: Some("refused\u{1b}".into()),
+            last_error_at: 990,
+            ..SinkStatus::default()
+        };
+        let status = Status {
+            workloads: 2,
+            coverage: Coverage { never: 1, down: 1, lagging: 1, lag: 5, ..Coverage::default() },
+            export: vec![sink],
+            store: StoreStatus { failing: Some("no space".into()), ..StoreStatus::default() },
+            refused: vec!["odd: half a file".into()],
+            not_ready: Some("the store cannot be written".into()),
+            ..Status::default()
+        };
+        let text = text(&status);
+        for part in [
+            "2: 0 connected, 1 down, 1 never there\n",
+            "1 waiting for it, 5s\n",
+            "to webhook     0 sent, last -, 3 waiting up to 1m00s\n",
+            "! not ready: the store cannot be written\n",
+            "! the store cannot be written: no space\n",
+            "! webhook fails, 7 times now, 10s ago: refused\\u{1b}\n",
+            "! not served: odd: half a file\n",
+        ] {
+            assert!(text.contains(part), "{part} {text}");
+        }
+    }
+}
