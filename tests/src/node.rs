@@ -54,7 +54,7 @@ impl Node {
         command
             .arg("bridge")
             .env("OUTRIDER_PODS_DIR", &self.pods_dir)
-            .env("OUTRIDER_BRIDGE_STORE", self.dir.join("bridge.redb"))
+            .env("OUTRIDER_BRIDGE_STORE", self.store())
             .env("OUTRIDER_BRIDGE_SOCKET", self.dir.join("api.sock"))
             .env("OUTRIDER_BRIDGE_GRPC_SOCKET", self.dir.join("grpc.sock"))
             .env("RUST_BACKTRACE", "1");
@@ -72,6 +72,12 @@ impl Node {
     /// The running bridge.
     pub fn bridge(&mut self) -> Result<&mut Process> {
         self.bridge.as_mut().context("no bridge runs")
+    }
+
+    /// The bridge's store.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.dir.join("bridge.redb")
     }
 
     /// The files that the node's processes write their output to.

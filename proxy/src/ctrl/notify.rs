@@ -1,6 +1,6 @@
 //! What goes to the bridge without being asked for: on every tick what is due, never waiting.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use outrider_telemetry::{Row, RowKey, Telemetry, unix_seconds};
 use outrider_wire::{
@@ -8,7 +8,7 @@ use outrider_wire::{
     ext::{Batch, Evidence, Hello, Instance, SampleFlow},
 };
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     CtrlMetrics,
@@ -28,6 +28,8 @@ pub(crate) struct Notifier {
     outbox: Outbox,
     link: Link,
     acks: bool,
+    /// Since when a hello is waited for.
+    held: Option<Instant>,
     ticks: u64,
     rows_due: bool,
 }
@@ -47,6 +49,7 @@ impl Notifier {
             outbox: Outbox::new(instance.0, announce),
             link: Link::new(path),
             acks: false,
+            held: None,
             ticks: 0,
             rows_due: false,
         }
@@ -56,6 +59,13 @@ impl Notifier {
     pub(crate) fn tick(&mut self, state: &State, now: Instant) {
         self.rows_due |= self.ticks.is_multiple_of(TICKS_A_ROW_REPORT);
         self.ticks = self.ticks.wrapping_add(1);
+        if self
+            .held
+            .is_some_and(|since| now.duration_since(since) >= HELLO_PATIENCE)
+        {
+            info!("nobody says hello: reports go out plainly");
+            self.takeover();
+        }
         if self.outbox.repeat_overdue(now) {
             warn!("no acknowledgement came, the batch goes out again");
             self.metrics.batch_repeated();
@@ -67,6 +77,13 @@ impl Notifier {
             self.put_wave(state);
         }
         self.pump(now);
+    }
+
+    /// Nobody is waited for any more.
+    pub(crate) fn end_hold(&mut self) {
+        if self.held.take().is_some() {
+            self.outbox.hello(self.acks);
+        }
     }
 
     /// Hands in the rows as well, due or not.
@@ -206,14 +223,23 @@ impl Notifier {
     pub(crate) fn hello(&mut self, hello: Hello) {
         debug!(version = hello.version, acks = hello.acks, "bridge says hello");
         self.acks = hello.acks;
+        self.held = None;
         self.link.disconnect();
         self.outbox.hello(hello.acks);
         self.rows_due = true;
     }
 
-    /// An agent that acknowledges nothing has taken over.
+    /// Somebody else than before is there, or may be: a bridge that is back, or an agent that acknowledges
+    /// nothing. What it is told waits for its hello, for a while.
+    pub(crate) fn hold(&mut self, now: Instant) {
+        self.held = Some(now);
+        self.outbox.hold();
+    }
+
+    /// An agent that acknowledges nothing is there.
     pub(crate) fn takeover(&mut self) {
         self.acks = false;
+        self.held = None;
         self.outbox.hello(false);
     }
 
@@ -261,6 +287,8 @@ fn announce(instance: u64, seq: u64, datagrams: u16) -> Datagram {
     batch.encode().unwrap_or_default()
 }
 
+/// How long a hello is waited for before reports go out plainly.
+const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 /// Rows go out on the first tick and every third one after it.
 const TICKS_A_ROW_REPORT: u64 = 3;
 /// Rows of one wave: 1.6 MB of datagrams.

@@ -48,6 +48,8 @@ pub(crate) struct Outbox {
     instance: u64,
     announce: Announce,
     acks: bool,
+    /// Whether it is not known yet how the receiver is to be told.
+    held: bool,
     last_seq: u64,
     wave: Option<Wave>,
     /// Notices that replace each other: application tables, names.
@@ -59,7 +61,7 @@ impl Outbox {
     #[must_use]
     pub(crate) fn new(instance: u64, announce: Announce) -> Self {
         let notices = VecDeque::new();
-        Self { instance, announce, acks: false, last_seq: 0, wave: None, notices }
+        Self { instance, announce, acks: false, held: false, last_seq: 0, wave: None, notices }
     }
 
     /// The next datagram to send.
@@ -70,9 +72,8 @@ impl Outbox {
             .as_ref()
             .filter(|wave| wave.sent > 0)
             .and_then(Wave::front);
-        begun
-            .or_else(|| self.notices.front())
-            .or_else(|| self.wave.as_ref()?.front())
+        let next = || self.wave.as_ref().filter(|_| !self.held)?.front();
+        begun.or_else(|| self.notices.front()).or_else(next)
     }
 
     /// The front was sent.
@@ -129,8 +130,16 @@ impl Outbox {
         !full
     }
 
+    /// Sends nothing more of a wave until somebody says whether he acknowledges: a batch that is sent plainly
+    /// would count twice where it is stored already, and what is sent plainly is not sent again.
+    pub(crate) fn hold(&mut self) {
+        self.held = true;
+        self.receiver_lost();
+    }
+
     /// A bridge said whether it acknowledges. A wave that is not safe with it starts again.
     pub(crate) fn hello(&mut self, acks: bool) {
+        self.held = false;
         self.acks = acks;
         let Some(wave) = &mut self.wave else { return };
         match (&wave.batch, acks) {

@@ -114,6 +114,10 @@ impl Server {
         let mut ticker = interval(TICK);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut buffer = vec![0; MAX_REQUEST.saturating_add(1)];
+        if self.state.reports() {
+            // Who managed the workload before is most likely there, and says hello if it acknowledges.
+            self.notifier.hold(Instant::now());
+        }
         self.inbox.bind();
         self.context.ports.want(self.state.ports());
         self.policy_known();
@@ -226,7 +230,7 @@ impl Server {
         };
         let key = request.key();
         if matches!(request, Request::AddMac(_)) {
-            self.notice_takeover(from);
+            self.notice_other(from, now);
         }
         match self.state.apply(request) {
             Ok(effects) => {
@@ -239,12 +243,13 @@ impl Server {
         }
     }
 
-    /// Another client than our bridge manages the workload: it gets reports as the node agent does.
-    fn notice_takeover(&mut self, from: Option<&Arc<Path>>) {
+    /// Another client than our bridge manages the workload: a bridge that was restarted will say hello, an agent
+    /// will not and gets plain reports.
+    fn notice_other(&mut self, from: Option<&Arc<Path>>, now: Instant) {
         if self.bridge.is_some() && self.bridge.as_ref() != from {
-            info!("another agent has taken over");
+            info!("another client manages the workload");
             self.bridge = None;
-            self.notifier.takeover();
+            self.notifier.hold(now);
         }
     }
 
@@ -333,6 +338,7 @@ impl Server {
     /// Sends what is left and takes the acknowledgements for it, for a while at most.
     async fn last_words(&mut self, ticker: &mut Interval, buffer: &mut [u8]) {
         self.context.telemetry.settle();
+        self.notifier.end_hold();
         let never = CancellationToken::new();
         let deadline = Instant::now()
             .checked_add(LAST_WORDS)

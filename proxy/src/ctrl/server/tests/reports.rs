@@ -167,6 +167,49 @@ async fn a_restarted_bridge_gets_the_batch_it_did_not_acknowledge() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_bridge_that_says_hello_last_gets_nothing_plainly_before() {
+    let rig = Rig::start(&[]).await;
+    let socket = rig.listen();
+    let client = rig.client("bridge-1");
+    client.add_mac().await;
+    client.hello().await;
+    traffic(&rig, 4, 10);
+    let (seq, first) = batch(&socket).await;
+    drop((socket, client));
+    let socket = rig.listen();
+    let client = rig.client("bridge-2");
+    client.add_mac().await;
+    let mut byte = [0];
+    let silence = timeout(Duration::from_secs(5), socket.recv(&mut byte)).await;
+    assert!(silence.is_err(), "it may have stored the batch and not have said so");
+    client.hello().await;
+    assert_eq!(batch(&socket).await, (seq, first));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_kept_its_policy_waits_for_the_hello_of_who_gave_it() {
+    let rig = Rig::start(&[]).await;
+    let client = rig.client("bridge");
+    client.add_mac().await;
+    client.is_alive(1).await;
+    let kept = rig.path("policy.json");
+    while !kept.exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let rig = Rig::start_in(rig.stop().await, &[]).await;
+    let socket = rig.listen();
+    traffic(&rig, 4, 10);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let client = rig.client("bridge-2");
+    client.add_mac().await;
+    client.hello().await;
+    let (_, datagrams) = batch(&socket).await;
+    assert_eq!(sums(&batch_rows(&datagrams)), (4, 40));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_agent_that_takes_over_gets_plain_reports() {
     let rig = Rig::start(&[]).await;
     let socket = rig.listen();
