@@ -16,6 +16,7 @@ pub mod counts;
 pub mod export;
 pub mod grpc;
 pub mod help;
+pub mod inject;
 pub mod mailbox;
 pub mod metrics;
 pub mod node;
