@@ -5,15 +5,17 @@ mod events;
 pub(crate) mod lists;
 mod params;
 mod patient;
+pub(crate) mod serve;
 mod tokens;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
+    body::{Body, to_bytes},
     extract::{DefaultBodyLimit, Path, Request, State},
     http::StatusCode,
-    middleware::from_fn_with_state,
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, put},
 };
@@ -22,9 +24,9 @@ use outrider_api::{
     Violation, Workload, openapi, paths,
 };
 use outrider_model::Mode;
+use tokio::time::timeout;
 
 pub use access::{Access, Gate};
-pub use patient::{Patient, Watched};
 pub use tokens::{Holder, Role, TokenFile, Tokens, TokensError};
 
 use crate::node::{Node, Refusal};
@@ -33,6 +35,8 @@ use params::Params;
 
 /// Largest request body.
 const MAX_BODY: usize = 16 * 1024;
+/// How long a client may take to send it.
+const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// The whole API.
 pub fn router(node: Arc<Node>, access: Access) -> Router {
@@ -42,7 +46,8 @@ pub fn router(node: Arc<Node>, access: Access) -> Router {
         .fold(Router::new(), |router, (path, _method, handler)| router.route(path, handler))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(whole_body))
         .layer(guard)
         .with_state(node)
 }
@@ -151,6 +156,21 @@ async fn change_mode(
         .parse()
         .map_err(|error| Refusal::Bad(format!("{error}")))?;
     node.set_mode(name, mode).await.map(Json)
+}
+
+/// Waits for a change's body, so that nobody is waited for later. What only looks has none.
+async fn whole_body(request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    let (head, body) = request.into_parts();
+    match timeout(BODY_TIME, to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
+        Ok(Err(_too_large)) => {
+            said(StatusCode::PAYLOAD_TOO_LARGE, &format!("a body has {MAX_BODY} bytes at most"))
+        }
+        Err(_elapsed) => said(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
+    }
 }
 
 async fn unknown(request: Request) -> Refusal {

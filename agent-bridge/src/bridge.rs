@@ -12,7 +12,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{self, Access, Gate, Patient, Tokens, TokensError},
+    api::{
+        self, Access, Gate, Tokens, TokensError,
+        serve::{Limits, serve},
+    },
     counts::Counts,
     export::Export,
     grpc::{self, tls::Certificates},
@@ -166,18 +169,24 @@ impl Bridge {
         let events = Arc::clone(node.events());
         let over_unix = api::router(Arc::clone(&node), Access::Unix);
         let grpc = grpc.run(node, stop.child_token());
-        let (api, socket) = (Patient::new(api, counts.clone()), Patient::new(socket, counts));
+        let gone = CancellationToken::new();
+        let api = serve(api, over_tcp, Limits::API, counts.clone(), gone.clone());
+        let socket = serve(socket, over_unix, Limits::API, counts.clone(), gone.clone());
+        let metrics = serve(metrics, health, Limits::HEALTH, counts, gone.clone());
+        let (api, socket) = (tasks.spawn(api), tasks.spawn(socket));
+        let metrics = tasks.spawn(metrics);
         let ended = tokio::select! {
             biased;
             () = stop.cancelled() => None,
             _ = committer => Some("the store's writer"),
             _ = mailboxes => Some("the watch over the mailboxes"),
-            _ = axum::serve(api, over_tcp) => Some("the API on TCP"),
-            _ = axum::serve(socket, over_unix) => Some("the API on the unix socket"),
+            _ = api => Some("the API on TCP"),
+            _ = socket => Some("the API on the unix socket"),
             _ = grpc => Some("gRPC"),
-            _ = axum::serve(metrics, health) => Some("the metrics"),
+            _ = metrics => Some("the metrics"),
         };
         stop.cancel();
+        gone.cancel();
         events.close();
         tracing::info!("stopping: mailboxes first, then what they told is stored");
         drop(std::fs::remove_file(&settings.socket));

@@ -111,6 +111,12 @@ counters! {
         TooManyListeners = "too-many-listeners",
         /// It took nothing for too long.
         Stalled = "stalled",
+        /// Nothing was asked on its connection for too long, or not to the end.
+        NoRequest = "no-request",
+        /// Its connection was the one that had been idle longest when a place was needed.
+        MadeRoom = "made-room",
+        /// Everybody who was connected was being answered.
+        TooManyConnections = "too-many-connections",
     }
 }
 

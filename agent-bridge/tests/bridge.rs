@@ -7,6 +7,9 @@ mod access;
 #[path = "bridge/api.rs"]
 mod api;
 #[cfg(test)]
+#[path = "bridge/api_hostile.rs"]
+mod api_hostile;
+#[cfg(test)]
 #[path = "bridge/events.rs"]
 mod events;
 #[cfg(test)]

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use axum::serve::Listener;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Sleep, sleep},
@@ -19,37 +18,9 @@ use crate::counts::{Counts, SentAway};
 /// How long a client may take nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A listener that hands out such connections.
-#[derive(Debug)]
-pub struct Patient<L> {
-    listener: L,
-    counts: Counts,
-}
-
-impl<L> Patient<L> {
-    /// Wraps a bound listener.
-    pub fn new(listener: L, counts: Counts) -> Self {
-        Self { listener, counts }
-    }
-}
-
-impl<L: Listener> Listener for Patient<L> {
-    type Io = Watched<L::Io>;
-    type Addr = L::Addr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (io, from) = self.listener.accept().await;
-        (Watched { io, counts: self.counts.clone(), stuck: None }, from)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
-    }
-}
-
 /// A connection that does not wait for its other end for ever.
 #[derive(Debug)]
-pub struct Watched<S> {
+pub(super) struct Watched<S> {
     io: S,
     counts: Counts,
     /// Runs while something is to be written and nothing can be.
@@ -57,6 +28,11 @@ pub struct Watched<S> {
 }
 
 impl<S> Watched<S> {
+    /// Watches a connection.
+    pub(super) fn new(io: S, counts: Counts) -> Self {
+        Self { io, counts, stuck: None }
+    }
+
     /// Passes on what a write came to, but waits no longer than may be.
     fn limit<T>(
         &mut self,
@@ -127,7 +103,7 @@ mod tests {
     async fn who_reads_nothing_is_cut_and_who_reads_slowly_is_not() {
         let counts = Counts::register(&Registry::default()).unwrap();
         let (io, mut other) = duplex(8);
-        let mut watched = Watched { io, counts: counts.clone(), stuck: None };
+        let mut watched = Watched::new(io, counts.clone());
         let slowly = async {
             for _ in 0..4 {
                 sleep(PATIENCE - Duration::from_secs(1)).await;
