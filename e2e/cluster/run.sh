@@ -1,0 +1,33 @@
+#!/bin/bash
+# What `make e2e` does. For each of KUBERNETES ("1.34 1.20"): builds the cluster's programs and Outrider's images if they
+# are not there, starts a cluster, runs outrider-cluster against it, takes it down. With KUBECONFIG set: only the middle.
+# KEEP=1 leaves the cluster and what was installed in it.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+export OUTRIDER_E2E_HELM=$here/helm
+keep=()
+[ "${KEEP:-}" != 1 ] || keep=(--keep)
+sudo=()
+[ "$(id -u)" = 0 ] || sudo=(sudo -E)
+
+test_cluster() { cargo run --quiet --locked --package outrider-e2e --bin outrider-cluster -- "${keep[@]}"; }
+
+if [ -n "${KUBECONFIG:-}" ]; then
+    test_cluster
+    exit
+fi
+"${sudo[@]}" "$here/runtime.sh"
+"$here/images.sh"
+for version in ${KUBERNETES:-1.34 1.20}; do
+    printf '\n== Kubernetes %s\n' "$version"
+    export KUBERNETES=$version
+    "$here/build-$version.sh"
+    "${sudo[@]}" "$here/up.sh"
+    status=0
+    (
+        . "$here/env.sh"
+        test_cluster
+    ) || status=$?
+    [ "${KEEP:-}" = 1 ] || "${sudo[@]}" "$here/down.sh"
+    [ $status = 0 ] || exit $status
+done
