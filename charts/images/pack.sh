@@ -27,7 +27,8 @@ gzip -n -9 "$scratch/layer"
 layer=$(blob "$scratch/layer.gz")
 cat >"$scratch/config" <<JSON
 {"architecture": "$architecture", "os": "linux", "created": "1970-01-01T00:00:00Z",
- "config": {"User": "$user", "Entrypoint": [${entrypoint#, }], "WorkingDir": "/"},
+ "config": {"User": "$user", "Entrypoint": [${entrypoint#, }], "WorkingDir": "/",
+            "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
  "rootfs": {"type": "layers", "diff_ids": ["sha256:$unpacked"]}}
 JSON
 config=$(blob "$scratch/config")

@@ -10,7 +10,9 @@ if [ ! -f "$images/busybox.tar" ]; then
     trap 'rm -rf "$files"' EXIT
     mkdir -p "$files"/{bin,www}
     cp "$runtime/bin/busybox" "$files/bin/"
-    for name in $("$files/bin/busybox" --list); do ln -sf busybox "$files/bin/$name"; done
+    for name in $("$files/bin/busybox" --list); do
+        [ "$name" = busybox ] || ln -s busybox "$files/bin/$name"
+    done
     echo hello >"$files/www/index.html"
     "$root/charts/images/pack.sh" "$images/busybox.tar" $REPOSITORY/busybox:$TAG \
         "$(dpkg --print-architecture)" 65534:65534 "$files" /bin/sleep 2147483647
