@@ -190,7 +190,7 @@ impl Mailbox {
             socket,
             (Arc::clone(&activity), gate.clone()),
             self.reports,
-            self.counts,
+            self.counts.clone(),
         );
         let link = Link {
             dir: Arc::clone(&dir),
@@ -199,7 +199,9 @@ impl Mailbox {
             desired: parts.desired,
             commands: parts.commands,
             state: parts.state,
+            counts: self.counts,
             seq: 0,
+            proxy: None,
         };
         // The receiver has a task of its own: nothing that the link awaits may keep it from reading.
         let mut reading = AbortOnDrop(self.tasks.spawn(receiver.run()));

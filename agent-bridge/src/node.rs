@@ -241,7 +241,8 @@ impl State {
         directory.set_address_groups(settings.address_groups.iter().cloned());
         Self {
             events,
-            roster: Roster::new(settings.internal.clone()),
+            roster: Roster::new(settings.internal.clone())
+                .with_nodes(&settings.hosts, &settings.tunnels),
             learner,
             ports: BTreeMap::new(),
             threats: Kept::new(Table::Threats, threats::CAP),

@@ -16,6 +16,9 @@ mod events;
 #[path = "bridge/export.rs"]
 mod export;
 #[cfg(test)]
+#[path = "bridge/golden.rs"]
+mod golden;
+#[cfg(test)]
 #[path = "bridge/grpc.rs"]
 mod grpc;
 #[cfg(test)]
@@ -45,6 +48,9 @@ mod proxy;
 #[cfg(test)]
 #[path = "bridge/reports.rs"]
 mod reports;
+#[cfg(test)]
+#[path = "bridge/spoof.rs"]
+mod spoof;
 #[cfg(test)]
 #[path = "bridge/world.rs"]
 mod world;

@@ -23,7 +23,7 @@ const WRITE_TIME: Duration = Duration::from_secs(2);
 /// Stale replies thrown away before a request; a hostile proxy may send without end.
 const MAX_STALE: usize = 1024;
 /// Other replies passed over while one is awaited.
-const MAX_SKIPPED: usize = 1024;
+const MAX_SKIPPED: usize = 4096;
 
 /// One connection to one proxy.
 #[derive(Debug)]

@@ -1,14 +1,15 @@
 //! The request side of one proxy: connect, keep alive, program, push what changes.
 //!
 //! A ticker of 2 s drives the connection. While there is none, each tick tries to make one; the
-//! first thing said is a keep-alive, and what follows its answer is everything the proxy must know.
+//! first thing said is a keep-alive, and what follows its answer is a hello, and then everything the
+//! proxy must know.
 //! While there is one, a tick without activity since the last asks for a sign of life, so an idle
 //! link is asked every 4 s. One answer missed for 3 s, or a request that cannot be sent, ends the
 //! connection: what the proxy has is then unknown, and the next one starts from nothing.
 
 use std::{io, sync::Arc, time::Duration};
 
-use outrider_model::names;
+use outrider_model::{MacAddr, names};
 use outrider_wire::{Meter, Reply, Session, ext::Status};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -23,14 +24,19 @@ use super::{
     program::{self, Desired},
     receive::BatchId,
 };
+use crate::counts::{Counts, Dropped};
 
 /// Drives the connection.
 pub const TICK: Duration = Duration::from_secs(2);
 /// How long a proxy may take to answer a keep-alive.
 pub const KEEP_ALIVE_TIME: Duration = Duration::from_secs(3);
-/// How long it may take to answer the hello, which it does once what it was told is in force; one
-/// that does not know our extensions never does.
+/// How long it may take to answer a hello, which a proxy of ours does once what it was told is in
+/// force; it is asked for a sign of life and greeted again then.
 const HELLO_TIME: Duration = Duration::from_secs(3);
+/// Hellos until what a proxy was told has to be in force: 250 000 rules take a busy node a while.
+const MAX_HELLOS: usize = 20;
+/// Idle ticks on which a proxy that has not answered a hello is greeted again.
+const MAX_GREETINGS: u32 = 15;
 /// How long it may take for each datagram of a list.
 const LIST_TIME: Duration = Duration::from_secs(5);
 /// How long it may take for a whole list.
@@ -108,8 +114,12 @@ pub struct Link {
     pub commands: mpsc::Receiver<Command>,
     /// What the node sees.
     pub state: watch::Sender<LinkState>,
+    /// What was not used.
+    pub counts: Counts,
     /// Number of the last keep-alive; goes on over reconnects.
     pub seq: u32,
+    /// What the proxy of this connection said of itself; nothing, if it did not answer a hello.
+    pub proxy: Option<Arc<Status>>,
 }
 
 impl Link {
@@ -144,7 +154,10 @@ impl Link {
 
     async fn connection(&mut self, ticker: &mut Interval) -> io::Result<Never> {
         let channel = Channel::open(Arc::clone(&self.dir), self.gate.clone(), names::DP_LISTEN)?;
+        self.proxy = None;
         self.keep_alive(&channel).await?;
+        self.greet(&channel).await?;
+        let mut greetings = MAX_GREETINGS;
         let mut applied = self.program(&channel).await?;
         loop {
             tokio::select! {
@@ -153,7 +166,7 @@ impl Link {
                 Ok(()) = self.desired.changed() => self.push(&channel, &mut applied).await?,
                 _ = ticker.tick() => {
                     if !self.activity.take() {
-                        self.keep_alive(&channel).await?;
+                        self.sign_of_life(&channel, &mut greetings).await?;
                     }
                 }
             }
@@ -166,29 +179,27 @@ impl Link {
         for request in program::everything(&desired)? {
             self.send(channel, &request).await?;
         }
-        let proxy = self.hello(channel).await?;
-        self.keep_alive(channel).await?;
+        self.settle(channel).await?;
         tracing::info!(
             rules = desired.policy.spec.rules.len(),
             mode = %desired.policy.mode,
-            acks = proxy.is_some(),
+            acks = self.proxy.is_some(),
             "the proxy is connected and has its policy"
         );
+        let proxy = self.proxy.clone();
         self.state.send_modify(|state| {
             *state = LinkState {
                 connected: true,
                 connects: state.connects + 1,
                 pushes: 1,
                 applied: desired.generation,
-                proxy: proxy.map(Arc::new),
+                proxy,
             };
         });
         Ok(desired)
     }
 
-    /// Says what is different, and makes sure that it is in force: a proxy of ours answers a hello
-    /// only then. Of another one it is only known that it was heard: requests are taken in order,
-    /// so the answer to a keep-alive behind them says so.
+    /// Says what is different, and makes sure that it is in force.
     async fn push(&mut self, channel: &Channel, applied: &mut Arc<Desired>) -> io::Result<()> {
         let desired = Arc::clone(&self.desired.borrow_and_update());
         let requests = program::difference(applied, &desired)?;
@@ -196,11 +207,7 @@ impl Link {
             self.send(channel, request).await?;
         }
         if !requests.is_empty() {
-            let is_ours = self.state.borrow().proxy.is_some();
-            if is_ours && self.hello(channel).await?.is_none() {
-                return Err(io::Error::other("the policy did not come into force in time"));
-            }
-            self.keep_alive(channel).await?;
+            self.settle(channel).await?;
             tracing::info!(rules = desired.policy.spec.rules.len(), mode = %desired.policy.mode, "policy pushed");
         }
         self.state.send_modify(|state| {
@@ -216,12 +223,14 @@ impl Link {
             Command::Ack(batch) => self.send(channel, &program::ack(batch)?).await,
             Command::Sessions(answer) => {
                 let asked = program::list_sessions()?;
-                answered(answer, self.list(channel, &asked, sessions).await?);
+                let found = self.list(channel, &asked, sessions).await?;
+                answered(answer, found.map(|all| self.own(all, |session| session.epmac)));
                 Ok(())
             }
             Command::Meters(answer) => {
                 let asked = program::list_meters()?;
-                answered(answer, self.list(channel, &asked, meters).await?);
+                let found = self.list(channel, &asked, meters).await?;
+                answered(answer, found.map(|all| self.own(all, |meter| meter.epmac)));
                 Ok(())
             }
             Command::Ask(question, answer) => {
@@ -242,6 +251,15 @@ impl Link {
                 Ok(())
             }
         }
+    }
+
+    /// Leaves what concerns this pod.
+    fn own<T>(&self, mut all: Vec<T>, of: impl Fn(&T) -> MacAddr) -> Vec<T> {
+        let (mac, told) = (self.desired.borrow().workload.mac, all.len());
+        all.retain(|one| of(one) == mac);
+        let foreign = told.saturating_sub(all.len());
+        self.counts.dropped(Dropped::ForeignMac, foreign as u64);
+        all
     }
 
     /// Asks for a list and reads it to its closing datagram. The outer error ends the connection.
@@ -270,17 +288,71 @@ impl Link {
         }
     }
 
+    /// Asks for a sign of life. A status that comes before it, late or not, says that the proxy is
+    /// ours; nothing else is an answer here, so nothing has to be thrown away first.
     async fn keep_alive(&mut self, channel: &Channel) -> io::Result<()> {
         self.seq = self.seq.wrapping_add(1);
         let seq = self.seq;
-        channel.drain();
         self.send(channel, &program::keep_alive(seq)?).await?;
         let end = Instant::now() + KEEP_ALIVE_TIME;
+        let mut status = None;
         let answer = |datagram: &[u8]| match Reply::decode_exact(datagram) {
             Ok(Reply::KeepAlive(found)) if found.seq_num == seq => Some(()),
+            Ok(Reply::Status(found)) => {
+                status = Some(found);
+                None
+            }
             _ => None,
         };
-        channel.receive(KEEP_ALIVE_TIME, end, answer).await
+        channel.receive(KEEP_ALIVE_TIME, end, answer).await?;
+        if let Some(status) = status {
+            self.is_ours(status);
+        }
+        Ok(())
+    }
+
+    /// Says who we are. A data path that does not know our extensions never answers, and is not
+    /// waited for: requests are taken in order, so a proxy of ours that has nothing to do has
+    /// answered before the keep-alive behind the hello. One that is busy is heard later.
+    async fn greet(&mut self, channel: &Channel) -> io::Result<()> {
+        self.send(channel, &program::hello()?).await?;
+        self.keep_alive(channel).await
+    }
+
+    async fn sign_of_life(&mut self, channel: &Channel, greetings: &mut u32) -> io::Result<()> {
+        if self.proxy.is_some() || *greetings == 0 {
+            return self.keep_alive(channel).await;
+        }
+        *greetings -= 1;
+        self.greet(channel).await
+    }
+
+    /// Waits until what was said is in force: a proxy of ours answers a hello only then, and stays
+    /// alive meanwhile. Of another one it is only known that it was heard: requests are taken in
+    /// order, so the answer to a keep-alive behind them says so.
+    async fn settle(&mut self, channel: &Channel) -> io::Result<()> {
+        if self.proxy.is_none() {
+            return self.keep_alive(channel).await;
+        }
+        for _ in 0..MAX_HELLOS {
+            let status = self.hello(channel).await?;
+            self.keep_alive(channel).await?;
+            if let Some(status) = status {
+                self.is_ours(status);
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("the policy did not come into force in time"))
+    }
+
+    fn is_ours(&mut self, status: Status) {
+        let status = Arc::new(status);
+        self.proxy = Some(Arc::clone(&status));
+        self.state.send_modify(|state| {
+            if state.connected {
+                state.proxy = Some(status);
+            }
+        });
     }
 
     async fn hello(&mut self, channel: &Channel) -> io::Result<Option<Status>> {
@@ -290,10 +362,8 @@ impl Link {
             Ok(Reply::Status(status)) => Some(status),
             _ => None,
         };
-        match channel
-            .receive(HELLO_TIME, Instant::now() + HELLO_TIME, answer)
-            .await
-        {
+        let end = Instant::now() + HELLO_TIME;
+        match channel.receive(HELLO_TIME, end, answer).await {
             Ok(status) => Ok(Some(status)),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(None),
             Err(error) => Err(error),

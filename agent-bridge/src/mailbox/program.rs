@@ -8,10 +8,11 @@ use outrider_model::{MacAddr, Mode};
 use outrider_wire::{
     ChunkFlags, Directions, PolicyCommand, WireError, chunk,
     ext::{Ack, Hello, Instance},
+    limits,
     request::{
         AddMac, CfgMac, CfgNbe, ClearSession, DelMac, DetectUnmanaged, DisableNetPolicy,
-        EnableIcmpPolicy, KeepAlive, NfqPort, ParentIp, Policy, Request, SetDebug, SpecialSubnet,
-        StatsMacs, StrictGroupMode, Subnet, Subnets, SysConf, TapPort,
+        EnableIcmpPolicy, KeepAlive, NfqPort, ParentIp, Policy, Request, SetDebug, SpecialIp,
+        SpecialSubnet, StatsMacs, StrictGroupMode, Subnet, Subnets, SysConf, TapPort,
     },
 };
 
@@ -21,6 +22,12 @@ use super::{link::Question, receive::BatchId, rules, watch::Workload};
 pub(crate) const INTERFACE: &str = "eth0";
 /// The proxy's own namespace, since it lives in the pod's.
 const NAMESPACE: &str = "/proc/self/ns/net";
+
+/// What is compiled has to fit a proxy, with the rules that are in the lists of both families.
+const _: () = assert!(
+    outrider_learn::MAX_COMPILED + 2 * outrider_learn::MAX_GROUP_RULES <= limits::MAX_RULES
+        && limits::MAX_RULES == outrider_policy::MAX_RULES
+);
 
 /// What one proxy is to have.
 #[derive(Clone, Debug)]
@@ -33,6 +40,8 @@ pub struct Desired {
     pub policy: Arc<CompiledPolicy>,
     /// What counts as internal.
     pub internal: Arc<[IpNet]>,
+    /// Addresses with a meaning: those of nodes, and their ends of tunnels.
+    pub special: Arc<[(IpAddr, SpecialIp)]>,
     /// Every workload that has been given a policy.
     pub policy_addrs: Arc<[IpAddr]>,
 }
@@ -44,6 +53,7 @@ impl Desired {
         self.workload == other.workload
             && self.policy == other.policy
             && self.internal == other.internal
+            && self.special == other.special
             && self.policy_addrs == other.policy_addrs
     }
 }
@@ -57,8 +67,7 @@ type Datagrams = io::Result<Vec<Vec<u8>>>;
 pub fn everything(desired: &Desired) -> Datagrams {
     let mut out = vec![Request::SetDebug(SetDebug { categories: Vec::new().into() }).encode()];
     out.extend(split(chunk::split(&internal(desired), Request::CfgInternalNet)));
-    let none = Subnets::<SpecialSubnet> { subnets: Vec::new().into(), ..Subnets::default() };
-    out.extend(split(chunk::split(&none, Request::CfgSpecialNet)));
+    out.extend(split(chunk::split(&special(desired), Request::CfgSpecialNet)));
     out.extend(attach(desired).iter().map(Request::encode));
     let macs = vec![desired.workload.mac].into();
     out.push(Request::CfgNbe(CfgNbe { macs, nbe: Some(false) }).encode());
@@ -87,6 +96,9 @@ pub fn difference(old: &Desired, new: &Desired) -> Datagrams {
     let mut out = Vec::new();
     if old.internal != new.internal {
         out.extend(split(chunk::split(&internal(new), Request::CfgInternalNet)));
+    }
+    if old.special != new.special {
+        out.extend(split(chunk::split(&special(new), Request::CfgSpecialNet)));
     }
     if old.policy.mode != new.policy.mode {
         out.extend(attach(new).iter().map(Request::encode));
@@ -251,25 +263,33 @@ fn policy(desired: &Desired, command: PolicyCommand) -> Policy {
 }
 
 fn internal(desired: &Desired) -> Subnets<Subnet> {
-    subnets(desired.internal.iter().copied())
-}
-
-fn policy_addrs(desired: &Desired) -> Subnets<Subnet> {
     subnets(
         desired
-            .policy_addrs
+            .internal
             .iter()
-            .map(|address| IpNet::from(*address)),
+            .map(|network| (*network, Subnet::from(*network))),
     )
 }
 
-fn subnets(networks: impl Iterator<Item = IpNet>) -> Subnets<Subnet> {
-    let (v4, v6): (Vec<_>, Vec<_>) = networks.partition(|network| network.addr().is_ipv4());
-    Subnets {
-        chunk: ChunkFlags::WHOLE,
-        subnets: v4.into_iter().map(Subnet::from).collect::<Vec<_>>().into(),
-        subnets6: v6.into_iter().map(Subnet::from).collect(),
-    }
+fn special(desired: &Desired) -> Subnets<SpecialSubnet> {
+    subnets(desired.special.iter().map(|(address, kind)| {
+        let network = IpNet::from(*address);
+        (network, SpecialSubnet::new(network, kind.clone()))
+    }))
+}
+
+fn policy_addrs(desired: &Desired) -> Subnets<Subnet> {
+    let networks = desired
+        .policy_addrs
+        .iter()
+        .map(|address| IpNet::from(*address));
+    subnets(networks.map(|network| (network, Subnet::from(network))))
+}
+
+fn subnets<S>(networks: impl Iterator<Item = (IpNet, S)>) -> Subnets<S> {
+    let (v4, v6): (Vec<_>, Vec<_>) = networks.partition(|(network, _)| network.addr().is_ipv4());
+    let entries = |of: Vec<(IpNet, S)>| of.into_iter().map(|(_, entry)| entry).collect::<Vec<_>>();
+    Subnets { chunk: ChunkFlags::WHOLE, subnets: entries(v4).into(), subnets6: entries(v6) }
 }
 
 type Encoded = Result<Vec<u8>, WireError>;

@@ -143,6 +143,7 @@ impl State {
                 workload: Arc::clone(workload),
                 policy: Arc::clone(policy),
                 internal: Arc::clone(&internal),
+                special: Arc::clone(self.roster.special()),
                 policy_addrs: Arc::clone(&addresses),
             };
             if !link.desired.borrow().says_the_same(&fresh) {
@@ -162,6 +163,7 @@ impl State {
             workload: Arc::clone(self.roster.get(uid)?),
             policy: Arc::clone(self.learner.policy(uid)?),
             internal,
+            special: Arc::clone(self.roster.special()),
             policy_addrs,
         })
     }

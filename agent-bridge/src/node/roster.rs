@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
+use outrider_wire::request::SpecialIp;
 
 use crate::mailbox::watch::Workload;
 
@@ -16,6 +17,7 @@ const WIDEN_V6: u8 = 64;
 pub(crate) struct Roster {
     workloads: BTreeMap<String, Arc<Workload>>,
     configured: Vec<IpNet>,
+    special: Arc<[(IpAddr, SpecialIp)]>,
 }
 
 /// A name that means no workload, or several.
@@ -31,6 +33,24 @@ impl Roster {
     /// A roster without workloads; `configured` networks are always internal.
     pub(crate) fn new(configured: Vec<IpNet>) -> Self {
         Self { configured, ..Self::default() }
+    }
+
+    /// The same, with addresses of nodes and the nodes' ends of tunnels.
+    pub(crate) fn with_nodes(mut self, hosts: &[IpAddr], tunnels: &[IpAddr]) -> Self {
+        // The first entry of an address counts.
+        let tunnels = tunnels
+            .iter()
+            .map(|one| (one.to_canonical(), SpecialIp::Tunnel));
+        let hosts = hosts
+            .iter()
+            .map(|one| (one.to_canonical(), SpecialIp::Host));
+        self.special = tunnels.chain(hosts).collect();
+        self
+    }
+
+    /// What addresses of nodes are for.
+    pub(crate) fn special(&self) -> &Arc<[(IpAddr, SpecialIp)]> {
+        &self.special
     }
 
     /// Enters or replaces a workload.

@@ -30,7 +30,7 @@ async fn channel(world: &World) -> Channel {
         .unwrap()
 }
 
-async fn client(world: &World) -> EnforcerServiceClient<Channel> {
+pub(crate) async fn client(world: &World) -> EnforcerServiceClient<Channel> {
     EnforcerServiceClient::new(channel(world).await)
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip)

@@ -26,7 +26,8 @@ async fn a_proxy_is_connected_programmed_and_greeted() {
     assert_eq!(policy.grace, Some(false));
     let greeted =
         |request: &Request| matches!(request, Request::OutriderHello(hello) if hello.acks);
-    assert!(heard.iter().any(greeted));
+    assert!(greeted(&heard[1]), "before it is told anything: {heard:?}");
+    assert!(heard.iter().skip(2).any(greeted), "and once it has its policy");
     bridge.stop().await;
     assert!(
         !world
@@ -45,6 +46,37 @@ async fn a_foreign_data_path_is_served_without_extensions() {
     bridge.proxy_is("cache", "connected").await;
     let workloads = bridge.get("/v1/workloads").await;
     assert!(workloads[0].get("proxy_version").is_none(), "{workloads}");
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_needs_long_for_its_policy_is_waited_for() {
+    let world = World::new();
+    world.pod("cache", 2);
+    let proxy = Proxy::start(&world.mailbox("cache"));
+    proxy.is_deaf_to(&[false, true, true]);
+    let bridge = world.start().await;
+    bridge.proxy_is("cache", "connected").await;
+    let heard = proxy.heard();
+    let keys: Vec<_> = heard.iter().map(Request::key).collect();
+    let hellos = keys.iter().filter(|key| **key == "ctrl_outrider_hello");
+    assert_eq!(hellos.count(), 4, "{keys:?}");
+    assert_eq!(proxy.times("ctrl_cfg_policy").len(), 1, "told once: {keys:?}");
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_answers_the_hello_late_is_known_then() {
+    let world = World::new();
+    world.pod("cache", 2);
+    let proxy = Proxy::start(&world.mailbox("cache"));
+    proxy.is_deaf_to(&[true, true]);
+    let bridge = world.start().await;
+    bridge.proxy_is("cache", "connected").await;
+    bridge
+        .until("/v1/workloads", |all| all[0]["proxy_version"] == "0.1.0")
+        .await;
+    assert_eq!(proxy.times("ctrl_outrider_hello").len(), 3);
     bridge.stop().await;
 }
 
@@ -74,7 +106,8 @@ async fn a_proxy_that_comes_back_is_programmed_from_nothing() {
     let second = Proxy::start(&world.mailbox("cache"));
     bridge.proxy_is("cache", "connected").await;
     let keys: Vec<_> = second.heard().iter().map(Request::key).collect();
-    assert_eq!(keys[..2], ["ctrl_keep_alive", "ctrl_set_debug"]);
+    let first = ["ctrl_keep_alive", "ctrl_outrider_hello", "ctrl_keep_alive", "ctrl_set_debug"];
+    assert_eq!(keys[..4], first);
     let policy = second.policy().unwrap();
     assert_eq!(policy.command.0, 1, "added, not modified");
     let again = second.hears(|request| match request {

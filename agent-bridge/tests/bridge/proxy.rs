@@ -1,6 +1,7 @@
 //! A proxy's side of a mailbox: answers requests, remembers them, sends what it is told to.
 
 use std::{
+    collections::{HashMap, VecDeque},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -34,11 +35,21 @@ pub(crate) enum Manner {
     Silent,
 }
 
+/// What it says whatever it should.
+#[derive(Debug, Default)]
+struct Script {
+    /// Datagrams to answer a request of that key with.
+    answers: HashMap<&'static str, Vec<Vec<u8>>>,
+    /// Which of the next hellos are not answered; those after them are.
+    deaf: VecDeque<bool>,
+}
+
 /// A fake proxy.
 pub(crate) struct Proxy {
     task: JoinHandle<()>,
     heard: Arc<Mutex<Vec<(Instant, Request)>>>,
     sessions: Arc<Mutex<Vec<outrider_wire::Session>>>,
+    script: Arc<Mutex<Script>>,
     manner: Arc<Mutex<Manner>>,
     teller: UnixDatagram,
     dir: PathBuf,
@@ -55,6 +66,7 @@ impl Proxy {
         let socket = UnixDatagram::bind(listen).unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let sessions = Arc::new(Mutex::new(Vec::new()));
+        let script = Arc::new(Mutex::new(Script::default()));
         let manner = Arc::new(Mutex::new(manner));
         let serving = Serving {
             socket,
@@ -62,11 +74,12 @@ impl Proxy {
             manner: Arc::clone(&manner),
             heard: Arc::clone(&heard),
             sessions: Arc::clone(&sessions),
+            script: Arc::clone(&script),
         };
         #[expect(clippy::disallowed_methods, reason = "ended when the proxy is dropped")]
         let task = tokio::spawn(serving.run());
         let teller = UnixDatagram::unbound().unwrap();
-        Self { task, heard, sessions, manner, teller, dir: mailbox.to_owned() }
+        Self { task, heard, sessions, script, manner, teller, dir: mailbox.to_owned() }
     }
 
     /// Sends one notification; the bridge may still be on its way.
@@ -88,6 +101,16 @@ impl Proxy {
     /// Sets what `ctrl_list_session` is answered with.
     pub(crate) fn carries(&self, sessions: Vec<outrider_wire::Session>) {
         *self.sessions.lock() = sessions;
+    }
+
+    /// Answers every request of a key with these datagrams.
+    pub(crate) fn answers(&self, key: &'static str, datagrams: Vec<Vec<u8>>) {
+        self.script.lock().answers.insert(key, datagrams);
+    }
+
+    /// Does not answer those of the next hellos that are true.
+    pub(crate) fn is_deaf_to(&self, hellos: &[bool]) {
+        self.script.lock().deaf.extend(hellos);
     }
 
     pub(crate) fn heard(&self) -> Vec<Request> {
@@ -180,6 +203,7 @@ fn answer(request: &Request) -> Vec<Reply> {
         Request::StatsDevice => vec![DeviceStats(stats).into()],
         Request::ListMeter => {
             let meter = Meter {
+                epmac: crate::world::mac(2),
                 count: 9,
                 meter_id: MeterId::SYN_FLOOD,
                 flags: MeterFlags::IPV4,
@@ -198,6 +222,7 @@ struct Serving {
     manner: Arc<Mutex<Manner>>,
     heard: Arc<Mutex<Vec<(Instant, Request)>>>,
     sessions: Arc<Mutex<Vec<outrider_wire::Session>>>,
+    script: Arc<Mutex<Script>>,
 }
 
 impl Serving {
@@ -209,16 +234,28 @@ impl Serving {
             let answer_to = self.dir.join(from);
             for command in Request::parse_datagram(&buffer[..length]).unwrap() {
                 let request = command.request.unwrap();
-                for reply in self.replies(&request) {
-                    drop(
-                        self.socket
-                            .send_to(&reply.encode().unwrap(), &answer_to)
-                            .await,
-                    );
+                for reply in self.datagrams(&request) {
+                    drop(self.socket.send_to(&reply, &answer_to).await);
                 }
                 self.heard.lock().push((Instant::now(), request));
             }
         }
+    }
+
+    fn datagrams(&self, request: &Request) -> Vec<Vec<u8>> {
+        let mut script = self.script.lock();
+        if let Some(scripted) = script.answers.get(request.key()) {
+            return scripted.clone();
+        }
+        let is_hello = matches!(request, Request::OutriderHello(_));
+        if is_hello && script.deaf.pop_front() == Some(true) {
+            return Vec::new();
+        }
+        let replies = self.replies(request);
+        replies
+            .iter()
+            .map(|reply| reply.encode().unwrap())
+            .collect()
     }
 
     fn replies(&self, request: &Request) -> Vec<Reply> {

@@ -81,11 +81,16 @@ impl World {
 
     /// Makes a mailbox with its workload file; the address ends in `number`, as does the MAC.
     pub(crate) fn pod(&self, name: &str, number: u8) {
+        let addresses = [format!("10.0.0.{number}"), format!("fd00::{number:x}")];
+        self.workload(name, &addresses, mac(number));
+    }
+
+    /// The same with any addresses and MAC.
+    pub(crate) fn workload(&self, name: &str, addresses: &[String], mac: outrider_model::MacAddr) {
         std::fs::create_dir_all(self.mailbox(name)).unwrap();
         let workload = json!({
             "uid": name, "name": name, "namespace": "default", "service": name,
-            "addresses": [format!("10.0.0.{number}"), format!("fd00::{number:x}")],
-            "mac": mac(number).to_string(), "labels": {},
+            "addresses": addresses, "mac": mac.to_string(), "labels": {},
         });
         let file = self.path().join("pods").join(format!("{name}.json"));
         std::fs::write(file, workload.to_string()).unwrap();

@@ -278,7 +278,10 @@ impl Server {
                 self.notifier.hello(hello);
                 self.greet(from.cloned());
             }
-            Effect::Ack(ack) => self.notifier.acknowledge(ack.instance, ack.seq),
+            Effect::Ack(ack) if from.is_some() && from == self.bridge.as_ref() => {
+                self.notifier.acknowledge(ack.instance, ack.seq);
+            }
+            Effect::Ack(_) => self.context.ctrl.invalid("foreign-ack"),
         }
     }
 

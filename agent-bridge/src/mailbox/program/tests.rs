@@ -1,6 +1,6 @@
 use outrider_model::PolicyAction;
 use outrider_policy::PolicySpec;
-use outrider_wire::request::Command;
+use outrider_wire::{limits::MAX_REQUEST, request::Command};
 
 use super::*;
 
@@ -18,6 +18,7 @@ fn desired(mode: Mode) -> Desired {
         }),
         policy: compiled(mode, Vec::new()),
         internal: vec!["10.0.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()].into(),
+        special: Arc::default(),
         policy_addrs: vec!["10.0.0.2".parse().unwrap()].into(),
     }
 }
@@ -111,12 +112,15 @@ fn a_removed_pod_is_let_go_by_the_port_it_had() {
 }
 
 #[test]
-fn a_large_policy_is_split_into_datagrams_that_fit() {
+fn a_large_policy_of_both_families_arrives_whole() {
     let mut large = desired(Mode::Protect);
-    let rule = outrider_policy::RuleSpec {
-        id: outrider_model::RuleId(1),
-        client: outrider_policy::AddrSpec::External,
-        server: outrider_policy::AddrSpec::one("10.0.0.2".parse().unwrap()),
+    let rule = |number: usize| outrider_policy::RuleSpec {
+        id: outrider_model::RuleId(10_001),
+        client: match number {
+            0..OF_BOTH_FAMILIES => outrider_policy::AddrSpec::External,
+            _ => outrider_policy::AddrSpec::one("10.0.0.2".parse().unwrap()),
+        },
+        server: outrider_policy::AddrSpec::Any,
         ports: (1, 2),
         proto: None,
         action: PolicyAction::Allow,
@@ -125,8 +129,40 @@ fn a_large_policy_is_split_into_datagrams_that_fit() {
         vhost: false,
         apps: Vec::new(),
     };
-    large.policy = compiled(Mode::Protect, vec![rule; 1000]);
+    large.policy = compiled(Mode::Protect, (0..MANY).map(rule).collect());
     let datagrams = everything(&large).unwrap();
-    assert!(datagrams.len() > 20);
-    assert!(datagrams.iter().all(|datagram| datagram.len() <= 8191));
+    assert!(
+        datagrams
+            .iter()
+            .all(|datagram| datagram.len() <= MAX_REQUEST)
+    );
+    let mut assembler = chunk::Assembler::default();
+    let mut whole = None;
+    for datagram in &datagrams {
+        let mut commands = Request::parse_datagram(datagram).unwrap();
+        if let Request::CfgPolicy(part) = commands.remove(0).request.unwrap() {
+            whole = assembler.push(part).unwrap();
+        }
+    }
+    let Policy { rules, rules6, .. } = whole.unwrap();
+    assert_eq!((rules.len(), rules6.len()), (MANY, OF_BOTH_FAMILIES));
+}
+
+const MANY: usize = 10_000;
+const OF_BOTH_FAMILIES: usize = 1000;
+
+#[test]
+fn nodes_and_tunnels_are_told_as_what_they_are() {
+    let mut desired = desired(Mode::Discover);
+    desired.special = [
+        ("10.9.0.1".parse().unwrap(), SpecialIp::Host),
+        ("fd00:9::1".parse().unwrap(), SpecialIp::Tunnel),
+    ]
+    .into();
+    let text = String::from_utf8(everything(&desired).unwrap().remove(2)).unwrap();
+    let v4 = r#""subnet_addr":[{"ip":"10.9.0.1","mask":"255.255.255.255","iptype":"hostip"}]"#;
+    assert!(text.contains(v4) && text.contains("tunnelip"), "{text}");
+    let mut without = desired.clone();
+    without.special = Arc::default();
+    assert_eq!(keys(&difference(&desired, &without).unwrap()), ["ctrl_cfg_specip_net"]);
 }
