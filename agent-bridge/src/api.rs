@@ -19,10 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, put},
 };
-use outrider_api::{
-    Conversation, ErrorBody, ExplainQuery, Flow, ListQuery, ModeRequest, Rule, Session, Threat,
-    Violation, Workload, openapi, paths,
-};
+use outrider_api::{ErrorBody, ExplainQuery, ListQuery, ModeRequest, openapi, paths};
 use outrider_model::Mode;
 use tokio::time::timeout;
 
@@ -30,7 +27,7 @@ pub use access::{Access, Gate};
 pub use tokens::{Holder, Role, TokenFile, Tokens, TokensError};
 
 use crate::node::{Node, Refusal};
-use lists::{Page, Whom};
+use lists::{Page, Selection, Whom};
 use params::Params;
 
 /// Largest request body.
@@ -73,7 +70,7 @@ fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<Node>>); 13] {
 
 type Asked = State<Arc<Node>>;
 type Answer<T> = Result<Json<T>, Refusal>;
-type Listing<T> = Result<Page<T>, Refusal>;
+type Listing = Result<Page, Refusal>;
 
 async fn document() -> impl IntoResponse {
     Json(openapi::document())
@@ -83,44 +80,38 @@ async fn status(State(node): Asked) -> impl IntoResponse {
     Json(node.status())
 }
 
-async fn workloads(State(node): Asked, Params(query): Params<ListQuery>) -> Listing<Workload> {
-    Page::of(node.workloads(), &query, &whom(&node, &query))
+async fn workloads(State(node): Asked, Params(query): Params<ListQuery>) -> Listing {
+    Ok(node.workloads(&selection(&node, &query)?).into())
 }
 
-async fn conversations(
-    State(node): Asked,
-    Params(query): Params<ListQuery>,
-) -> Listing<Conversation> {
-    Page::of(node.conversations(), &query, &whom(&node, &query))
+async fn conversations(State(node): Asked, Params(query): Params<ListQuery>) -> Listing {
+    Ok(node.conversations(&selection(&node, &query)?).into())
 }
 
-async fn rules(State(node): Asked, Params(query): Params<ListQuery>) -> Listing<Rule> {
-    Page::of(node.rules(), &query, &whom(&node, &query))
+async fn rules(State(node): Asked, Params(query): Params<ListQuery>) -> Listing {
+    Ok(node.rules(&selection(&node, &query)?).into())
 }
 
-async fn violations(State(node): Asked, Params(query): Params<ListQuery>) -> Listing<Violation> {
-    Page::of(node.violations(), &query, &whom(&node, &query))
+async fn violations(State(node): Asked, Params(query): Params<ListQuery>) -> Listing {
+    Ok(node.violations(&selection(&node, &query)?).into())
 }
 
-async fn threats(State(node): Asked, Params(query): Params<ListQuery>) -> Listing<Threat> {
-    Page::of(node.threats(), &query, &whom(&node, &query))
+async fn threats(State(node): Asked, Params(query): Params<ListQuery>) -> Listing {
+    Ok(node.threats(&selection(&node, &query)?).into())
 }
 
-async fn flows(State(node): Asked, Params(query): Params<ListQuery>) -> Listing<Flow> {
-    Page::of(node.flows(), &query, &whom(&node, &query))
+async fn flows(State(node): Asked, Params(query): Params<ListQuery>) -> Listing {
+    Ok(node.flows(&selection(&node, &query)?).into())
 }
 
-async fn sessions(State(node): Asked, Params(query): Params<ListQuery>) -> Listing<Session> {
-    let open = node.sessions(query.workload.as_deref()).await?;
-    Page::of(open, &query, &whom(&node, &query))
+async fn sessions(State(node): Asked, Params(query): Params<ListQuery>) -> Listing {
+    Ok(node.sessions(&selection(&node, &query)?).await?.into())
 }
 
-fn whom(node: &Node, query: &ListQuery) -> Whom {
-    let group = query
-        .workload
-        .as_deref()
-        .and_then(|name| node.group_of(name));
-    Whom { workload: query.workload.clone(), group, app: query.app.clone() }
+fn selection(node: &Node, query: &ListQuery) -> Result<Selection, Refusal> {
+    let workload = query.workload.clone();
+    let group = workload.as_deref().and_then(|name| node.group_of(name));
+    Selection::read(query, Whom { workload, group, app: query.app.clone() })
 }
 
 async fn explain(

@@ -14,6 +14,7 @@ mod refusal;
 mod report;
 mod roster;
 mod sessions;
+mod tell;
 pub(crate) mod threats;
 mod view;
 
@@ -39,6 +40,11 @@ pub use events::Events;
 pub(crate) use events::{Heard, Listener};
 pub use refusal::Refusal;
 pub(crate) use threats::Reported;
+
+/// The learner's words in the API's.
+pub(crate) mod shown {
+    pub(crate) use super::learned::{conversation, rule, violation};
+}
 
 use crate::{
     counts::Counts,
@@ -79,6 +85,7 @@ struct State {
     roster: Roster,
     learner: Learner,
     threats: Kept<threats::Reported>,
+    held: tell::Held,
     samples: BTreeMap<String, VecDeque<Arc<outrider_api::Flow>>>,
     ports: BTreeMap<String, Ports>,
     modes: BTreeMap<Group, Mode>,
@@ -145,6 +152,7 @@ impl Node {
         }
         export.restored();
         state.learner.settle();
+        state.hold_undecided();
         let totals = state.learner.totals();
         counts.sessions.inc_by(totals.sessions);
         counts.bytes.inc_by(totals.bytes);
@@ -246,6 +254,7 @@ impl State {
             learner,
             ports: BTreeMap::new(),
             threats: Kept::new(Table::Threats, threats::CAP),
+            held: tell::Held::default(),
             samples: BTreeMap::new(),
             modes: BTreeMap::new(),
             batches: BTreeMap::new(),

@@ -43,6 +43,9 @@ mod metrics;
 #[path = "bridge/openapi.rs"]
 mod openapi;
 #[cfg(test)]
+#[path = "bridge/pages.rs"]
+mod pages;
+#[cfg(test)]
 #[path = "bridge/proxy.rs"]
 mod proxy;
 #[cfg(test)]

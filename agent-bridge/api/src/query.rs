@@ -3,17 +3,19 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Most elements of a page.
+/// Most elements of a page, and how many it has if nothing else is asked for.
 pub const MAX_LIMIT: u32 = 10_000;
 
 /// Header of an answer to which there is more: the `cursor` of the next page.
 pub const NEXT_CURSOR: &str = "outrider-next-cursor";
 
-/// Parameters of every list; without any, all of it is answered.
+/// Parameters of every list. An answer is a page: it may have fewer elements than were asked for
+/// though there are more, if they are large.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListQuery {
-    /// Most elements to answer, 1 to 10000; the header `outrider-next-cursor` says where to go on.
+    /// Most elements to answer, 1 to 10000, which is the default; the header `outrider-next-cursor`
+    /// says where to go on.
     pub limit: Option<u32>,
     /// Goes on behind the page whose `outrider-next-cursor` this was.
     pub cursor: Option<String>,

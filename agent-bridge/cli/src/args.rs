@@ -29,7 +29,8 @@ Examples:
 
 Workloads are named <namespace>/<name>; the bare name will do while it is the only one.
 
-Exit codes: 0 done, 1 the bridge refused or could not do it, 2 wrong usage, 3 no bridge answered.";
+Exit codes: 0 done, 1 the bridge refused or could not do it, 2 wrong usage, 3 no bridge answered,
+4 you may not (no token or a wrong one, or a socket of others).";
 
 /// See and decide who may talk to whom on this node.
 #[derive(Debug, Parser)]
@@ -73,7 +74,7 @@ pub(crate) enum Command {
     },
     /// Pods of this node, their mode and whether their proxy answers
     Workloads,
-    /// The bridge itself: what it received, dropped and keeps
+    /// The bridge itself: what it covers, received, dropped, keeps and exports, and what is wrong
     Status,
     /// Read or set how far policy may go for a workload's group
     #[command(subcommand)]

@@ -5,7 +5,7 @@ use std::{fmt, io, path::PathBuf, str::FromStr, time::Duration};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, http::request};
 use hyper_util::rt::TokioIo;
-use outrider_api::{ErrorBody, ExplainQuery, paths};
+use outrider_api::{ErrorBody, ExplainQuery, NEXT_CURSOR, paths};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -68,6 +68,8 @@ pub(crate) enum Failure {
     Unreachable(String),
     /// The bridge said no, or something that makes no sense.
     Refused(String),
+    /// Whoever asks may not: a token is missing or wrong, or the socket is somebody else's.
+    Forbidden(String),
     /// The answer could not be printed.
     Output(io::Error),
 }
@@ -76,6 +78,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Unreachable(_) => 3,
+            Self::Forbidden(_) => 4,
             Self::Refused(_) | Self::Output(_) => 1,
         }
     }
@@ -84,7 +87,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(what) | Self::Refused(what) => f.write_str(what),
+            Self::Unreachable(what) | Self::Refused(what) | Self::Forbidden(what) => {
+                f.write_str(what)
+            }
             Self::Output(error) => write!(f, "cannot print: {error}"),
         }
     }
@@ -119,7 +124,29 @@ impl Client {
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        self.exchange(Method::GET, path, Bytes::new()).await
+        let answer = self.exchange(Method::GET, path, Bytes::new()).await?;
+        answer.read()
+    }
+
+    /// A list to its end, page by page, or its first `limit` elements.
+    pub(crate) async fn list<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        limit: Option<u32>,
+    ) -> Result<Vec<T>, Failure> {
+        let (mut all, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let had = u32::try_from(all.len()).unwrap_or(u32::MAX);
+            let left = limit.map(|limit| limit.saturating_sub(had).to_string());
+            let page = [("limit", left.as_deref()), ("cursor", cursor.as_deref())];
+            let path = with_query(path, &page);
+            let answer = self.exchange(Method::GET, &path, Bytes::new()).await?;
+            all.extend(answer.read::<Vec<T>>()?);
+            cursor = answer.next;
+            if cursor.is_none() || limit.is_some_and(|limit| all.len() >= limit as usize) {
+                return Ok(all);
+            }
+        }
     }
 
     pub(crate) async fn put<T: DeserializeOwned>(
@@ -128,15 +155,11 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| refused(&error))?;
-        self.exchange(Method::PUT, path, body.into()).await
+        let answer = self.exchange(Method::PUT, path, body.into()).await?;
+        answer.read()
     }
 
-    async fn exchange<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<T, Failure> {
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, Failure> {
         let (target, stream) = self.connect().await?;
         let request = self
             .request(target, path)
@@ -152,11 +175,16 @@ impl Client {
         };
         let Ok(answer) = timeout(ANSWER_TIME, asked).await else {
             let seconds = ANSWER_TIME.as_secs();
-            return Err(Failure::Unreachable(format!("{target} did not answer in {seconds} s")));
+            return Err(Failure::Unreachable(format!(
+                "{target} did not answer in {seconds} s; if it is a bridge, its log and \
+                 /healthz/ready on port 15190 say what it waits for"
+            )));
         };
-        let (status, body) =
-            answer.map_err(|error| Failure::Unreachable(format!("{target}: {error}")))?;
-        read(status, &body)
+        answer.map_err(|error| {
+            Failure::Unreachable(format!(
+                "{target}: {error}; the bridge may be starting or stopping: try again"
+            ))
+        })
     }
 
     /// The beginning of a request, with the token where it belongs.
@@ -174,7 +202,7 @@ impl Client {
 
     /// Connects to the first target that answers.
     pub(crate) async fn connect(&self) -> Result<(&Target, Stream), Failure> {
-        let mut tried = Vec::new();
+        let (mut tried, mut forbidden) = (Vec::new(), None);
         for target in &self.targets {
             let stream = match target {
                 Target::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
@@ -182,14 +210,39 @@ impl Client {
             };
             match stream {
                 Ok(stream) => return Ok((target, stream)),
-                Err(error) => tried.push(format!("{target} ({error})")),
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::PermissionDenied {
+                        forbidden.get_or_insert(target);
+                    }
+                    tried.push(format!("{target} ({})", cause(target, &error)));
+                }
             }
         }
-        Err(Failure::Unreachable(format!(
-            "no bridge at {}; is `outrider-agent-bridge bridge` running on this node? \
-             Name another one with --bridge, or use sudo if the socket is root's",
-            tried.join(" or ")
-        )))
+        let tried = tried.join(" or ");
+        Err(match forbidden {
+            Some(target) => Failure::Forbidden(format!(
+                "no bridge at {tried}; use sudo, or an account of the group that {target} belongs \
+                 to, or --bridge http://HOST:15180 with --token-file"
+            )),
+            None => Failure::Unreachable(format!(
+                "no bridge at {tried}; is `outrider-agent-bridge bridge` running on this node? \
+                 Name another one with --bridge"
+            )),
+        })
+    }
+}
+
+/// Why there is no connection, as people may act on it.
+fn cause(target: &Target, error: &io::Error) -> String {
+    let is_unix = matches!(target, Target::Unix(_));
+    match error.kind() {
+        io::ErrorKind::NotFound if is_unix => "there is no such socket".into(),
+        io::ErrorKind::PermissionDenied => "you may not use it".into(),
+        io::ErrorKind::ConnectionRefused if is_unix => {
+            "its bridge has ended, or is about to start".into()
+        }
+        io::ErrorKind::ConnectionRefused => "nobody listens there".into(),
+        _ => error.to_string(),
     }
 }
 
@@ -198,29 +251,50 @@ type SendError = Box<dyn std::error::Error + Send + Sync>;
 async fn send(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), SendError> {
+) -> Result<Answer, SendError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let exchange = async move {
         let answer = sender.send_request(request).await?;
         let status = answer.status();
+        let next = answer.headers().get(NEXT_CURSOR);
+        let next = next.and_then(|next| Some(next.to_str().ok()?.to_owned()));
         let body = Limited::new(answer.into_body(), MAX_ANSWER)
             .collect()
             .await?;
-        Ok((status, body.to_bytes()))
+        Ok(Answer { status, next, body: body.to_bytes() })
     };
     let (answer, _closed) = tokio::join!(exchange, connection);
     answer
 }
 
-fn read<T: DeserializeOwned>(status: StatusCode, body: &Bytes) -> Result<T, Failure> {
-    if status.is_success() {
-        return serde_json::from_slice(body).map_err(|error| refused(&error));
+/// What the bridge answered.
+struct Answer {
+    status: StatusCode,
+    /// Cursor of the next page.
+    next: Option<String>,
+    body: Bytes,
+}
+
+impl Answer {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        if self.status.is_success() {
+            return serde_json::from_slice(&self.body).map_err(|error| refused(&error));
+        }
+        Err(failure(self.status, &self.body))
     }
-    Err(Failure::Refused(said(status, body)))
+}
+
+/// An answer that is not a success.
+pub(crate) fn failure(status: StatusCode, body: &[u8]) -> Failure {
+    let said = said(status, body);
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Forbidden(said),
+        _ => Failure::Refused(said),
+    }
 }
 
 /// What an answer that is not a success says.
-pub(crate) fn said(status: StatusCode, body: &[u8]) -> String {
+fn said(status: StatusCode, body: &[u8]) -> String {
     serde_json::from_slice::<ErrorBody>(body).map_or_else(
         |_not_ours| format!("the bridge answered {status}; is that address a bridge?"),
         |said| said.error,
@@ -293,15 +367,12 @@ mod tests {
 
     #[test]
     fn an_error_body_is_what_people_see() {
-        let said = read::<u8>(StatusCode::NOT_FOUND, &Bytes::from_static(b"{\"error\":\"no\"}"));
-        assert_eq!(said.unwrap_err().to_string(), "no");
-        let foreign = read::<u8>(StatusCode::BAD_GATEWAY, &Bytes::from_static(b"<html>"));
-        assert!(
-            foreign
-                .unwrap_err()
-                .to_string()
-                .contains("is that address a bridge?")
-        );
+        let body = b"{\"error\":\"no\"}";
+        let no = failure(StatusCode::NOT_FOUND, body);
+        assert_eq!((no.to_string().as_str(), no.exit_code()), ("no", 1));
+        assert_eq!(failure(StatusCode::UNAUTHORIZED, body).exit_code(), 4);
+        let foreign = failure(StatusCode::BAD_GATEWAY, b"<html>");
+        assert!(foreign.to_string().contains("is that address a bridge?"));
     }
 
     #[tokio::test]

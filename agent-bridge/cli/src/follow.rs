@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    client::{Client, Failure, Stream, said, with_query},
+    client::{Client, Failure, Stream, failure, with_query},
     narrow::Narrow,
     show::{Output, Row},
 };
@@ -162,9 +162,10 @@ impl Following<'_> {
 async fn refusal(status: StatusCode, body: Incoming) -> Failure {
     let body = Limited::new(body, MAX_REFUSAL).collect().await;
     let body = body.map(http_body_util::Collected::to_bytes);
-    let said = said(status, &body.unwrap_or_default());
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        return Failure::Unreachable(said);
+    match failure(status, &body.unwrap_or_default()) {
+        Failure::Refused(said) if status == StatusCode::SERVICE_UNAVAILABLE => {
+            Failure::Unreachable(said)
+        }
+        other => other,
     }
-    Failure::Refused(said)
 }

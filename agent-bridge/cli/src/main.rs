@@ -16,7 +16,7 @@ use std::{io::Write, process::ExitCode};
 use args::{Args, Command, ModeCommand};
 use clap::{CommandFactory, Parser};
 use client::{Client, Failure};
-use narrow::Followed;
+use narrow::{Followed, Narrow};
 use outrider_api::{
     Conversation, EventKind, ExplainQuery, Explanation, Flow, ModeReply, ModeRequest, Rule,
     Session, Status, Threat, Violation, Workload, paths,
@@ -61,12 +61,9 @@ async fn run(args: &Args) -> Result<(), Failure> {
     let client = Client::new(args.bridge.as_ref(), token::find(args.token_file.as_deref())?);
     let mut output = Output::new(args.json);
     match &args.command {
-        Command::Rules(narrow) => {
-            output.list(&client.get::<Vec<Rule>>(&narrow.path(paths::RULES)).await?)
-        }
+        Command::Rules(narrow) => listed::<Rule>(&client, &mut output, paths::RULES, narrow).await,
         Command::Conversations(narrow) => {
-            let path = narrow.path(paths::CONVERSATIONS);
-            output.list(&client.get::<Vec<Conversation>>(&path).await?)
+            listed::<Conversation>(&client, &mut output, paths::CONVERSATIONS, narrow).await
         }
         Command::Flows(wanted) => {
             events::<Flow>(&client, &mut output, (EventKind::Flow, paths::FLOWS), wanted).await
@@ -81,12 +78,12 @@ async fn run(args: &Args) -> Result<(), Failure> {
         }
         Command::Sessions { workload } => {
             let path = client::with_query(paths::SESSIONS, &[("workload", workload.as_deref())]);
-            output.list(&client.get::<Vec<Session>>(&path).await?)
+            output.list(&client.list::<Session>(&path, None).await?)
         }
-        Command::Workloads => output.list(&client.get::<Vec<Workload>>(paths::WORKLOADS).await?),
+        Command::Workloads => output.list(&client.list::<Workload>(paths::WORKLOADS, None).await?),
         Command::Status => output.status(&client.get::<Status>(paths::STATUS).await?),
         Command::Mode(ModeCommand::Get { workload }) => {
-            let workloads = client.get::<Vec<Workload>>(paths::WORKLOADS).await?;
+            let workloads = client.list::<Workload>(paths::WORKLOADS, None).await?;
             output.mode(find(&workloads, workload)?)
         }
         Command::Mode(ModeCommand::Set { workload, mode }) => {
@@ -120,7 +117,17 @@ async fn events<T: Row + DeserializeOwned>(
     if wanted.follow {
         return Box::pin(follow::run::<T>(client, output, kind, &wanted.narrow)).await;
     }
-    output.list(&client.get::<Vec<T>>(&wanted.narrow.path(path)).await?)
+    listed::<T>(client, output, path, &wanted.narrow).await
+}
+
+/// A list, narrowed.
+async fn listed<T: Row + DeserializeOwned>(
+    client: &Client,
+    output: &mut Output,
+    path: &str,
+    narrow: &Narrow,
+) -> Result<(), Failure> {
+    output.list(&client.list::<T>(&narrow.path(path), narrow.limit).await?)
 }
 
 /// Prints a shell's completion script.

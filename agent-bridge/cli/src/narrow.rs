@@ -25,15 +25,13 @@ pub(crate) struct Narrow {
 }
 
 impl Narrow {
-    /// The path of a list with these filters.
+    /// The path of a list with these filters; how many are wanted is for who reads it.
     pub(crate) fn path(&self, path: &str) -> String {
-        let number = |value: Option<u64>| value.map(|value| value.to_string());
-        let (since, limit) = (number(self.since), number(self.limit.map(u64::from)));
+        let since = self.since.map(|since| since.to_string());
         let filters = [
             ("workload", self.workload.as_deref()),
             ("app", self.app.as_deref()),
             ("since", since.as_deref()),
-            ("limit", limit.as_deref()),
         ];
         with_query(path, &filters)
     }
@@ -87,8 +85,8 @@ mod tests {
 
     #[test]
     fn filters_become_parameters() {
-        let narrow = Narrow { app: Some("a b".into()), limit: Some(5), ..Narrow::default() };
-        assert_eq!(narrow.path("/v1/rules"), "/v1/rules?app=a%20b&limit=5");
+        let narrow = Narrow { app: Some("a b".into()), since: Some(5), ..Narrow::default() };
+        assert_eq!(narrow.path("/v1/rules"), "/v1/rules?app=a%20b&since=5");
         assert_eq!(Narrow::default().path("/v1/rules"), "/v1/rules");
     }
 }

@@ -127,6 +127,127 @@ mod cases {
     }
 
     #[test]
+    fn what_is_in_the_way_is_said_with_what_to_do() {
+        let run = |bridge: &str| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_outrider"));
+            command
+                .args(["--bridge", bridge, "status"])
+                .output()
+                .unwrap()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let left = dir.path().join("left.sock");
+        drop(UnixListener::bind(&left).unwrap());
+        let silent = dir.path().join("silent.sock");
+        let listener = UnixListener::bind(&silent).unwrap();
+        thread::spawn(move || listener.incoming().for_each(drop));
+        for (bridge, code, said) in [
+            ("unix:/nonexistent/api.sock", 3, "there is no such socket"),
+            (&format!("unix:{}", left.display()), 3, "its bridge has ended, or is about to start"),
+            ("http://127.0.0.1:1", 3, "nobody listens there"),
+            (&format!("unix:{}", silent.display()), 3, "may be starting or stopping: try again"),
+        ] {
+            let output = run(bridge);
+            assert_eq!(output.status.code(), Some(code), "{bridge}");
+            assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+        }
+    }
+
+    #[test]
+    fn a_socket_of_others_is_said_and_so_is_a_missing_token() {
+        let bridge = Canned::new(&[
+            ("/v1/rules", 401, r#"{"error":"this needs a token"}"#),
+            ("/v1/status", 403, r#"{"error":"the token may only read"}"#),
+        ]);
+        for (command, said) in [("rules", "needs a token"), ("status", "may only read")] {
+            let output = bridge.run(&[command]);
+            assert_eq!(output.status.code(), Some(4));
+            assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+        }
+        // Root may use every socket, so this one asks as nobody.
+        if !is_root() {
+            return;
+        }
+        use std::os::unix::{fs::PermissionsExt, process::CommandExt};
+        let open = |path: &std::path::Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path(), 0o755);
+        let program = dir.path().join("outrider");
+        std::fs::copy(env!("CARGO_BIN_EXE_outrider"), &program).unwrap();
+        let socket = dir.path().join("api.sock");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        open(&socket, 0o660);
+        let run = || {
+            let mut command = Command::new(&program);
+            command
+                .args(["--bridge", &format!("unix:{}", socket.display()), "status"])
+                .uid(65534)
+                .gid(65534)
+                .output()
+        };
+        // The copy may still be open for writing in a child that another test has just forked.
+        let output = loop {
+            match run() {
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                    thread::yield_now();
+                }
+                other => break other.unwrap(),
+            }
+        };
+        assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("you may not use it"));
+        assert!(text(&output.stderr).contains("use sudo"));
+    }
+
+    fn is_root() -> bool {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+    }
+
+    #[test]
+    fn a_list_is_read_page_by_page() {
+        const ROW: &str = r#"{"id":1,"from":"a","to":"b","app":"any","ports":"any","action":"allow","learned":true,"evidence":{"sessions":1,"bytes":1,"clients":1,"first_seen":1,"last_seen":1,"samples":[]}}"#;
+        let run = |arguments: &[&str], cursors: &'static [&'static str]| {
+            let dir = tempfile::tempdir().unwrap();
+            let socket = dir.path().join("api.sock");
+            let listener = UnixListener::bind(&socket).unwrap();
+            let asked = thread::spawn(move || {
+                let mut lines = Vec::new();
+                for cursor in cursors {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    let head = head(&mut stream);
+                    lines.push(head.lines().next().unwrap().to_owned());
+                    let body = format!("[{ROW},{ROW}]");
+                    let length = body.len();
+                    write!(
+                        stream,
+                        "HTTP/1.1 200 -\r\n{cursor}content-length: {length}\r\n\r\n{body}"
+                    )
+                    .unwrap();
+                }
+                lines
+            });
+            let output = Command::new(env!("CARGO_BIN_EXE_outrider"))
+                .args(["--bridge", &format!("unix:{}", socket.display()), "--json"])
+                .args(arguments)
+                .output()
+                .unwrap();
+            (text(&output.stdout).lines().count(), asked.join().unwrap())
+        };
+        const MORE: &str = "outrider-next-cursor: 0.61\r\n";
+        let (rows, asked) = run(&["rules"], &[MORE, MORE, ""]);
+        assert_eq!(rows, 6);
+        assert_eq!(asked[0], "GET /v1/rules HTTP/1.1");
+        assert_eq!(asked[2], "GET /v1/rules?cursor=0.61 HTTP/1.1");
+        let (rows, asked) = run(&["rules", "--limit", "4"], &[MORE, MORE]);
+        assert_eq!(rows, 4);
+        assert_eq!(asked[0], "GET /v1/rules?limit=4 HTTP/1.1");
+        assert_eq!(asked[1], "GET /v1/rules?limit=2&cursor=0.61 HTTP/1.1");
+    }
+
+    #[test]
     fn a_token_is_sent_over_tcp_only() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let bridge = format!("http://{}", listener.local_addr().unwrap());
@@ -220,7 +341,7 @@ mod cases {
         assert!(rows[0].starts_with("CLIENT") && rows[2].starts_with("default/intruder"));
         assert!(text(&output.stderr).contains("7 events were missed: slow"));
         assert!(text(&output.stderr).ends_with("this needs a token\n"));
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(4));
     }
 
     #[test]

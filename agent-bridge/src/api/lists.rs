@@ -1,26 +1,28 @@
 //! Lists: narrowed, in an order that stays, page by page.
 //!
-//! A cursor is the place of the last element in the order, not a count: what comes or goes between
-//! two pages moves nothing else. In lists that have the newest first, what is seen again meanwhile
-//! moves to the front, out of the pages that are still to come.
+//! A page is picked from the state as it goes by: as many references as a page has elements are held,
+//! and only what is on the page is copied. A cursor is the place of the last element in the order, not
+//! a count: what comes or goes between two pages moves nothing else. In lists that have the newest
+//! first, what is seen again meanwhile moves to the front, out of the pages that are still to come.
 
-use std::cmp::Ordering;
+mod elements;
+
+use std::{borrow::Cow, collections::BinaryHeap, fmt};
 
 use axum::{
-    Json,
-    http::{HeaderName, HeaderValue},
+    body::Body,
+    http::{HeaderName, HeaderValue, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use outrider_api::{
-    Conversation, Flow, ListQuery, MAX_LIMIT, ModeChange, NEXT_CURSOR, Rule, Session, Threat,
-    Violation, Workload,
-};
+use outrider_api::{ListQuery, MAX_LIMIT, NEXT_CURSOR};
 use serde::Serialize;
 
 use crate::node::Refusal;
 
 /// Longest cursor that is looked at.
 const MAX_CURSOR: usize = 8192;
+/// A page ends with the element that makes it this large, in bytes.
+const MAX_PAGE: usize = 2 << 20;
 
 /// Whom a list is narrowed to.
 #[derive(Clone, Debug, Default)]
@@ -33,10 +35,8 @@ pub(crate) struct Whom {
     pub(crate) app: Option<String>,
 }
 
-/// An element of a list.
-pub(crate) trait Listed {
-    /// Its place in the order, compared as text.
-    fn place(&self) -> String;
+/// Something that may be narrowed.
+pub(crate) trait Concerning {
     /// Whether a workload of that name took part.
     fn concerns(&self, workload: &str) -> bool;
     /// Whether a group took part.
@@ -44,16 +44,29 @@ pub(crate) trait Listed {
         false
     }
     /// Its application, if such elements have one.
-    fn app(&self) -> Option<&str>;
+    fn app(&self) -> Option<Cow<'_, str>>;
+}
+
+/// An element of a list.
+pub(crate) trait Listed: Concerning {
+    /// What is shown of it.
+    type Shown: Serialize;
+    /// Writes its place in the order, which is compared as text.
+    ///
+    /// # Errors
+    /// None: writing to a string does not fail.
+    fn place(&self, out: &mut String) -> fmt::Result;
     /// When it was seen last, if such elements have a time.
     fn last_seen(&self) -> Option<u64> {
         None
     }
+    /// What is shown of it.
+    fn shown(&self) -> Self::Shown;
 }
 
 impl Whom {
     /// Whether an element is one of those.
-    pub(crate) fn includes(&self, item: &impl Listed) -> bool {
+    pub(crate) fn includes(&self, item: &impl Concerning) -> bool {
         let takes_part = |name: &String| {
             item.concerns(name)
                 || self
@@ -69,67 +82,210 @@ impl Whom {
     }
 }
 
-/// A page of a list.
+/// A place in a list; elements at one place are told apart by number.
+pub(crate) type Place = (String, u32);
+
+/// Which part of a list is wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct Selection {
+    limit: usize,
+    after: Option<Place>,
+    since: u64,
+    whom: Whom,
+}
+
+/// What was picked from a list.
 #[derive(Debug)]
-pub(super) struct Page<T> {
-    items: Vec<T>,
+pub(crate) struct Picked<T> {
+    items: Vec<(Place, T)>,
+    /// There is more behind it.
+    more: bool,
+}
+
+impl<T> Default for Picked<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), more: false }
+    }
+}
+
+impl<T> Picked<T> {
+    /// Nothing more fits on the page.
+    pub(crate) fn is_full(&self, asked: &Selection) -> bool {
+        self.more || self.items.len() > asked.limit
+    }
+}
+
+impl Selection {
+    /// Reads what was asked for.
+    ///
+    /// # Errors
+    /// When the limit is none, or the cursor none of ours.
+    pub(crate) fn read(asked: &ListQuery, whom: Whom) -> Result<Self, Refusal> {
+        let limit = asked.limit.unwrap_or(MAX_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            return Err(Refusal::Bad(format!("limit is 1 to {MAX_LIMIT}")));
+        }
+        Ok(Self {
+            limit: limit as usize,
+            after: asked.cursor.as_deref().map(read_cursor).transpose()?,
+            since: asked.since.unwrap_or_default(),
+            whom,
+        })
+    }
+
+    /// The workload that the list is narrowed to.
+    pub(crate) fn workload(&self) -> Option<&str> {
+        self.whom.workload.as_deref()
+    }
+
+    /// The place that the page begins behind, empty at the beginning.
+    pub(crate) fn begin(&self) -> &str {
+        self.after.as_ref().map_or("", |(place, _)| place)
+    }
+
+    /// The page's elements, in order; the elements themselves may come in any.
+    pub(crate) fn pick<'a, T: Listed + 'a>(
+        &self,
+        all: impl IntoIterator<Item = &'a T>,
+    ) -> Picked<T::Shown> {
+        let mut nearest = BinaryHeap::with_capacity(self.limit.min(1024));
+        let (mut place, mut at_cursor, mut skipped) = (String::new(), 0, 0);
+        let wanted = all
+            .into_iter()
+            .filter(|item| item.last_seen().is_none_or(|last| last >= self.since))
+            .filter(|item| self.whom.includes(*item));
+        for (met, item) in wanted.enumerate() {
+            place.clear();
+            if item.place(&mut place).is_err() {
+                continue;
+            }
+            if let Some((after, number)) = &self.after {
+                let here = place.as_str().cmp(after);
+                at_cursor += u32::from(here.is_eq());
+                if here.is_lt() || (here.is_eq() && at_cursor <= number.saturating_add(1)) {
+                    skipped = at_cursor;
+                    continue;
+                }
+            }
+            let is_full = nearest.len() > self.limit;
+            if is_full
+                && nearest
+                    .peek()
+                    .is_some_and(|last: &Near<'_, T>| last.place <= place)
+            {
+                continue;
+            }
+            if is_full {
+                nearest.pop();
+            }
+            nearest.push(Near { place: place.clone(), met, item });
+        }
+        let mut nearest = nearest.into_sorted_vec();
+        let more = nearest.len() > self.limit;
+        nearest.truncate(self.limit);
+        Picked { items: self.numbered(nearest, skipped), more }
+    }
+
+    /// Numbers elements at one place, and those at the cursor's behind the ones that were had.
+    fn numbered<T: Listed>(
+        &self,
+        picked: Vec<Near<'_, T>>,
+        skipped: u32,
+    ) -> Vec<(Place, T::Shown)> {
+        let after = self.after.as_ref().map(|(place, _)| place);
+        let mut items: Vec<(Place, T::Shown)> = Vec::with_capacity(picked.len());
+        for Near { place, item, .. } in picked {
+            let number = match items.last() {
+                Some(((known, number), _)) if *known == place => number.saturating_add(1),
+                _ if after == Some(&place) => skipped,
+                _ => 0,
+            };
+            items.push(((place, number), item.shown()));
+        }
+        items
+    }
+
+    /// Picks more for the same page, from what lies behind all that was picked before.
+    pub(crate) fn pick_more<'a, T: Listed + 'a>(
+        &self,
+        picked: &mut Picked<T::Shown>,
+        all: impl IntoIterator<Item = &'a T>,
+    ) {
+        let limit = self.limit.saturating_sub(picked.items.len());
+        let mut more = Self { limit, ..self.clone() }.pick(all);
+        picked.items.append(&mut more.items);
+        picked.more |= more.more;
+    }
+}
+
+/// An element that may be on the page.
+struct Near<'a, T> {
+    place: String,
+    /// Elements at one place are in the order in which they were met.
+    met: usize,
+    item: &'a T,
+}
+
+impl<T> Near<'_, T> {
+    fn key(&self) -> (&str, usize) {
+        (&self.place, self.met)
+    }
+}
+
+impl<T> PartialEq for Near<'_, T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl<T> Eq for Near<'_, T> {}
+
+impl<T> PartialOrd for Near<'_, T> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for Near<'_, T> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+/// A page as it is sent.
+#[derive(Debug)]
+pub(super) struct Page {
+    json: Vec<u8>,
     next: Option<String>,
 }
 
-impl<T: Listed> Page<T> {
-    /// The page that was asked for.
-    pub(super) fn of(items: Vec<T>, asked: &ListQuery, whom: &Whom) -> Result<Self, Refusal> {
-        let limit = match asked.limit {
-            Some(limit) if !(1..=MAX_LIMIT).contains(&limit) => {
-                return Err(Refusal::Bad(format!("limit is 1 to {MAX_LIMIT}")));
+impl<T: Serialize> From<Picked<T>> for Page {
+    fn from(picked: Picked<T>) -> Self {
+        let (mut json, mut last) = (vec![b'['], None);
+        let mut rest = picked.items.into_iter();
+        for (place, item) in rest.by_ref() {
+            if last.is_some() {
+                json.push(b',');
             }
-            limit => limit.map_or(usize::MAX, |limit| limit as usize),
-        };
-        let after = asked.cursor.as_deref().map(read_cursor).transpose()?;
-        let seen = |item: &T| {
-            let since = asked.since.unwrap_or_default();
-            item.last_seen().is_none_or(|last| last >= since)
-        };
-        let mut placed: Vec<_> = items
-            .into_iter()
-            .filter(|item| seen(item) && whom.includes(item))
-            .map(|item| ((item.place(), 0), item))
-            .collect();
-        placed.sort_by(|(one, _), (other, _)| one.cmp(other));
-        number(&mut placed);
-        let first = after.map_or(0, |after| {
-            placed.partition_point(|(place, _)| place.cmp(&after) != Ordering::Greater)
-        });
-        let mut rest = placed.into_iter().skip(first);
-        let mut items = Vec::new();
-        let mut last = None;
-        for (place, item) in rest.by_ref().take(limit) {
-            items.push(item);
+            // Types of ours always have a JSON form.
+            drop(serde_json::to_writer(&mut json, &item));
             last = Some(place);
+            if json.len() >= MAX_PAGE {
+                break;
+            }
         }
-        let next = last.filter(|_| rest.next().is_some());
-        Ok(Self { items, next: next.as_ref().map(write_cursor) })
+        json.push(b']');
+        let more = picked.more || rest.next().is_some();
+        Self { json, next: last.filter(|_| more).as_ref().map(write_cursor) }
     }
 }
 
-/// Elements at one place are told apart by number.
-fn number<T>(placed: &mut [((String, u32), T)]) {
-    let mut before: Option<(String, u32)> = None;
-    for ((place, number), _) in placed {
-        *number = match &before {
-            Some((known, number)) if known == place => number.saturating_add(1),
-            _ => 0,
-        };
-        before = Some((place.clone(), *number));
-    }
-}
-
-fn write_cursor((place, number): &(String, u32)) -> String {
+fn write_cursor((place, number): &Place) -> String {
     let place: String = place.bytes().map(|byte| format!("{byte:02x}")).collect();
     format!("{number:x}.{place}")
 }
 
-fn read_cursor(text: &str) -> Result<(String, u32), Refusal> {
+fn read_cursor(text: &str) -> Result<Place, Refusal> {
     let read = || {
         let (number, place) = text.split_once('.')?;
         if text.len() > MAX_CURSOR || !place.len().is_multiple_of(2) {
@@ -146,146 +302,15 @@ fn read_cursor(text: &str) -> Result<(String, u32), Refusal> {
     read().ok_or_else(wrong)
 }
 
-impl<T: Serialize> IntoResponse for Page<T> {
+impl IntoResponse for Page {
     fn into_response(self) -> Response {
-        let mut answer = Json(&self.items).into_response();
+        let mut answer = Response::new(Body::from(self.json));
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(next) = self.next.and_then(|next| HeaderValue::try_from(next).ok()) {
-            answer
-                .headers_mut()
-                .insert(HeaderName::from_static(NEXT_CURSOR), next);
+            headers.insert(HeaderName::from_static(NEXT_CURSOR), next);
         }
         answer
-    }
-}
-
-/// Whether a full name is meant by a full or bare one.
-fn is_named(full: &str, wanted: &str) -> bool {
-    full == wanted || full.split_once('/').is_some_and(|(_, bare)| bare == wanted)
-}
-
-/// The newest first, then by text.
-fn newest(at: u64, rest: &[&str]) -> String {
-    format!("{:016x}\0{}", u64::MAX - at, rest.join("\0"))
-}
-
-impl Listed for Workload {
-    fn place(&self) -> String {
-        self.uid.clone()
-    }
-    fn concerns(&self, workload: &str) -> bool {
-        is_named(&self.name, workload)
-    }
-    fn app(&self) -> Option<&str> {
-        None
-    }
-}
-
-impl Listed for Conversation {
-    fn place(&self) -> String {
-        let Self { client, server, app, proto, port, .. } = self;
-        format!("{client}\0{server}\0{app}\0{proto}\0{port:05}")
-    }
-    fn concerns(&self, workload: &str) -> bool {
-        is_named(&self.client, workload) || is_named(&self.server, workload)
-    }
-    fn app(&self) -> Option<&str> {
-        Some(&self.app)
-    }
-    fn last_seen(&self) -> Option<u64> {
-        Some(self.last_seen)
-    }
-}
-
-impl Listed for Rule {
-    fn place(&self) -> String {
-        format!("{:010}", self.id)
-    }
-    fn concerns(&self, workload: &str) -> bool {
-        self.from == workload || self.to == workload
-    }
-    fn concerns_group(&self, group: &str) -> bool {
-        self.concerns(group)
-    }
-    fn app(&self) -> Option<&str> {
-        Some(&self.app)
-    }
-    fn last_seen(&self) -> Option<u64> {
-        Some(self.evidence.last_seen)
-    }
-}
-
-impl Listed for Violation {
-    fn place(&self) -> String {
-        let port = format!("{:05}", self.port);
-        let ends = [&self.client, &self.server, &self.client_ip, &self.server_ip];
-        let [client, server, client_ip, server_ip] = ends.map(String::as_str);
-        let rest = [client, server, client_ip, server_ip, &self.proto, &port, &self.app];
-        newest(self.last_seen, &rest)
-    }
-    fn concerns(&self, workload: &str) -> bool {
-        is_named(&self.client, workload) || is_named(&self.server, workload)
-    }
-    fn app(&self) -> Option<&str> {
-        Some(&self.app)
-    }
-    fn last_seen(&self) -> Option<u64> {
-        Some(self.last_seen)
-    }
-}
-
-impl Listed for Threat {
-    fn place(&self) -> String {
-        let (id, port) = (format!("{:010}", self.id), format!("{:05}", self.server_port));
-        let rest = [&self.workload, &id, &self.client_ip, &self.server_ip, &port, &self.message];
-        newest(self.reported_at, &rest.map(String::as_str))
-    }
-    fn concerns(&self, workload: &str) -> bool {
-        is_named(&self.workload, workload)
-    }
-    fn app(&self) -> Option<&str> {
-        Some(&self.app)
-    }
-    fn last_seen(&self) -> Option<u64> {
-        Some(self.reported_at)
-    }
-}
-
-impl Listed for Flow {
-    fn place(&self) -> String {
-        newest(self.at, &[&self.workload, &self.client, &self.server, &self.app])
-    }
-    fn concerns(&self, workload: &str) -> bool {
-        is_named(&self.workload, workload)
-    }
-    fn app(&self) -> Option<&str> {
-        Some(&self.app)
-    }
-    fn last_seen(&self) -> Option<u64> {
-        Some(self.at)
-    }
-}
-
-impl Listed for ModeChange {
-    fn place(&self) -> String {
-        self.workload.clone()
-    }
-    fn concerns(&self, workload: &str) -> bool {
-        is_named(&self.workload, workload)
-    }
-    fn app(&self) -> Option<&str> {
-        None
-    }
-}
-
-impl Listed for Session {
-    fn place(&self) -> String {
-        format!("{}\0{:010}", self.workload, self.id)
-    }
-    fn concerns(&self, workload: &str) -> bool {
-        is_named(&self.workload, workload)
-    }
-    fn app(&self) -> Option<&str> {
-        Some(&self.app)
     }
 }
 

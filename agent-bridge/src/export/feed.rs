@@ -54,7 +54,7 @@ impl Feed {
 
     pub(super) fn known_threat(&mut self, key: &[u8], value: &[u8]) {
         if let Ok(known) = serde_json::from_slice::<Reported>(value) {
-            self.known(Kind::Threat, key, known.threat.count);
+            self.known(Kind::Threat, key, known.told());
         }
     }
 
@@ -99,7 +99,7 @@ impl Feed {
             let known = value.as_deref().map(serde_json::from_slice::<Reported>);
             let made = match known {
                 Some(Ok(known)) => self
-                    .more(Kind::Threat, key, known.threat.count)
+                    .more(Kind::Threat, key, known.told())
                     .map(|more| threat(known, more)),
                 _ => self.forget(key),
             };
@@ -151,7 +151,7 @@ impl Feed {
 }
 
 fn threat(known: Reported, count: u64) -> Event {
-    let Reported { threat, inbound } = known;
+    let Reported { threat, inbound, .. } = known;
     let name = |is_own: bool| if is_own { threat.workload.clone() } else { String::new() };
     Event {
         id: String::new(),

@@ -63,9 +63,17 @@ impl Node {
         workload: Option<&str>,
         command: fn(oneshot::Sender<T>) -> Command,
     ) -> Result<Answers<T>, Refusal> {
-        let left = self.workloads_of(workload)?.into();
+        Ok(self.ask_these(self.workloads_of(workload)?, command))
+    }
+
+    /// Asks these workloads' proxies, in order.
+    pub(crate) fn ask_these<T>(
+        self: &Arc<Self>,
+        whom: Vec<Arc<Workload>>,
+        command: fn(oneshot::Sender<T>) -> Command,
+    ) -> Answers<T> {
         let end = Instant::now() + LIST_TIME;
-        Ok(Answers { node: Arc::clone(self), command, left, asked: VecDeque::new(), end })
+        Answers { node: Arc::clone(self), command, left: whom.into(), asked: VecDeque::new(), end }
     }
 
     /// Asks several proxies at once what one datagram answers.

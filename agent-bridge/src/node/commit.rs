@@ -98,6 +98,7 @@ impl Committer {
         if state.policy_due.is_some_and(|due| due <= now) {
             state.publish();
         }
+        state.tell_held(now, &self.node.counts);
         drop(state);
         self.begin();
     }

@@ -1,7 +1,10 @@
 //! Records that the bridge keeps per workload: bounded for each, so that one pod's noise never
 //! pushes out what another one reported, and written back to the store when they change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -53,16 +56,36 @@ impl<V: Record> Kept<V> {
         self.dirty.insert((uid.to_owned(), key));
     }
 
-    /// All records, newest first.
-    pub(crate) fn newest_first(&self) -> Vec<V> {
-        let mut all: Vec<V> = self
-            .of
-            .values()
-            .flat_map(BTreeMap::values)
-            .cloned()
-            .collect();
-        all.sort_by_key(|record| std::cmp::Reverse(record.last_seen()));
-        all
+    /// One workload's record of that key.
+    pub(crate) fn get(&self, uid: &str, key: &str) -> Option<&V> {
+        self.of.get(uid)?.get(key)
+    }
+
+    /// The same, taken as changed.
+    pub(crate) fn change(&mut self, uid: &str, key: &str) -> Option<&mut V> {
+        let record = self.of.get_mut(uid)?.get_mut(key)?;
+        self.dirty.insert((uid.to_owned(), key.to_owned()));
+        Some(record)
+    }
+
+    /// One workload's records whose key begins so.
+    pub(crate) fn with_prefix(&self, uid: &str, prefix: &str) -> impl Iterator<Item = &V> {
+        let records = self.of.get(uid).into_iter();
+        records.flat_map(move |records| {
+            records
+                .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+                .take_while(move |(key, _)| key.starts_with(prefix))
+                .map(|(_, record)| record)
+        })
+    }
+
+    /// All records with their workload's uid and their key.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str, &V)> {
+        self.of.iter().flat_map(|(uid, records)| {
+            records
+                .iter()
+                .map(move |(key, record)| (uid.as_str(), key.as_str(), record))
+        })
     }
 
     /// Takes back a stored record; `false` if it makes no sense.
@@ -132,6 +155,12 @@ mod tests {
         Kept::new(Table::Threats, 2)
     }
 
+    fn newest_first(kept: &Kept<Seen>) -> Vec<Seen> {
+        let mut all: Vec<_> = kept.iter().map(|(.., seen)| seen.clone()).collect();
+        all.sort_by_key(|seen| std::cmp::Reverse(seen.0));
+        all
+    }
+
     fn enter(kept: &mut Kept<Seen>, uid: &str, key: &str, at: u64) {
         kept.enter(uid, key.into(), Seen(at), |known, fresh| known.0 = known.0.max(fresh.0));
     }
@@ -143,7 +172,7 @@ mod tests {
         enter(&mut kept, "noisy", "b", 5);
         enter(&mut kept, "noisy", "c", 4);
         enter(&mut kept, "noisy", "d", 6);
-        assert_eq!(kept.newest_first(), [Seen(6), Seen(5), Seen(1)]);
+        assert_eq!(newest_first(&kept), [Seen(6), Seen(5), Seen(1)]);
     }
 
     #[test]
@@ -158,7 +187,7 @@ mod tests {
                 assert!(other.restore(&change.key, &value));
             }
         }
-        assert_eq!(other.newest_first(), kept.newest_first());
+        assert_eq!(newest_first(&other), newest_first(&kept));
         assert!(kept.take_changes().is_empty());
         assert!(!other.restore(b"no separator", b"1"));
         assert!(!other.restore(b"pod\0key", b"{"));
@@ -170,7 +199,7 @@ mod tests {
         for number in 0..=MAX_WORKLOADS as u64 {
             enter(&mut kept, &format!("pod{number}"), "k", number + 1);
         }
-        assert_eq!(kept.newest_first().len(), MAX_WORKLOADS);
+        assert_eq!(newest_first(&kept).len(), MAX_WORKLOADS);
         assert!(!kept.of.contains_key("pod0"));
         let removed = kept
             .take_changes()

@@ -70,7 +70,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-pub(super) fn conversation(known: &outrider_learn::Conversation) -> Conversation {
+pub(crate) fn conversation(known: &outrider_learn::Conversation) -> Conversation {
     Conversation {
         client: known.client_name.clone(),
         server: known.server_name.clone(),
@@ -90,7 +90,7 @@ pub(super) fn conversation(known: &outrider_learn::Conversation) -> Conversation
     }
 }
 
-pub(super) fn rule(rule: &outrider_learn::Rule) -> Rule {
+pub(crate) fn rule(rule: &outrider_learn::Rule) -> Rule {
     let evidence = &rule.evidence;
     Rule {
         id: rule.id.0,
@@ -118,7 +118,7 @@ fn ports(proto: IpProto, port: u16) -> String {
     }
 }
 
-pub(super) fn violation(known: &outrider_learn::Violation) -> Violation {
+pub(crate) fn violation(known: &outrider_learn::Violation) -> Violation {
     Violation {
         client: known.client_name.clone(),
         server: known.server_name.clone(),

@@ -6,7 +6,7 @@ use outrider_api::Flow;
 use outrider_learn::Totals;
 use outrider_wire::{Connection, Notification, ext::SampleFlow};
 
-use super::{Node, State, events::Body, learned, threats};
+use super::{Node, State, events::Body, learned};
 use crate::{
     counts::{Counts, Dropped, Received},
     mailbox::{
@@ -85,17 +85,7 @@ impl State {
                     .iter()
                     .for_each(|row| self.enter_row(workload, row, counts));
             }
-            Notification::ThreatLog(log) => {
-                counts.received(Received::Threats, 1);
-                match threats::read(log, &workload.name) {
-                    Some((key, threat)) => {
-                        self.events.publish(Body::Threat(threat.threat.clone()));
-                        self.threats
-                            .enter(&workload.uid, key, threat, threats::merge);
-                    }
-                    None => counts.dropped(Dropped::BadRow, 1),
-                }
-            }
+            Notification::ThreatLog(log) => self.enter_threat(workload, log, counts),
             Notification::Evidence(evidence) => {
                 counts.received(Received::Samples, evidence.flows.len() as u64);
                 evidence

@@ -5,27 +5,37 @@ use std::{net::SocketAddr, sync::Arc};
 use outrider_wire::{Session, SessionFlags};
 
 use super::{Node, Refusal, report};
-use crate::mailbox::link::Command;
+use crate::{
+    api::lists::{Picked, Selection},
+    mailbox::link::Command,
+};
 
 impl Node {
-    /// The open flows of one workload, or of all; those of proxies that do not answer are missing.
+    /// Open flows of one workload, or of all, in order of workload and number. Only proxies whose
+    /// flows may be on the page are asked; those that do not answer are missing.
     ///
     /// # Errors
     /// When there is no workload of that name.
-    pub async fn sessions(
+    pub(crate) async fn sessions(
         self: &Arc<Self>,
-        workload: Option<&str>,
-    ) -> Result<Vec<outrider_api::Session>, Refusal> {
-        let mut answers = self.ask_each(workload, Command::Sessions)?;
-        let mut all = Vec::new();
-        while let Some((workload, sessions)) = answers.next().await {
-            all.extend(
-                sessions
-                    .iter()
-                    .filter_map(|found| read(found, &workload.name)),
-            );
+        asked: &Selection,
+    ) -> Result<Picked<outrider_api::Session>, Refusal> {
+        let mut whom = self.workloads_of(asked.workload())?;
+        whom.sort_by(|one, other| one.name.cmp(&other.name));
+        let first = asked.begin().split('\0').next().unwrap_or_default();
+        whom.retain(|workload| workload.name.as_str() >= first);
+        let mut answers = self.ask_these(whom, Command::Sessions);
+        let mut picked = Picked::default();
+        while !picked.is_full(asked)
+            && let Some((workload, sessions)) = answers.next().await
+        {
+            let all: Vec<_> = sessions
+                .iter()
+                .filter_map(|found| read(found, &workload.name))
+                .collect();
+            asked.pick_more(&mut picked, &all);
         }
-        Ok(all)
+        Ok(picked)
     }
 }
 

@@ -21,6 +21,17 @@ pub(crate) struct Reported {
     pub(crate) threat: Threat,
     /// The reporting workload is the server.
     pub(crate) inbound: bool,
+    /// How many of its findings were told as events. All of them, where a bridge stored it that
+    /// did not know the word.
+    #[serde(default = "all")]
+    told: u64,
+    /// How many were decided on: told, or left to the server's word.
+    #[serde(default = "all")]
+    settled: u64,
+}
+
+fn all() -> u64 {
+    u64::MAX
 }
 
 impl Record for Reported {
@@ -30,6 +41,40 @@ impl Record for Reported {
 }
 
 impl Reported {
+    /// How many of its findings were told as events.
+    pub(crate) fn told(&self) -> u64 {
+        self.told.min(self.threat.count)
+    }
+
+    /// How many are not decided on.
+    pub(super) fn open(&self) -> u64 {
+        self.threat.count.saturating_sub(self.settled)
+    }
+
+    /// How many were left to the server's word.
+    pub(super) fn covered(&self) -> u64 {
+        let settled = self.settled.min(self.threat.count);
+        settled.saturating_sub(self.told())
+    }
+
+    /// Decides on some more, of which so many are told.
+    pub(super) fn settle(&mut self, more: u64, told: u64) {
+        self.told = self.told().saturating_add(told);
+        let settled = self.settled.min(self.threat.count);
+        self.settled = settled.saturating_add(more);
+    }
+
+    /// Whether the server's proxy may have seen the same: it was let pass on.
+    pub(super) fn was_passed_on(&self) -> bool {
+        !self.inbound && self.threat.action == ALERT
+    }
+
+    /// How the keys begin that both ends of its flow have for it.
+    pub(super) fn prefix(&self) -> String {
+        let Threat { id, client_ip, server_ip, server_port, .. } = &self.threat;
+        format!("{id} {client_ip} {server_ip}:{server_port} ")
+    }
+
     /// What both ends of a flow report alike.
     fn flow(&self) -> (u32, &str, &str, u16) {
         let Threat { id, client_ip, server_ip, server_port, .. } = &self.threat;
@@ -37,22 +82,17 @@ impl Reported {
     }
 }
 
-/// What is to be shown, newest first: without what a client's proxy let pass on to a server whose
-/// own proxy reports it too.
-pub(crate) fn shown(kept: &Kept<Reported>) -> Vec<Threat> {
-    let all = kept.newest_first();
-    let by_server: HashSet<_> = all
-        .iter()
+/// What is to be shown: without what a client's proxy let pass on to a server whose own proxy
+/// reports it too.
+pub(crate) fn shown(kept: &Kept<Reported>) -> impl Iterator<Item = &Threat> {
+    let all = || kept.iter().map(|(.., one)| one);
+    let by_server: HashSet<_> = all()
         .filter(|one| one.inbound)
         .map(Reported::flow)
         .collect();
-    let passed_on = |one: &Reported| {
-        !one.inbound && one.threat.action == ALERT && by_server.contains(&one.flow())
-    };
-    all.iter()
-        .filter(|one| !passed_on(one))
-        .map(|one| one.threat.clone())
-        .collect()
+    all()
+        .filter(move |one| !one.was_passed_on() || !by_server.contains(&one.flow()))
+        .map(|one| &one.threat)
 }
 
 /// It was reported.
@@ -81,13 +121,17 @@ pub(crate) fn read(log: &ThreatLog, name: &str) -> Option<(String, Reported)> {
         evidence: base64(&log.packet),
         reported_at: log.reported_at.into(),
     };
-    let Threat { id, client_ip, server_ip, server_port, action, message, .. } = &threat;
-    let key = format!("{id} {client_ip} {server_ip}:{server_port} {action} {message}");
-    Some((key, Reported { threat, inbound: log.flags.contains(ThreatFlags::SESS_INGRESS) }))
+    let inbound = log.flags.contains(ThreatFlags::SESS_INGRESS);
+    let reported = Reported { threat, inbound, told: 0, settled: 0 };
+    let Threat { action, message, .. } = &reported.threat;
+    let key = format!("{}{action} {message}", reported.prefix());
+    Some((key, reported))
 }
 
 /// Adds up two logs of one key; the newest evidence stays.
 pub(crate) fn merge(known: &mut Reported, mut fresh: Reported) {
+    fresh.told = known.told();
+    fresh.settled = known.settled.min(known.threat.count);
     fresh.threat.count = fresh.threat.count.saturating_add(known.threat.count);
     if fresh.threat.evidence.is_empty() {
         fresh.threat.evidence = std::mem::take(&mut known.threat.evidence);
@@ -176,8 +220,7 @@ mod tests {
             let (key, reported) = read(&log(flags), uid).unwrap();
             kept.enter(uid, key, reported, merge);
             shown(&kept)
-                .into_iter()
-                .map(|one| one.workload)
+                .map(|one| one.workload.clone())
                 .collect::<Vec<_>>()
         };
         assert_eq!(enter("client", ThreatFlags::TAP), ["client"]);
@@ -192,6 +235,19 @@ mod tests {
         let later = ThreatLog { packet: vec![], count: 4, ..log(ThreatFlags::TAP) };
         merge(&mut known, read(&later, "w").unwrap().1);
         assert_eq!((known.threat.count, known.threat.evidence.as_str()), (5, "R0VU"));
+    }
+
+    #[test]
+    fn what_an_earlier_bridge_stored_was_told() {
+        let (_, fresh) = read(&log(ThreatFlags::TAP), "w").unwrap();
+        let mut stored = serde_json::to_value(&fresh).unwrap();
+        for word in ["told", "settled"] {
+            assert!(stored.as_object_mut().unwrap().remove(word).is_some());
+        }
+        let mut known: Reported = serde_json::from_value(stored).unwrap();
+        assert_eq!((known.told(), known.open()), (1, 0));
+        merge(&mut known, fresh);
+        assert_eq!((known.told(), known.open(), known.covered()), (1, 1, 0));
     }
 
     #[test]

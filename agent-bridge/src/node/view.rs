@@ -1,11 +1,14 @@
 //! What may be asked of the node.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::sync::Arc;
 
-use outrider_api::{Status, StoreStatus, Threat, Violation};
+use outrider_api::{Status, StoreStatus, Threat};
 
-use super::{Node, State, coverage, learned, ports::Ports, threats};
-use crate::mailbox::watch::Workload;
+use super::{Node, State, coverage, ports::Ports, threats};
+use crate::{
+    api::lists::{Picked, Selection},
+    mailbox::watch::Workload,
+};
 
 impl Node {
     /// How the bridge is.
@@ -27,7 +30,7 @@ impl Node {
             rules: state.learner.rules().count() as u64,
             conversations: state.learner.conversations().count() as u64,
             violations: state.learner.violations().count() as u64,
-            threats: threats::shown(&state.threats).len() as u64,
+            threats: threats::shown(&state.threats).count() as u64,
             received: self.counts.all_received(),
             dropped: self.counts.all_dropped(),
             store,
@@ -59,15 +62,16 @@ impl Node {
         (!self.state.lock().polled).then_some("the mailbox root was not read yet")
     }
 
-    /// Every workload.
-    #[must_use]
-    pub fn workloads(&self) -> Vec<outrider_api::Workload> {
+    /// Workloads, in order of uid.
+    pub(crate) fn workloads(&self, asked: &Selection) -> Picked<outrider_api::Workload> {
         let state = self.state.lock();
-        state
+        let all: Vec<_> = state
             .roster
             .all()
             .map(|workload| state.describe(workload))
-            .collect()
+            .collect();
+        drop(state);
+        asked.pick(&all)
     }
 
     /// The group of the workload of that name, if it means one.
@@ -78,60 +82,32 @@ impl Node {
         Some(workload.group().to_string())
     }
 
-    /// Every conversation.
-    #[must_use]
-    pub fn conversations(&self) -> Vec<outrider_api::Conversation> {
-        let state = self.state.lock();
-        state
-            .learner
-            .conversations()
-            .map(learned::conversation)
-            .collect()
+    /// Conversations, in order of their ends' names.
+    pub(crate) fn conversations(&self, asked: &Selection) -> Picked<outrider_api::Conversation> {
+        asked.pick(self.state.lock().learner.conversations())
     }
 
-    /// Every rule.
-    #[must_use]
-    pub fn rules(&self) -> Vec<outrider_api::Rule> {
-        self.state
-            .lock()
-            .learner
-            .rules()
-            .map(learned::rule)
-            .collect()
+    /// Rules, in order of number.
+    pub(crate) fn rules(&self, asked: &Selection) -> Picked<outrider_api::Rule> {
+        asked.pick(self.state.lock().learner.rules())
     }
 
-    /// Every violation, newest first.
-    #[must_use]
-    pub fn violations(&self) -> Vec<Violation> {
-        let mut violations: Vec<_> = self
-            .state
-            .lock()
-            .learner
-            .violations()
-            .map(learned::violation)
-            .collect();
-        violations.sort_by_key(|violation| Reverse(violation.last_seen));
-        violations
+    /// Violations, newest first.
+    pub(crate) fn violations(&self, asked: &Selection) -> Picked<outrider_api::Violation> {
+        asked.pick(self.state.lock().learner.violations())
     }
 
-    /// Every threat, newest first.
-    #[must_use]
-    pub fn threats(&self) -> Vec<Threat> {
-        threats::shown(&self.state.lock().threats)
+    /// Threats, newest first.
+    pub(crate) fn threats(&self, asked: &Selection) -> Picked<Threat> {
+        asked.pick(threats::shown(&self.state.lock().threats))
     }
 
     /// Samples of recent flows, newest first.
-    #[must_use]
-    pub fn flows(&self) -> Vec<outrider_api::Flow> {
+    pub(crate) fn flows(&self, asked: &Selection) -> Picked<outrider_api::Flow> {
         let state = self.state.lock();
-        let mut flows: Vec<_> = state
-            .samples
-            .values()
-            .flatten()
-            .map(|flow| outrider_api::Flow::clone(flow))
-            .collect();
-        flows.sort_by_key(|flow| Reverse(flow.at));
-        flows
+        let all: Vec<_> = state.samples.values().flatten().map(Arc::clone).collect();
+        drop(state);
+        asked.pick(all.iter().map(|flow| &**flow))
     }
 }
 

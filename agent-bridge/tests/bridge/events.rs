@@ -1,9 +1,9 @@
 //! The stream of events: what is told, where it goes on, and how it ends.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
-use outrider_model::PolicyAction;
-use outrider_wire::Connections;
+use outrider_model::{PolicyAction, Severity, ThreatId};
+use outrider_wire::{Connections, SeverityCode, Text, ThreatFlags, ThreatLog};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines, ReadHalf, WriteHalf, split},
@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     proxy::Proxy,
     reports::{encode, row},
-    world::World,
+    world::{World, mac},
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -109,6 +109,63 @@ async fn a_listener_of_an_earlier_life_is_told_of_the_gap() {
     for (query, last) in [("?kinds=nonsense", None), ("", Some("nonsense"))] {
         assert_eq!(Source::open(&world, query, last).await.status, 400);
     }
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn a_threat_that_both_ends_report_is_one_event_there_and_in_the_export() {
+    let mut world = World::new();
+    let file = world.path().join("events.json");
+    world.set("OUTRIDER_EXPORT_FILE", file.display().to_string());
+    world.pod("cache", 2);
+    world.pod("shop", 3);
+    let proxies = ["shop", "cache"].map(|name| Proxy::start(&world.mailbox(name)));
+    let bridge = world.start().await;
+    for name in ["shop", "cache"] {
+        bridge.proxy_is(name, "connected").await;
+    }
+    let mut source = Source::open(&world, "?kinds=threat,mode", None).await;
+    let report = |number: u8, flags, severity| ThreatLog {
+        threat_id: ThreatId::SMUGGLING,
+        reported_at: 300,
+        count: 1,
+        severity: SeverityCode::from(severity),
+        flags,
+        epmac: mac(number),
+        src_ip: Ipv4Addr::new(10, 0, 0, 3).into(),
+        dst_ip: Ipv4Addr::new(10, 0, 0, 2).into(),
+        dst_port: 80,
+        message: Text::cut("two lengths"),
+        ..ThreatLog::default()
+    };
+    let inbound = ThreatFlags::PKT_INGRESS.with(ThreatFlags::SESS_INGRESS, true);
+    let client = report(3, ThreatFlags::NONE, Severity::High);
+    let server = report(2, inbound, Severity::High);
+    proxies[0].tell(&encode(client.clone())).await;
+    proxies[1].tell(&encode(server)).await;
+    let told = source.next().await.unwrap();
+    assert_eq!((&told.data["workload"], &told.data["count"]), (&"default/cache".into(), &1.into()));
+    // A second finding that the server does not have is told later: nothing came in between.
+    proxies[0].tell(&encode(client)).await;
+    let told = source.next().await.unwrap();
+    assert_eq!((&told.data["workload"], &told.data["count"]), (&"default/shop".into(), &1.into()));
+    let written = async {
+        loop {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            if text.lines().count() >= 2 {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let text = timeout(PATIENCE, written).await.unwrap();
+    let events = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let events: Vec<_> = events
+        .map(|event| (event["workload"].clone(), event["count"].clone()))
+        .collect();
+    assert_eq!(events, [("default/cache".into(), 1.into()), ("default/shop".into(), 1.into())]);
     bridge.stop().await;
 }
 
