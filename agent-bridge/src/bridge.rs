@@ -16,6 +16,7 @@ use crate::{
         self, Access, Gate, Tokens, TokensError,
         serve::{Limits, serve},
     },
+    controller::Controller,
     counts::Counts,
     export::Export,
     grpc::{self, tls::Certificates},
@@ -69,6 +70,8 @@ pub struct Bridge {
     store: Store,
     counts: Counts,
     export: Export,
+    controller: Controller,
+    certificates: Option<Arc<Certificates>>,
     health: Router,
     tokens: Arc<Tokens>,
     api: TcpListener,
@@ -88,10 +91,17 @@ impl Bridge {
         let counts = Counts::register(&registry)?;
         let store = Store::open(&settings.store, unix_seconds())?;
         let export = Export::new(&settings.export, &registry)?;
-        let node = Arc::new(Node::restore(&settings, &store, counts.clone(), export.clone())?);
+        let controller = Controller::new(settings.controller.as_ref(), &settings.hosts, &registry)?;
+        let outlets = (export.clone(), controller.clone());
+        let node = Arc::new(Node::restore(&settings, &store, counts.clone(), outlets)?);
         let api = listen("OUTRIDER_BRIDGE_API", settings.api).await?;
         let socket = listen_unix("OUTRIDER_BRIDGE_SOCKET", &settings.socket)?;
-        let grpc = listen_grpc(&settings).await?;
+        let certificates = settings.grpc_tls.clone().map(Certificates::load);
+        let certificates = certificates
+            .transpose()
+            .map_err(BridgeError::Tls)?
+            .map(Arc::new);
+        let grpc = listen_grpc(&settings, certificates.clone()).await?;
         let any = SocketAddr::from(([0, 0, 0, 0], settings.metrics_port));
         let all = SocketAddr::from(([0u16; 8], settings.metrics_port));
         let metrics = match TcpListener::bind(all).await {
@@ -105,6 +115,8 @@ impl Bridge {
             store,
             counts,
             export,
+            controller,
+            certificates,
             health,
             tokens,
             api,
@@ -148,6 +160,8 @@ impl Bridge {
             store,
             counts,
             export,
+            controller,
+            certificates,
             health,
             tokens,
             api,
@@ -160,6 +174,7 @@ impl Bridge {
         let mailboxes = Mailboxes::new(settings.pods, Arc::clone(&node), reports, counts.clone());
         let mailboxes = tasks.spawn(mailboxes.run(stop.child_token()));
         let stored = CancellationToken::new();
+        let reporting = controller.start(&node, certificates);
         let committer = Committer::new(Arc::clone(&node), store, taken);
         let committer = tasks.spawn(committer.run(stored.clone()));
         tasks.spawn(Arc::clone(&tokens).follow(stop.child_token()));
@@ -194,6 +209,8 @@ impl Bridge {
         // The committer ends when the last mailbox has let go of its end of the queue.
         tasks.wait().await;
         stored.cancel();
+        // Then nothing more comes in: the controller gets the rest.
+        reporting.finish().await;
         ended.map_or(Ok(()), |part| Err(BridgeError::Ended(part)))
     }
 }
@@ -205,14 +222,15 @@ async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListene
 }
 
 /// Always the unix socket; TCP if there are certificates to ask peers for theirs.
-async fn listen_grpc(settings: &Settings) -> Result<grpc::Listeners, BridgeError> {
+async fn listen_grpc(
+    settings: &Settings,
+    certificates: Option<Arc<Certificates>>,
+) -> Result<grpc::Listeners, BridgeError> {
     let path = settings.grpc_socket.clone();
     let unix = listen_unix("OUTRIDER_BRIDGE_GRPC_SOCKET", &path)?;
-    let tcp = match &settings.grpc_tls {
-        Some(files) => {
-            let certificates = Certificates::load(files.clone()).map_err(BridgeError::Tls)?;
-            let listener = listen("OUTRIDER_BRIDGE_GRPC", settings.grpc).await?;
-            Some((listener, Arc::new(certificates)))
+    let tcp = match certificates {
+        Some(certificates) => {
+            Some((listen("OUTRIDER_BRIDGE_GRPC", settings.grpc).await?, certificates))
         }
         None => None,
     };

@@ -36,7 +36,9 @@ pub use event::{End, Event, Kind};
 pub use settings::{ExportSettings, HELP, Place, SyslogTarget, WebhookTarget};
 pub use sink::Name;
 
+pub(crate) use feed::host_name;
 pub(crate) use settings::PREFIX;
+pub(crate) use sink::{pause, random};
 
 use crate::store::{Change, Table};
 use counts::ExportCounts;

@@ -1,11 +1,11 @@
 //! What `--help` teaches.
 
-use crate::{export, settings::HELP};
+use crate::{controller, export, settings::HELP};
 
 /// What follows the usage of `outrider-agent-bridge bridge`.
 #[must_use]
 pub fn bridge() -> String {
-    let all = || HELP.iter().chain(&export::HELP);
+    let all = || HELP.iter().chain(&controller::HELP).chain(&export::HELP);
     let width = all().map(|(key, ..)| key.len()).max().unwrap_or_default();
     let mut text = String::from("Settings (environment) [default]:\n");
     for (key, default, about) in all() {

@@ -6,12 +6,14 @@
 //!                                   │  └── policy ───► mailbox::link ─────► dp_listen.sock
 //!                                   ├── changes ► store, then acknowledgements ► mailbox::link
 //!                                   ├── events ► store ► export
+//!                                   ├── rows ► controller
 //!                                   └── answers ► api, metrics
 //! ```
 #![forbid(unsafe_code)]
 
 pub mod api;
 pub mod bridge;
+pub mod controller;
 pub mod counts;
 pub mod export;
 pub mod grpc;

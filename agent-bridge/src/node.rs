@@ -47,6 +47,7 @@ pub(crate) mod shown {
 }
 
 use crate::{
+    controller::Controller,
     counts::Counts,
     export::Export,
     mailbox::{
@@ -78,6 +79,7 @@ pub struct Node {
     store: Mutex<StoreStatus>,
     events: Arc<Events>,
     export: Export,
+    controller: Controller,
 }
 
 #[derive(Debug)]
@@ -104,6 +106,7 @@ struct State {
     /// When the policy is to be compiled again, if it is.
     policy_due: Option<Instant>,
     events: Arc<Events>,
+    controller: Controller,
 }
 
 /// The node's part of a link.
@@ -136,10 +139,10 @@ impl Node {
         settings: &Settings,
         store: &Store,
         counts: Counts,
-        export: Export,
+        (export, controller): (Export, Controller),
     ) -> Result<Self, StoreError> {
         let events = Arc::new(Events::new(counts.clone()));
-        let mut state = State::new(settings, Arc::clone(&events));
+        let mut state = State::new(settings, Arc::clone(&events), controller.clone());
         for table in Table::CONTENT {
             let mut bad = 0;
             store.load(table, |key, value| {
@@ -170,6 +173,7 @@ impl Node {
             store: Mutex::new(status),
             events,
             export,
+            controller,
         })
     }
 
@@ -238,7 +242,7 @@ impl Node {
 }
 
 impl State {
-    fn new(settings: &Settings, events: Arc<Events>) -> Self {
+    fn new(settings: &Settings, events: Arc<Events>, controller: Controller) -> Self {
         let mut learner = Learner::new(LearnSettings {
             default_mode: settings.default_mode,
             ..LearnSettings::default()
@@ -249,6 +253,7 @@ impl State {
         directory.set_address_groups(settings.address_groups.iter().cloned());
         Self {
             events,
+            controller,
             roster: Roster::new(settings.internal.clone())
                 .with_nodes(&settings.hosts, &settings.tunnels),
             learner,

@@ -12,6 +12,7 @@ use outrider_learn::Group;
 use outrider_model::{Mode, names};
 
 use crate::{
+    controller::{self, ControllerSettings},
     export::{self, ExportSettings},
     grpc::tls::Files,
 };
@@ -57,10 +58,12 @@ pub struct Settings {
     pub log: String,
     /// `OUTRIDER_EXPORT_…`: where findings are sent.
     pub export: ExportSettings,
+    /// `OUTRIDER_BRIDGE_CONTROLLER…`: whom connections are reported to.
+    pub controller: Option<ControllerSettings>,
 }
 
 /// Every setting, its default and what it is for, as `--help` shows them.
-pub const HELP: [(&str, &str, &str); 17] = [
+pub const HELP: [(&str, &str, &str); 18] = [
     ("OUTRIDER_PODS_DIR", names::PODS_DIR, "root of the pods' mailboxes"),
     ("OUTRIDER_BRIDGE_STORE", DEFAULT_STORE, "file of the embedded store"),
     ("OUTRIDER_BRIDGE_API", "127.0.0.1:15180", "TCP address of the REST API"),
@@ -75,6 +78,7 @@ pub const HELP: [(&str, &str, &str); 17] = [
     ("OUTRIDER_BRIDGE_GRPC_CERT", "none", "our certificate chain for gRPC, PEM"),
     ("OUTRIDER_BRIDGE_GRPC_KEY", "none", "its key, PEM"),
     ("OUTRIDER_BRIDGE_GRPC_CA", "none", "who signs the peers' certificates, PEM"),
+    ("OUTRIDER_BRIDGE_GRPC_PEER", "our own", "name that the peers' certificates are for"),
     ("OUTRIDER_BRIDGE_METRICS_PORT", "15190", "port of /metrics and /healthz"),
     ("OUTRIDER_BRIDGE_INTERNAL", "none", "networks that are internal, besides the workloads' own"),
     ("OUTRIDER_BRIDGE_HOSTS", "none", "addresses of nodes"),
@@ -142,7 +146,13 @@ impl Settings {
             default_mode: env.value("OUTRIDER_BRIDGE_DEFAULT_MODE", Mode::Discover),
             log: env.value("OUTRIDER_BRIDGE_LOG", "info".to_owned()),
             export: ExportSettings::read(&mut env),
+            controller: ControllerSettings::read(&mut env),
         };
+        if settings.controller.is_some() && settings.grpc_tls.is_none() {
+            env.errors.push(
+                "OUTRIDER_BRIDGE_CONTROLLER needs certificates, OUTRIDER_BRIDGE_GRPC_CERT …".into(),
+            );
+        }
         if env.errors.is_empty() { Ok(settings) } else { Err(SettingsError(env.errors)) }
     }
 }
@@ -152,6 +162,7 @@ pub fn unknown(set: impl Iterator<Item = String>) -> Vec<String> {
     let known = |name: &str| {
         HELP.iter()
             .chain(&export::HELP)
+            .chain(&controller::HELP)
             .any(|(key, ..)| *key == name)
     };
     let is_ours =
@@ -215,6 +226,7 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             .into_iter()
             .filter(|key| (self.lookup)(key).is_none())
             .collect();
+        let peer = self.option("OUTRIDER_BRIDGE_GRPC_PEER");
         if missing.len() == KEYS.len() {
             return None;
         }
@@ -225,7 +237,7 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             ));
         }
         let [cert, key, ca] = KEYS.map(|key| self.path(key, "/"));
-        Some(Files { cert, key, ca })
+        Some(Files { cert, key, ca, peer })
     }
 
     fn list<T: FromStr<Err: Display>>(&mut self, key: &str) -> Vec<T> {
@@ -317,7 +329,8 @@ mod tests {
             None
         })
         .unwrap();
-        let all = HELP.iter().chain(&export::HELP).map(|(key, ..)| *key);
+        let all = HELP.iter().chain(&export::HELP).chain(&controller::HELP);
+        let all = all.map(|(key, ..)| *key);
         assert!(asked.into_inner().iter().eq(all));
     }
 

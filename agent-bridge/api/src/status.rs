@@ -30,6 +30,9 @@ pub struct Status {
     pub dropped: BTreeMap<String, u64>,
     /// Where all of this is kept.
     pub store: StoreStatus,
+    /// The controller that connections are reported to, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<ControllerStatus>,
     /// Mailboxes or workload files that cannot be used, and why.
     pub refused: Vec<String>,
     /// How much of the node is covered.
@@ -113,6 +116,29 @@ pub struct StoreStatus {
     /// Size of the file.
     #[serde(default)]
     pub bytes: u64,
+}
+
+/// How it stands with the controller.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct ControllerStatus {
+    /// `host:port`.
+    pub target: String,
+    /// `connecting`, `admitted`, `refused` or `failing`.
+    pub state: String,
+    /// Why it is not admitted.
+    pub reason: Option<String>,
+    /// Seconds between two reports.
+    pub interval: u64,
+    /// When it confirmed a report last.
+    pub last_report: Option<u64>,
+    /// Rows that wait, or are under way.
+    pub waiting: u64,
+    /// Rows that it confirmed.
+    pub sent: u64,
+    /// Rows that were sent again because it is not known whether it has them.
+    pub repeated: u64,
+    /// Rows that it never gets.
+    pub lost: u64,
 }
 
 /// Whether a workload's proxy answers.

@@ -81,7 +81,8 @@ impl Names {
     }
 
     /// The name that a workload was given an address for, of a flow that began then.
-    pub(crate) fn of(&self, uid: &str, address: IpAddr, began: u64) -> Option<Arc<str>> {
+    #[must_use]
+    pub fn of(&self, uid: &str, address: IpAddr, began: u64) -> Option<Arc<str>> {
         let given = self.of.get(uid)?.get(&address)?;
         (began <= given.until).then(|| Arc::clone(&given.name))
     }

@@ -226,7 +226,7 @@ impl Courier {
 
 /// How long to wait after so many failures: doubled each time, and somewhere between half of that
 /// and all of it, so that many nodes do not come back at once.
-fn pause(failures: u32, random: u64) -> Duration {
+pub(crate) fn pause(failures: u32, random: u64) -> Duration {
     let doubled = 1u32
         .checked_shl(failures.saturating_sub(1))
         .unwrap_or(u32::MAX);
@@ -236,7 +236,7 @@ fn pause(failures: u32, random: u64) -> Duration {
 }
 
 /// A number that no other process draws: the keys of a hash come from the system's randomness.
-pub(super) fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 

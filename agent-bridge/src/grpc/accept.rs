@@ -18,7 +18,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 
-use super::tls::Certificates;
+use super::tls::{Certificates, Loaded, is_for};
 
 /// Connections of one listener at once; who comes later waits in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -67,14 +67,21 @@ pub(super) async fn secure(
                 continue;
             }
         };
-        let (into, config) = (into.clone(), certificates.current().server);
+        let Loaded { server: config, peer: name, .. } = certificates.current();
+        let into = into.clone();
         if into.is_closed() {
             return;
         }
         handshakes.spawn(async move {
             let shaken = TlsAcceptor::from(config).accept(stream);
             let said = match timeout(HANDSHAKE_TIME, shaken).await {
-                Ok(Ok(stream)) => into.send(Ok(Held { stream, _place: place })).await.is_ok(),
+                Ok(Ok(stream)) => match is_for(stream.get_ref().1.peer_certificates(), &name) {
+                    Ok(()) => into.send(Ok(Held { stream, _place: place })).await.is_ok(),
+                    Err(error) => {
+                        tracing::info!(%peer, name, %error, "gRPC peer refused: not for that name");
+                        false
+                    }
+                },
                 Ok(Err(error)) => {
                     tracing::info!(%peer, %error, "gRPC peer refused");
                     false

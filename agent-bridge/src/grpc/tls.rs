@@ -13,13 +13,18 @@ use std::{
 use parking_lot::Mutex;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
+    client::verify_server_name,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::WebPkiClientVerifier,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    server::{ParsedCertificate, WebPkiClientVerifier},
 };
+use webpki::EndEntityCert;
 
 /// The protocol that is spoken inside, as TLS names it.
 const ALPN: &[u8] = b"h2";
+
+/// The name in the certificates of all components, as NeuVector makes them.
+const DEFAULT_PEER: &str = "NeuVector";
 
 /// Where the certificates are.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -30,6 +35,8 @@ pub struct Files {
     pub key: PathBuf,
     /// Who signs our peers, PEM.
     pub ca: PathBuf,
+    /// The name that our peers' certificates are for; that of ours, if it is not said.
+    pub peer: Option<String>,
 }
 
 /// What both ends are set up with.
@@ -39,6 +46,8 @@ pub struct Loaded {
     pub server: Arc<ServerConfig>,
     /// For whom we connect to.
     pub client: Arc<ClientConfig>,
+    /// The name that our peers' certificates are for.
+    pub peer: String,
 }
 
 /// Certificates that follow their files.
@@ -92,6 +101,7 @@ impl Files {
 
     fn load(&self) -> io::Result<Loaded> {
         let chain = certificates(&self.cert)?;
+        let peer = self.peer.clone().or_else(|| common_name(chain.first()?));
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|why| bad(&self.key, why))?;
         let mut roots = RootCertStore::empty();
         for root in certificates(&self.ca)? {
@@ -117,7 +127,8 @@ impl Files {
             .with_client_auth_cert(chain, key)
             .map_err(|why| bad(&self.cert, why))?;
         client.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Loaded { server: Arc::new(server), client: Arc::new(client) })
+        let peer = peer.unwrap_or_else(|| DEFAULT_PEER.to_owned());
+        Ok(Loaded { server: Arc::new(server), client: Arc::new(client), peer })
     }
 }
 
@@ -126,6 +137,40 @@ fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
         .and_then(Iterator::collect)
         .map_err(|why| bad(path, why))?;
     if found.is_empty() { Err(bad(path, "no certificate in it")) } else { Ok(found) }
+}
+
+/// The common name in a certificate's subject, if it is one that a peer could have.
+fn common_name(cert: &CertificateDer<'_>) -> Option<String> {
+    /// Identifies the attribute, in DER.
+    const ATTRIBUTE: [u8; 5] = [0x06, 0x03, 0x55, 0x04, 0x03];
+    let cert = EndEntityCert::try_from(cert).ok()?;
+    let subject = cert.subject();
+    let at = subject
+        .windows(ATTRIBUTE.len())
+        .position(|found| found == ATTRIBUTE)?;
+    let (_, [_tag, length, rest @ ..]) = subject.split_at_checked(at + ATTRIBUTE.len())? else {
+        return None;
+    };
+    // A name has fewer bytes than need a longer form of the length.
+    let name = rest.get(..usize::from(*length))?;
+    let name = std::str::from_utf8(name).ok()?;
+    matches!(ServerName::try_from(name), Ok(ServerName::DnsName(_))).then(|| name.to_owned())
+}
+
+/// Whether the first certificate that a peer showed is for that name.
+///
+/// # Errors
+/// Why not.
+pub(super) fn is_for(
+    shown: Option<&[CertificateDer<'_>]>,
+    name: &str,
+) -> Result<(), rustls::Error> {
+    let cert = shown
+        .and_then(<[_]>::first)
+        .ok_or(rustls::Error::NoCertificatesPresented)?;
+    let name = ServerName::try_from(name)
+        .map_err(|_not_one| rustls::Error::General(format!("{name:?} is no name for a peer")))?;
+    verify_server_name(&ParsedCertificate::try_from(cert)?, &name)
 }
 
 fn bad(path: &Path, why: impl std::fmt::Display) -> io::Error {

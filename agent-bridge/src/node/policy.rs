@@ -62,6 +62,14 @@ impl Node {
         Ok(ModeReply { workload, group, mode, pushed, pending, absent })
     }
 
+    /// Waits until everything that was taken in before is stored, as long as that takes.
+    pub(crate) async fn all_stored(&self) {
+        let version = self.state.lock().version;
+        let mut committed = self.committed.subscribe();
+        // The sender is ours: it is there.
+        drop(committed.wait_for(|stored| *stored >= version).await);
+    }
+
     /// Waits until everything up to `version` is stored; `false` if that takes too long.
     async fn stored(&self, version: u64) -> bool {
         let mut committed = self.committed.subscribe();

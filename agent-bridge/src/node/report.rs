@@ -102,11 +102,13 @@ impl State {
         }
     }
 
-    fn enter_row(&mut self, workload: &Workload, row: &Connection, counts: &Counts) {
-        let Some(row) = learned::row(&workload.uid, row) else {
+    fn enter_row(&mut self, workload: &Workload, found: &Connection, counts: &Counts) {
+        let Some(row) = learned::row(&workload.uid, found) else {
             counts.dropped(Dropped::BadRow, 1);
             return;
         };
+        self.controller
+            .enter((&row, found), workload, self.learner.directory());
         if self.learner.observe(&row) {
             self.policy_changed();
         }

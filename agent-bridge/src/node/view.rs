@@ -34,6 +34,7 @@ impl Node {
             received: self.counts.all_received(),
             dropped: self.counts.all_dropped(),
             store,
+            controller: self.controller.status(),
             refused: state
                 .refused
                 .iter()

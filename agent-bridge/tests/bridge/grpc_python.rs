@@ -14,7 +14,7 @@ use crate::{grpc::sessions, proxy::Proxy, world::World};
 const REQUIRE: &str = "OUTRIDER_REQUIRE_NETNS";
 
 /// The Python that `tests/setup.sh` made, if it did.
-fn python() -> Option<PathBuf> {
+pub(crate) fn python() -> Option<PathBuf> {
     let python = root().join("target/grpc-venv/bin/python");
     if python.exists() {
         return Some(python);
@@ -28,7 +28,7 @@ fn python() -> Option<PathBuf> {
     None
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
@@ -41,6 +41,18 @@ async fn runs(python: &Path, arguments: &[&str]) {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{arguments:?}: {said}");
+}
+
+/// Has grpcio's generator make its code in that directory.
+pub(crate) async fn generate(python: &Path, into: &Path) {
+    let path = |path: &Path| path.display().to_string();
+    let files = path(&root().join("agent-bridge/api/proto"));
+    let generated = path(into);
+    let (into, services) =
+        (format!("--python_out={generated}"), format!("--grpc_python_out={generated}"));
+    let make = ["-m", "grpc_tools.protoc", "-I", &files, &into, &services];
+    let made = [&make[..], &["common.proto", "enforcer.proto", "controller.proto"]].concat();
+    runs(python, &made).await;
 }
 
 #[tokio::test]
@@ -59,12 +71,7 @@ async fn a_client_of_another_make_gets_sensible_answers() {
     }
     let path = |path: &Path| path.display().to_string();
     let generated = path(world.path());
-    let files = path(&root().join("agent-bridge/api/proto"));
-    let (into, services) =
-        (format!("--python_out={generated}"), format!("--grpc_python_out={generated}"));
-    let make = ["-m", "grpc_tools.protoc", "-I", &files, &into, &services];
-    let made = [&make[..], &["common.proto", "enforcer.proto", "controller.proto"]].concat();
-    runs(&python, &made).await;
+    generate(&python, world.path()).await;
     let script = path(&root().join("agent-bridge/tests/bridge/ask.py"));
     let socket = path(&world.path().join("grpc.sock"));
     runs(&python, &[&script, &generated, &socket, "b", &(2 * EACH).to_string()]).await;

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use outrider_api::{Coverage, SinkStatus, Status};
+use outrider_api::{ControllerStatus, Coverage, SinkStatus, Status};
 
 use crate::human::{ago, bytes, plain, seconds};
 
@@ -26,6 +26,9 @@ pub(super) fn print(out: &mut impl Write, status: &Status, now: u64) -> io::Resu
     line("store", format!("{}, {size}, {} commits", plain(&store.path), store.commits))?;
     for sink in &status.export {
         line(&format!("to {}", sink.sink), delivered(sink, now))?;
+    }
+    if let Some(found) = &status.controller {
+        line("to controller", reported(found, now))?;
     }
     for wrong in wrong(status, now) {
         writeln!(out, "! {}", plain(&wrong))?;
@@ -64,6 +67,21 @@ fn rules(status: &Status) -> String {
     let by_mode =
         if learned.is_empty() { String::new() } else { format!(" into {}", counts(learned, "")) };
     format!("{}{by_mode}; {candidates} beginnings", status.rules)
+}
+
+/// `ctrl:18400, admitted, 812 rows sent, last 2s ago`
+fn reported(found: &ControllerStatus, now: u64) -> String {
+    let ControllerStatus { target, state, sent, last_report, .. } = found;
+    let last = ago(now, last_report.unwrap_or_default());
+    let mut text = format!("{}, {}, {sent} rows sent, last {last}", plain(target), plain(state));
+    for (count, what) in
+        [(found.waiting, "waiting"), (found.repeated, "sent again in doubt"), (found.lost, "lost")]
+    {
+        if count > 0 {
+            text.push_str(&format!(", {count} {what}"));
+        }
+    }
+    text
 }
 
 fn delivered(sink: &SinkStatus, now: u64) -> String {
@@ -105,6 +123,9 @@ fn wrong(status: &Status, now: u64) -> Vec<String> {
         let when = ago(now, sink.last_error_at);
         found.push(format!("{} fails, {} times now, {when}: {error}", sink.sink, sink.failures));
     }
+    let controller = status.controller.iter();
+    let reasons = controller.filter_map(|found| found.reason.as_ref());
+    found.extend(reasons.map(|why| format!("the controller takes no reports: {why}")));
     found.extend(
         status
             .refused
@@ -132,6 +153,24 @@ mod tests {
         let mut out = Vec::new();
         print(&mut out, status, 1000).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_controller_is_a_line_and_what_is_wrong_with_it_another() {
+        let found = ControllerStatus {
+            target: "ctrl:18400".into(),
+            state: "refused".into(),
+            reason: Some("not admitted: no\u{1b}[2J".into()),
+            last_report: Some(998),
+            sent: 812,
+            repeated: 3,
+            ..ControllerStatus::default()
+        };
+        let text = text(&Status { controller: Some(found), ..Status::default() });
+        let line = "to controller  ctrl:18400, refused, 812 rows sent, last 2s ago";
+        assert!(text.contains(&format!("{line}, 3 sent again in doubt\n")), "{text}");
+        assert!(text.contains("! the controller takes no reports: not admitted: no"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
     }
 
     fn counts<const N: usize>(pairs: [(&str, u64); N]) -> BTreeMap<String, u64> {

@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::{
+    controller::Controller,
     counts::Counts,
     mailbox::watch::{self, Workload},
     node::{LinkParts, Refusal},
@@ -30,7 +31,8 @@ fn open(path: &Path) -> (Arc<Node>, Store) {
     let registry = Registry::default();
     let counts = Counts::register(&registry).unwrap();
     let export = Export::new(&settings.export, &registry).unwrap();
-    (Arc::new(Node::restore(&settings, &store, counts, export).unwrap()), store)
+    let outlets = (export, Controller::new(None, &[], &registry).unwrap());
+    (Arc::new(Node::restore(&settings, &store, counts, outlets).unwrap()), store)
 }
 
 fn workload() -> Workload {
