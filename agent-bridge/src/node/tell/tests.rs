@@ -8,6 +8,7 @@ use tokio::time::{advance, timeout};
 
 use super::*;
 use crate::{
+    controller::Controller,
     export::Export,
     mailbox::watch::Change,
     node::{Heard, LinkParts, Listener, Node},
@@ -42,7 +43,8 @@ fn open(dir: &tempfile::TempDir) -> (Arc<Node>, Counts, Store) {
     let counts = Counts::register(&registry).unwrap();
     let export = Export::new(&settings.export, &registry).unwrap();
     let store = Store::open(&dir.path().join("bridge.redb"), 1).unwrap();
-    let node = Node::restore(&settings, &store, counts.clone(), export).unwrap();
+    let outlets = (export, Controller::new(None, &[], &registry).unwrap());
+    let node = Node::restore(&settings, &store, counts.clone(), outlets).unwrap();
     (Arc::new(node), counts, store)
 }
 
