@@ -26,7 +26,7 @@ link=outrider-e2e-$minor                 # the host's end of the pair that leads
 cgroup=outrider-e2e-$minor               # parent of all pods' cgroups
 node=node-$minor
 
-export PATH=$bin:$runtime/usr/bin:$runtime/usr/sbin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH
+export PATH=$bin:$runtime/usr/bin:$runtime/usr/sbin:$PATH:/usr/sbin:/sbin
 export KUBECONFIG=$run/admin.kubeconfig
 
 # Prints a line with the seconds since the script began.

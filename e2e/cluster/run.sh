@@ -4,6 +4,8 @@
 # KEEP=1 leaves the cluster and what was installed in it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+versions=${KUBERNETES:-1.34 1.20}
+unset KUBERNETES
 export OUTRIDER_E2E_HELM=$here/helm
 keep=()
 [ "${KEEP:-}" != 1 ] || keep=(--keep)
@@ -18,7 +20,7 @@ if [ -n "${KUBECONFIG:-}" ]; then
 fi
 "${sudo[@]}" "$here/runtime.sh"
 "$here/images.sh"
-for version in ${KUBERNETES:-1.34 1.20}; do
+for version in $versions; do
     printf '\n== Kubernetes %s\n' "$version"
     export KUBERNETES=$version
     "$here/build-$version.sh"

@@ -65,7 +65,7 @@ pub(crate) fn bridge(images: &Images) -> Value {
         "args": ["bridge"],
         "securityContext": {
             "runAsUser": 0, "runAsGroup": 0, "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SYS_PTRACE"]},
+            "capabilities": {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"]},
         },
         "ports": [{"name": "metrics", "containerPort": 15190, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/healthz/ready", "port": 15190}, "periodSeconds": 2},

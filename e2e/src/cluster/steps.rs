@@ -116,9 +116,9 @@ fn pods_start(stage: &Stage<'_>) -> Result<()> {
     start(stage, "client", &script, stage.sidecar)?;
     until("both proxies known to the bridge", || {
         for name in ["server", "client"] {
-            let workload = ("name", &*format!("{STAGE}/{name}"));
-            let found = bridge::find(&stage.kubectl, "workloads", &[workload])?;
-            ensure!(found["connected"] == true, "{found}");
+            let name = format!("{STAGE}/{name}");
+            let connected = [("name", &*name), ("proxy", "connected")];
+            bridge::find(&stage.kubectl, "workloads", &connected)?;
         }
         Ok(())
     })
