@@ -27,8 +27,10 @@ RUSTFLAGS+=" --remap-path-prefix=$root=/outrider --remap-path-prefix=$crates=/ca
 export CFLAGS="-ffile-prefix-map=$root=/outrider -ffile-prefix-map=$crates=/cargo"
 packages=("${@/#/--package=}")
 [[ " $* " != *" outrider-agent-bridge "* ]] || packages+=(--package=outrider-cli)
-cargo build --quiet --locked --profile "$profile" --target "$target" --manifest-path "$root/Cargo.toml" "${packages[@]}"
-built=${CARGO_TARGET_DIR:-$root/target}/$target/${profile/#dev/debug}
+# A directory of its own: other builds of the same sources neither wait for this one nor undo it.
+built=${CARGO_TARGET_DIR:-$root/target}/static
+cargo build --quiet --locked --target-dir "$built" --profile "$profile" --target "$target" --manifest-path "$root/Cargo.toml" "${packages[@]}"
+built+=/$target/${profile/#dev/debug}
 
 # What the kernel's rules are installed with: Debian's iptables, the libraries it loads, and nothing else of Debian.
 rule_tools() {

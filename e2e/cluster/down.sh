@@ -4,12 +4,12 @@
 . "$(dirname "$0")/env.sh"
 set +e
 
-# end NAME: by the number that up.sh wrote down, first by asking.
+# end NAME: by the number that up.sh wrote down. At once: nothing here outlives the cluster, so nothing needs a good end.
 end() {
     local pid
     pid=$(cat "$run/pids/$1" 2>/dev/null) || return
-    kill "$pid" 2>/dev/null
-    wait_for 10 test ! -e "/proc/$pid" 2>/dev/null || kill -9 "$pid"
+    # All of them are in the node's network; a number that another program has by now is not.
+    [ "$(readlink "/proc/$pid/ns/net")" = "$(readlink /proc/self/ns/net)" ] || kill -9 "$pid" 2>/dev/null
     rm -f "$run/pids/$1"
 }
 

@@ -111,8 +111,9 @@ fn bridge_starts(stage: &Stage<'_>) -> Result<()> {
 fn pods_start(stage: &Stage<'_>) -> Result<()> {
     start(stage, "server", "httpd -f -p 8080 -h /www", stage.sidecar)?;
     let address = address_of(stage, "server")?;
-    let script =
-        format!("while :; do wget -q -O - -T 5 http://{address}:8080/ >/dev/null; sleep 1; done");
+    let script = format!(
+        "while :; do timeout 5 wget -q -O - http://{address}:8080/ >/dev/null; sleep 1; done"
+    );
     start(stage, "client", &script, stage.sidecar)?;
     until("both proxies known to the bridge", || {
         for name in ["server", "client"] {
@@ -143,7 +144,7 @@ fn protected(stage: &Stage<'_>) -> Result<()> {
     let visit = |pod| {
         stage
             .kubectl
-            .exec(STAGE, pod, "workload", &["wget", "-q", "-O", "-", "-T", "5", &url])
+            .exec(STAGE, pod, "workload", &["timeout", "5", "wget", "-q", "-O", "-", &url])
     };
     let page = visit("client")?;
     ensure!(page.trim() == "hello", "the client got {page:?}");
