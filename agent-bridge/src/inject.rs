@@ -173,16 +173,19 @@ pub fn validate(pod: &Value, namespace: &Namespace, cluster: &Cluster) -> Result
         Decision::Skip(_) => Ok(()),
         Decision::Refuse(reasons) => Err(reasons),
         Decision::Inject(injected) if injected.patch.is_empty() => Ok(()),
-        Decision::Inject(injected) => {
-            let mut paths: Vec<_> = injected
-                .patch
-                .iter()
-                .map(|operation| operation.path.as_str())
-                .collect();
-            paths.truncate(MAX_REASONS);
-            Err(vec![format!("not as injection makes it, at {}", paths.join(", "))])
-        }
+        Decision::Inject(injected) => Err(vec![not_as_made(&injected.patch)]),
     }
+}
+
+/// What is said of a pod that somebody has changed after injection.
+#[must_use]
+pub fn not_as_made(patch: &[Operation]) -> String {
+    let paths: Vec<_> = patch
+        .iter()
+        .map(|operation| operation.path.as_str())
+        .take(MAX_REASONS)
+        .collect();
+    format!("not as injection makes it, at {}", paths.join(", "))
 }
 
 /// Decides about a change of a pod that is there: containers for looking into it, and images.

@@ -9,6 +9,9 @@
 //!                                   ├── rows ► controller
 //!                                   └── answers ► api, metrics
 //! ```
+//!
+//! In its other role, `webhook`, it tells the API server what becomes of a pod: [`webhook`] serves, [`inject`]
+//! decides.
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -24,3 +27,4 @@ pub mod metrics;
 pub mod node;
 pub mod settings;
 pub mod store;
+pub mod webhook;

@@ -114,7 +114,7 @@ impl Settings {
     /// # Errors
     /// Every variable whose text cannot be used, in one error.
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
-        let mut env = Reader { lookup, errors: Vec::new() };
+        let mut env = Reader::new(lookup);
         let settings = Self {
             pods: env.path("OUTRIDER_PODS_DIR", names::PODS_DIR),
             store: env.path("OUTRIDER_BRIDGE_STORE", DEFAULT_STORE),
@@ -153,7 +153,7 @@ impl Settings {
                 "OUTRIDER_BRIDGE_CONTROLLER needs certificates, OUTRIDER_BRIDGE_GRPC_CERT …".into(),
             );
         }
-        if env.errors.is_empty() { Ok(settings) } else { Err(SettingsError(env.errors)) }
+        env.done(settings)
     }
 }
 
@@ -186,6 +186,21 @@ pub(crate) struct Reader<F> {
 }
 
 impl<F: Fn(&str) -> Option<String>> Reader<F> {
+    /// Reads through `lookup`.
+    pub(crate) fn new(lookup: F) -> Self {
+        Self { lookup, errors: Vec::new() }
+    }
+
+    /// What was read, if there was no mistake.
+    pub(crate) fn done<T>(self, settings: T) -> Result<T, SettingsError> {
+        if self.errors.is_empty() { Ok(settings) } else { Err(SettingsError(self.errors)) }
+    }
+
+    /// Notes a mistake that no single value makes.
+    pub(crate) fn mistake(&mut self, text: String) {
+        self.errors.push(text);
+    }
+
     /// The value, or the default if there is none.
     pub(crate) fn value<T: FromStr<Err: Display>>(&mut self, key: &str, default: T) -> T {
         let Some(text) = (self.lookup)(key) else { return default };
@@ -203,7 +218,8 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             .ok()
     }
 
-    fn path(&mut self, key: &str, default: &str) -> PathBuf {
+    /// An absolute path, or the default if there is none.
+    pub(crate) fn path(&mut self, key: &str, default: &str) -> PathBuf {
         self.optional_path(key)
             .unwrap_or_else(|| PathBuf::from(default))
     }
@@ -240,7 +256,8 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         Some(Files { cert, key, ca, peer })
     }
 
-    fn list<T: FromStr<Err: Display>>(&mut self, key: &str) -> Vec<T> {
+    /// A list, joined by commas or blanks.
+    pub(crate) fn list<T: FromStr<Err: Display>>(&mut self, key: &str) -> Vec<T> {
         let Some(text) = (self.lookup)(key) else { return Vec::new() };
         let mut found = Vec::new();
         for part in text.split([',', ' ']).filter(|part| !part.is_empty()) {

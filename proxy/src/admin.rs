@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use crate::{context::Context, status};
 
+mod probe;
 #[cfg(test)]
 mod tests;
 
@@ -73,7 +74,7 @@ async fn serve(socket: TcpListener, router: Router, stop: CancellationToken) {
     let served = async {
         socket.set_nonblocking(true)?;
         let socket = tokio::net::TcpListener::from_std(socket)?;
-        axum::serve(socket, router)
+        axum::serve(socket, router.into_make_service_with_connect_info::<probe::Asked>())
             .with_graceful_shutdown(stop.cancelled_owned())
             .await
     };
@@ -84,10 +85,13 @@ async fn serve(socket: TcpListener, router: Router, stop: CancellationToken) {
 
 /// `/metrics` and `/healthz`.
 pub(crate) fn health_router(context: Arc<Context>) -> Router {
+    let probes = probe::Probes::new(&context);
+    let app = get(probe::tcp).with_state(probes);
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz/live", get(|| async { "live\n" }))
         .route("/healthz/ready", get(ready))
+        .route("/healthz/app/tcp/{port}", app)
         .with_state(context)
 }
 

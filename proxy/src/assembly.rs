@@ -21,6 +21,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
+pub(crate) use self::route::delivery_source;
 use self::{listen::Intake, marks::Marks};
 use crate::{
     admin::Surfaces,

@@ -9,6 +9,7 @@ pub mod assembly;
 mod context;
 mod ctrl;
 mod dns;
+pub mod hooks;
 mod identity;
 pub mod packets;
 mod readiness;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use outrider_proxy::{
-    assembly,
+    assembly, hooks,
     settings::{ProcessEnv, Settings, help},
 };
 use outrider_telemetry::{LogFormat, init_log};
@@ -20,6 +20,11 @@ fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         None => start(),
         Some("--help" | "-h") => say(&help::text()),
+        Some("await") => hook(hooks::wait_until_ready),
+        Some("linger") => hook(|port| {
+            hooks::linger(port);
+            Ok(())
+        }),
         Some("--version" | "-V") => {
             say(concat!("outrider-proxy ", env!("CARGO_PKG_VERSION"), "\n"))
         }
@@ -44,6 +49,17 @@ fn start() -> ExitCode {
             tracing::error!(error = format!("{error:#}"), "cannot run");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What a pod's hooks run, beside the proxy that runs already.
+fn hook(run: impl FnOnce(u16) -> io::Result<()>) -> ExitCode {
+    match Settings::read(&ProcessEnv) {
+        Err(error) => complain(&error.to_string()),
+        Ok(settings) => match run(settings.health_port) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&format!("the proxy is not ready: {error}")),
+        },
     }
 }
 

@@ -70,6 +70,8 @@ pub struct Settings {
     pub capture: CaptureChoice,
     /// What is done with packets.
     pub packets: PacketSettings,
+    /// TCP ports of the workload whose listening the health port answers for, at most [`MAX_UNCAPTURED`].
+    pub probe_ports: Vec<u16>,
     /// Limits of meters.
     pub meters: MeterSettings,
     /// Mark of connections that borrow a client's address, the same as init's.
@@ -214,6 +216,7 @@ impl Settings {
             first_policy: reader.or("OUTRIDER_PROXY_FIRST_POLICY", FirstPolicy::Default),
             capture: reader.or("OUTRIDER_PROXY_CAPTURE", CaptureChoice::Auto),
             packets: PacketSettings::read(reader),
+            probe_ports: packets::ports(reader, "OUTRIDER_PROXY_PROBE_PORTS"),
             meters: MeterSettings::read(reader),
             tproxy_mark: reader.mark("OUTRIDER_PROXY_TPROXY_MARK", names::FWMARK),
             drain_grace: reader.span("OUTRIDER_PROXY_DRAIN_GRACE", DRAIN_GRACE),

@@ -17,7 +17,7 @@ pub struct Key {
     /// What it does.
     pub help: &'static str,
     /// Whether a text is allowed.
-    pub(super) check: fn(&str) -> bool,
+    check: fn(&str) -> bool,
 }
 
 /// Who may say it. The cluster always may, and its word comes first.
@@ -36,6 +36,12 @@ impl Key {
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// Whether a text is allowed.
+    #[must_use]
+    pub fn allows(&self, text: &str) -> bool {
+        (self.check)(text)
     }
 }
 
@@ -124,8 +130,8 @@ mod tests {
     #[test]
     fn every_default_is_allowed_and_every_name_is_there_once() {
         for key in KEYS {
-            assert!((key.check)(key.default), "{}", key.name);
-            assert!(!(key.check)("\u{0}"), "{}", key.name);
+            assert!(key.allows(key.default), "{}", key.name);
+            assert!(!key.allows("\u{0}"), "{}", key.name);
             assert_eq!(KEYS.iter().filter(|other| other.name == key.name).count(), 1);
         }
     }

@@ -21,8 +21,12 @@ const HEALTH: usize = 0;
 const ADMIN: usize = 1;
 
 fn start() -> Rig {
+    start_with(&[("OUTRIDER_MARK", "4242")])
+}
+
+fn start_with(set: &[(&'static str, &'static str)]) -> Rig {
     let dir = tempfile::tempdir().unwrap();
-    let (context, _relay, _state) = assemble(settings(dir.path(), &[("OUTRIDER_MARK", "4242")]));
+    let (context, _relay, _state) = assemble(settings(dir.path(), set));
     let surfaces = Surfaces::bind(0, 0).unwrap();
     let ports =
         [&surfaces.health, &surfaces.admin].map(|sockets| sockets[0].local_addr().unwrap().port());
@@ -62,6 +66,46 @@ async fn is_live_at_once_and_ready_when_nobody_is_waited_for() {
     assert!(why.contains("listeners"), "{why}");
     drop(guard);
     assert_eq!(rig.ask(HEALTH, "GET", "/healthz/ready").await.0, 200);
+}
+
+#[tokio::test]
+async fn answers_for_the_ports_that_it_was_told_and_no_others() {
+    let workload = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = workload.local_addr().unwrap().port();
+    let rig = start_with(&[("OUTRIDER_PROXY_PROBE_PORTS", port.to_string().leak())]);
+    let path = format!("/healthz/app/tcp/{port}");
+    assert_eq!(rig.ask(HEALTH, "GET", &path).await.0, 200);
+    let (_connection, from) = workload.accept().await.unwrap();
+    assert_eq!(from.ip().to_string(), "127.0.0.6");
+    drop(workload);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    // What it said may still hold.
+    while rig.ask(HEALTH, "GET", &path).await.0 != 503 {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(rig.ask(HEALTH, "GET", "/healthz/app/tcp/1").await.0, 404);
+    assert_eq!(rig.ask(HEALTH, "GET", "/healthz/app/tcp/http").await.0, 400);
+    assert_eq!(rig.ask(ADMIN, "GET", &path).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_workload_is_asked_once_however_many_ask() {
+    let workload = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = workload.local_addr().unwrap().port();
+    let rig = start_with(&[("OUTRIDER_PROXY_PROBE_PORTS", port.to_string().leak())]);
+    let path = format!("/healthz/app/tcp/{port}");
+    let began = tokio::time::Instant::now();
+    for _ in 0..20 {
+        assert_eq!(rig.ask(HEALTH, "GET", &path).await.0, 200);
+    }
+    let mut asked = 0;
+    while let Ok(Ok(_)) = tokio::time::timeout(Duration::from_millis(100), workload.accept()).await
+    {
+        asked += 1;
+    }
+    let most = began.elapsed().as_millis() / 500 + 1;
+    assert!(asked <= most, "{asked} of at most {most}");
 }
 
 #[tokio::test]

@@ -89,7 +89,7 @@ fn to_own_port(
 }
 
 /// The loopback address that inbound deliveries come from, in the family of `ip`.
-fn delivery_source(ip: IpAddr) -> IpAddr {
+pub(crate) fn delivery_source(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => IpAddr::V4(DELIVERY_V4),
         IpAddr::V6(_) => IpAddr::V6(DELIVERY_V6),

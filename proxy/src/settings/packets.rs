@@ -52,16 +52,22 @@ pub struct PacketSettings {
 
 impl PacketSettings {
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
-        let ports = reader.optional::<Ports>("OUTRIDER_PROXY_UNCAPTURED_PORTS");
         let networks = reader.optional::<Networks>("OUTRIDER_PROXY_UNCAPTURED_NETWORKS");
         Self {
             choice: reader.or("OUTRIDER_PROXY_PACKETS", PacketsChoice::Auto),
             queue_rule: reader.optional("OUTRIDER_PROXY_QUEUE_RULE"),
             observe_interval: interval(reader),
-            uncaptured: ports.map_or_else(Vec::new, |ports| ports.0),
+            uncaptured: ports(reader, "OUTRIDER_PROXY_UNCAPTURED_PORTS"),
             uncaptured_networks: networks.map_or_else(Vec::new, |networks| networks.0),
         }
     }
+}
+
+/// A list of ports, none unless it is set.
+pub(super) fn ports(reader: &mut Reader<'_>, key: &str) -> Vec<u16> {
+    reader
+        .optional::<Ports>(key)
+        .map_or_else(Vec::new, |ports| ports.0)
 }
 
 fn interval(reader: &mut Reader<'_>) -> Duration {

@@ -1,0 +1,140 @@
+//! Certificates of our own making. Each has an authority of its own that signs it and nothing else: the
+//! authority's key is forgotten at once. A new one is served only after its authority has been made known
+//! beside the old one, so that whoever verifies has both when the change comes.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio::time::sleep;
+
+use super::certificate::{self, Certificate, Loaded};
+use crate::node::threats::base64;
+
+/// How long certificates live.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Life of a certificate.
+    pub life: Duration,
+    /// Age at which the next one is made.
+    pub renew: Duration,
+    /// From when an authority is made known until certificates of it are served.
+    pub settle: Duration,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        Self { life: 60 * DAY, renew: 20 * DAY, settle: Duration::from_secs(120) }
+    }
+}
+
+/// A certificate and who vouches for it.
+#[derive(Debug)]
+pub(super) struct Pair {
+    /// To be served.
+    pub(super) loaded: Loaded,
+    /// Its authority, PEM.
+    authority: String,
+}
+
+/// What makes and renews them.
+#[derive(Debug)]
+pub(super) struct Authority {
+    pub(super) names: Vec<String>,
+    pub(super) client_ca: Option<PathBuf>,
+    /// Where authorities are made known.
+    pub(super) bundle: Option<PathBuf>,
+    pub(super) terms: Terms,
+}
+
+impl Authority {
+    /// A new certificate with an authority of its own.
+    pub(super) fn make(&self) -> io::Result<Pair> {
+        let now = SystemTime::now();
+        // Clocks of other machines may be behind ours.
+        let from = now.checked_sub(Duration::from_secs(300)).unwrap_or(now);
+        let until = now.checked_add(self.terms.life).unwrap_or(now);
+        let number = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |age| age.as_micros());
+        let mut ca = CertificateParams::new(Vec::new()).map_err(io::Error::other)?;
+        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        ca.distinguished_name
+            .push(DnType::CommonName, format!("outrider-webhook {number}"));
+        (ca.not_before, ca.not_after) = (from.into(), until.into());
+        let ca_key = KeyPair::generate().map_err(io::Error::other)?;
+        let ca_made = ca.self_signed(&ca_key).map_err(io::Error::other)?;
+        let mut leaf = CertificateParams::new(self.names.clone()).map_err(io::Error::other)?;
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        leaf.use_authority_key_identifier_extension = true;
+        (leaf.not_before, leaf.not_after) = (from.into(), until.into());
+        let key = KeyPair::generate().map_err(io::Error::other)?;
+        let issuer = Issuer::new(ca, ca_key);
+        let made = leaf.signed_by(&key, &issuer).map_err(io::Error::other)?;
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        let chain = vec![made.der().clone()];
+        let loaded = certificate::ready(chain, key, &self.names, self.client_ca.as_deref())?;
+        Ok(Pair { loaded, authority: pem(ca_made.der()) })
+    }
+
+    /// Makes the authorities of these known.
+    pub(super) fn publish(&self, pairs: &[&Pair]) -> io::Result<()> {
+        let Some(path) = &self.bundle else { return Ok(()) };
+        let bundle: String = pairs.iter().map(|pair| &*pair.authority).collect();
+        write(path, &bundle)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    }
+
+    /// Renews for ever. What cannot be made known is not served.
+    pub(super) async fn renew(&self, mut current: Pair, served: &Certificate) {
+        loop {
+            sleep(self.terms.renew).await;
+            let next = loop {
+                match self
+                    .make()
+                    .and_then(|next| self.publish(&[&current, &next]).map(|()| next))
+                {
+                    Ok(next) => break next,
+                    Err(error) => {
+                        tracing::error!(%error, "no new certificate; keeping the old");
+                        sleep(self.terms.settle).await;
+                    }
+                }
+            };
+            sleep(self.terms.settle).await;
+            served.replace(next.loaded.clone());
+            // The old authority stays known until the next change: somebody may still hold the old answer.
+            current = next;
+        }
+    }
+}
+
+/// In one step, so that nobody reads half of it.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    fs::write(&beside, text)?;
+    fs::rename(&beside, path)
+}
+
+fn pem(der: &[u8]) -> String {
+    let text = base64(der);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = &*text;
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = more;
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}

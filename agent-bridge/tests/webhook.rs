@@ -1,0 +1,12 @@
+//! The webhook over real TLS: what the API server asks, certificates that change, hostile callers.
+
+#![cfg(test)]
+
+#[path = "webhook/answers.rs"]
+mod answers;
+#[path = "inject/apply.rs"]
+mod apply;
+#[path = "webhook/certificates.rs"]
+mod certificates;
+#[path = "webhook/world.rs"]
+mod world;
