@@ -67,7 +67,7 @@ impl Ctrl {
     }
 
     /// Waits for one datagram.
-    fn receive(&self) -> Result<Vec<u8>> {
+    pub fn receive(&self) -> Result<Vec<u8>> {
         let mut reply = vec![0; MAX_DATAGRAM];
         let length = self.socket.recv(&mut reply).context("no reply")?;
         reply.truncate(length);

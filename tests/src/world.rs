@@ -71,12 +71,18 @@ impl World {
     /// in it yet.
     pub fn pod(&mut self, name: &str) -> Result<Pod> {
         let host = FIRST_HOST + self.hosts;
-        self.hosts += 1;
         let addresses = Addresses {
             v4: format!("{NET4}.{host}").parse()?,
             v6: format!("{NET6}:{host:x}").parse()?,
             mac: format!("0a:00:0a:47:00:{host:02x}"),
         };
+        self.pod_at(name, addresses)
+    }
+
+    /// The same with addresses of its own, in networks of 24 and 64 bits whose host 1 is the way out.
+    pub fn pod_at(&mut self, name: &str, addresses: Addresses) -> Result<Pod> {
+        let host = FIRST_HOST + self.hosts;
+        self.hosts += 1;
         let namespace = Namespace::create(&format!("{}-{name}", self.prefix))?;
         self.connect(&namespace, host, &addresses)?;
         Pod::create(name, namespace, addresses, self)
@@ -94,8 +100,12 @@ impl World {
         pod.ip(&format!("link set eth0 address {mac} up"))?;
         pod.ip(&format!("addr add {v4}/24 dev eth0"))?;
         pod.ip(&format!("-6 addr add {v6}/64 dev eth0 nodad"))?;
-        pod.ip(&format!("route add default via {NET4}.1"))?;
-        pod.ip(&format!("-6 route add default via {NET6}:1"))?;
+        let [a, b, c, last] = v4.octets();
+        if last != 1 {
+            let [n, o, p, q, ..] = v6.segments();
+            pod.ip(&format!("route add default via {a}.{b}.{c}.1"))?;
+            pod.ip(&format!("-6 route add default via {n:x}:{o:x}:{p:x}:{q:x}::1"))?;
+        }
         Ok(())
     }
 

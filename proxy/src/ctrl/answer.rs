@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use outrider_model::{AppId, Direction, FlowKey, IpProto, MacAddr, Mode};
 use outrider_policy::Network;
 use outrider_telemetry::{
-    FlowState, Grip, Identification, RowFlags, SLOT_SECONDS, StatsSnapshot, Telemetry, Window,
-    unix_seconds,
+    FlowState, Grip, RowFlags, SLOT_SECONDS, StatsSnapshot, Telemetry, Window, unix_seconds,
 };
 use outrider_wire::{
     DeviceCounter, EtherType, Session, SessionCount, SessionFlags, SessionState, Stats,
@@ -78,8 +77,6 @@ fn session(flow: &FlowState, scope: Scope<'_>, now: u64) -> Session {
         policy_action: decision.action.into(),
         severity: severity.into(),
         flags: flags(flow, scope, peer),
-        xff_app: xff_app(flow.identification()),
-        xff_port: server_port,
         ..Session::default()
     };
     let own = if inbound { &mut session.server_mac } else { &mut session.client_mac };
@@ -114,14 +111,6 @@ fn flags(flow: &FlowState, scope: Scope<'_>, peer: IpAddr) -> SessionFlags {
         .with(SessionFlags::TMP_OPEN, marks.temporary)
         .with(SessionFlags::UWLIP, marks.unmanaged)
         .with(SessionFlags::CHK_NBE, marks.boundary)
-}
-
-/// The wire's 16-bit "unknown" for a flow that is not identified.
-fn xff_app(identification: Identification) -> AppId {
-    match identification {
-        Identification::Known(app) => app,
-        Identification::Pending | Identification::Unidentified => AppId(0xffff),
-    }
 }
 
 /// Seconds until the data path's timer for a session in this state would end it.

@@ -3,6 +3,7 @@ use outrider_wire::{
     Connection, KeepAlive, Reply, ThreatLog,
     ext::{Batch, Evidence, Instance},
 };
+use proptest::prelude::*;
 
 use super::*;
 
@@ -117,4 +118,63 @@ fn a_batch_name_survives_the_store() {
     let id = BatchId { instance: u64::MAX - 1, seq: 3 };
     assert_eq!(BatchId::from_bytes(&id.to_bytes()), Some(id));
     assert_eq!(BatchId::from_bytes(b"short"), None);
+}
+
+/// A datagram of any kind about any pod, sound or spoilt.
+fn any_datagram() -> impl Strategy<Value = Vec<u8>> {
+    let other = MacAddr([0x0a, 0, 0, 0, 0, 2]);
+    let sound = prop_oneof![
+        (0..3_u64, 0..6_u16).prop_map(|(seq, datagrams)| batch(seq, datagrams)),
+        any::<u16>().prop_map(|datagrams| batch(1, datagrams)),
+        prop::collection::vec(prop::bool::ANY, 0..4).prop_map(move |own| {
+            rows(
+                &own.iter()
+                    .map(|own| if *own { MAC } else { other })
+                    .collect::<Vec<_>>(),
+            )
+        }),
+        prop::bool::ANY.prop_map(move |own| {
+            let epmac = if own { MAC } else { other };
+            Notification::from(ThreatLog { epmac, ..ThreatLog::default() })
+                .encode()
+                .unwrap()
+        }),
+        Just(Notification::from(Evidence::default()).encode().unwrap()),
+    ];
+    let spoilt = (any::<prop::sample::Index>(), any::<u8>());
+    prop_oneof![
+        4 => sound.clone(),
+        1 => (sound, spoilt).prop_map(|(mut datagram, (at, byte))| {
+            let at = at.index(datagram.len());
+            datagram[at] = byte;
+            datagram
+        }),
+        1 => prop::collection::vec(any::<u8>(), 0..64),
+    ]
+}
+
+fn is_own(note: &Notification) -> bool {
+    match note {
+        Notification::Connections(list) => list.rows.iter().all(|row| row.epmac == MAC),
+        Notification::ThreatLog(log) => log.epmac == MAC,
+        Notification::AppUpdate(update) => update.mac == MAC,
+        _ => true,
+    }
+}
+
+proptest! {
+    /// Whatever comes in whatever order: nothing about another pod gets through, and no batch grows
+    /// beyond what was announced.
+    #[test]
+    fn any_sequence_is_contained(datagrams in prop::collection::vec(any_datagram(), 0..120)) {
+        let mut assembler = assembler();
+        for datagram in &datagrams {
+            if let Some((_, notes)) = assembler.take(datagram) {
+                prop_assert!(notes.len() <= usize::from(MAX_BATCH) && notes.iter().all(is_own));
+            }
+            let (missing, held) =
+                assembler.open.as_ref().map_or((1, 0), |open| (open.missing, open.notes.len()));
+            prop_assert!(missing > 0 && held + usize::from(missing) <= usize::from(MAX_BATCH));
+        }
+    }
 }

@@ -25,7 +25,7 @@ fn a_live_flow_is_a_session() {
     assert_eq!((session.client.bytes, session.client.packets), (30, 1));
     assert_eq!(session.client.state, SessionState::ESTABLISHED);
     assert_eq!((session.application, session.policy_action), (AppId::REDIS, ActionCode(1)));
-    assert_eq!((session.life, session.xff_port), (1200, 6379));
+    assert_eq!((session.life, session.xff_app, session.xff_port), (1200, AppId(0), 0));
     let flags = SessionFlags::INGRESS
         .with(SessionFlags::TAP, true)
         .with(SessionFlags::TMP_OPEN, true);
