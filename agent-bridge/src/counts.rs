@@ -85,6 +85,8 @@ counters! {
         BadRecord = "bad-record",
         /// An acknowledgement could not be handed to the link; the batch comes again.
         AckNotSent = "ack-not-sent",
+        /// Sessions or meters of one proxy's list past the cap.
+        ListTooLong = "list-too-long",
     }
 }
 

@@ -4,6 +4,7 @@ pub mod activity;
 pub mod channel;
 pub mod dir;
 pub mod link;
+pub(crate) mod load;
 pub mod peer;
 pub mod program;
 pub mod receive;
@@ -204,12 +205,14 @@ impl Mailbox {
             proxy: None,
         };
         // The receiver has a task of its own: nothing that the link awaits may keep it from reading.
+        let looking = load::follow(parts.load, link.gate.clone());
         let mut reading = AbortOnDrop(self.tasks.spawn(receiver.run()));
         tokio::select! {
             biased;
             ended = &mut reading.0 => Err(ended.unwrap_or_else(io::Error::other)),
             error = replaced(&dir, bound) => Err(error),
             () = link.run() => Ok(()),
+            never = looking => match never {},
         }
     }
 }

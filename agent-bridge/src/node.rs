@@ -52,6 +52,7 @@ use crate::{
     export::Export,
     mailbox::{
         link::{Command, LinkState},
+        load::Load,
         program::Desired,
         receive::BatchId,
         watch::{Change, Refused, Workload},
@@ -117,6 +118,7 @@ struct LinkHandle {
     desired: watch::Sender<Arc<Desired>>,
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<LinkState>,
+    load: Arc<Load>,
 }
 
 /// The link task's part.
@@ -128,6 +130,8 @@ pub struct LinkParts {
     pub commands: mpsc::Receiver<Command>,
     /// What the node sees.
     pub state: watch::Sender<LinkState>,
+    /// What the proxy costs.
+    pub(crate) load: Arc<Load>,
 }
 
 impl Node {
@@ -216,9 +220,16 @@ impl Node {
             .get(uid)
             .map_or(0, |link| link.state.borrow().connects);
         let (said, link) = watch::channel(LinkState { connects, ..LinkState::default() });
-        let link = LinkHandle { published: Instant::now(), desired, commands, state: link };
+        let load = Arc::new(Load::default());
+        let link = LinkHandle {
+            published: Instant::now(),
+            desired,
+            commands,
+            state: link,
+            load: Arc::clone(&load),
+        };
         state.links.insert(uid.to_owned(), link);
-        Some(LinkParts { desired: wanted, commands: asked, state: said })
+        Some(LinkParts { desired: wanted, commands: asked, state: said, load })
     }
 
     /// What a workload's proxy was to have last, for the farewell.

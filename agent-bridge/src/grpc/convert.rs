@@ -11,7 +11,7 @@ use outrider_wire::{
     DeviceCounter, Meter, MeterFlags, PARSERS, Reply, Session, SessionFlags, Stats, StatsWindow,
 };
 
-use crate::mailbox::program::Desired;
+use crate::mailbox::{load::Average, program::Desired};
 
 /// Seconds of a window of statistics.
 const INTERVAL: u32 = 5;
@@ -96,10 +96,12 @@ pub(super) fn session_count(replies: &[Reply]) -> ClusSessionCounter {
     sum
 }
 
-/// `now` is Unix seconds.
-pub(super) fn stats(replies: &[Reply], now: i64) -> ClusStats {
-    let (mut total, mut last) = (ClusMetry::default(), ClusMetry::default());
-    let (mut minute, mut five_minutes) = (ClusMetry::default(), ClusMetry::default());
+/// `now` is Unix seconds. There is no cost in all, as little as the node agent knows one.
+pub(super) fn stats(replies: &[Reply], cost: [Average; 3], now: i64) -> ClusStats {
+    let mut total = ClusMetry::default();
+    let costs =
+        |one: Average| ClusMetry { cpu: one.cpu, memory: one.memory, ..ClusMetry::default() };
+    let [mut last, mut minute, mut five_minutes] = cost.map(costs);
     for reply in replies {
         let found: &Stats = match reply {
             Reply::MacStats(found) => &found.0,

@@ -36,6 +36,9 @@ const MAX_LISTS: usize = 4;
 /// Workloads that one question may name.
 const MAX_NAMED: usize = 4096;
 
+/// Workloads that an error names.
+const MAX_SAID: usize = 8;
+
 /// Why packets are not captured here.
 const NO_SNIFFER: &str = "packet capture is not offered over gRPC";
 
@@ -75,7 +78,40 @@ impl Enforcer {
             return Err(nobody());
         }
         let now = i64::try_from(unix_seconds()).unwrap_or_default();
-        Ok(Response::new(convert::stats(&replies, now)))
+        Ok(Response::new(convert::stats(&replies, self.node.cost(whom), now)))
+    }
+
+    /// The one workload that has a flow of that number.
+    async fn carrier(&self, id: u32) -> Result<Arc<Workload>, Status> {
+        let _place = self.place()?;
+        let mut answers = self.node.ask_each(None, Command::Sessions)?;
+        let mut carriers = Vec::new();
+        while let Some((workload, sessions)) = answers.next().await {
+            if sessions.iter().any(|found| found.id == id) {
+                carriers.push(workload);
+            }
+        }
+        match carriers.as_slice() {
+            [] => Err(Status::not_found("no proxy that answers has a flow of that number")),
+            [only] => Ok(Arc::clone(only)),
+            several => {
+                let names = several.iter().take(MAX_SAID).map(|one| one.name.as_str());
+                let names: Vec<_> = names.collect();
+                let said = format!(
+                    "{} workloads have a flow of that number, name one: {}",
+                    several.len(),
+                    names.join(", ")
+                );
+                Err(Status::invalid_argument(said))
+            }
+        }
+    }
+
+    /// Room to make a list in.
+    fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        Arc::clone(&self.lists)
+            .try_acquire_owned()
+            .map_err(|_full| Status::resource_exhausted("too many lists are being made: try again"))
     }
 
     /// Starts a list; its messages come as the proxies answer.
@@ -90,9 +126,7 @@ impl Enforcer {
         R: Send + 'static,
         M: Send + 'static,
     {
-        let Ok(place) = Arc::clone(&self.lists).try_acquire_owned() else {
-            return Err(Status::resource_exhausted("too many lists are being made: try again"));
-        };
+        let place = self.place()?;
         let answers = self.node.ask_each(named(filter), command)?;
         let (into, messages) = mpsc::channel(MESSAGES_AHEAD);
         let page = Page { skip: filter.start, left: left(filter.limit), into, shape };
@@ -222,10 +256,10 @@ impl EnforcerService for Enforcer {
 
     async fn clear_session(&self, asked: Request<ClusFilter>) -> Answer<RpcVoid> {
         let filter = asked.into_inner();
-        let whom = self.whom(&filter)?;
-        // Every proxy counts its own: a number alone means another flow on each.
+        let mut whom = self.whom(&filter)?;
+        // Every proxy counts its own.
         if filter.id != 0 && whom.len() > 1 {
-            return Err(Status::invalid_argument("numbers are per workload: name one"));
+            whom = vec![self.carrier(filter.id).await?];
         }
         match self.node.clear(&whom, filter.id).await {
             0 if !whom.is_empty() => Err(nobody()),

@@ -41,7 +41,7 @@ const MAX_GREETINGS: u32 = 15;
 const LIST_TIME: Duration = Duration::from_secs(5);
 /// How long it may take for a whole list.
 const WHOLE_LIST_TIME: Duration = Duration::from_secs(10);
-/// Sessions taken from one proxy's list.
+/// Sessions taken from one proxy's list; more are counted.
 const MAX_LISTED: usize = 65_536;
 
 /// What the node asks of a link.
@@ -272,14 +272,19 @@ impl Link {
         channel.drain();
         self.send(channel, asked).await?;
         let end = Instant::now() + WHOLE_LIST_TIME;
-        let mut all = Vec::new();
+        let (mut all, mut left_out) = (Vec::new(), 0);
         loop {
             let wanted = |datagram: &[u8]| part(Reply::decode_exact(datagram).ok()?);
             match channel.receive(LIST_TIME, end, wanted).await {
                 Ok((found, more)) => {
                     let room = MAX_LISTED.saturating_sub(all.len());
+                    left_out += found.len().saturating_sub(room) as u64;
                     all.extend(found.into_iter().take(room));
                     if !more {
+                        if left_out > 0 {
+                            tracing::warn!(left_out, "a list is cut: it is longer than any may be");
+                            self.counts.dropped(Dropped::ListTooLong, left_out);
+                        }
                         return Ok(Ok(all));
                     }
                 }

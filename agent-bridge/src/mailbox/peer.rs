@@ -31,6 +31,7 @@ use nix::{
 use parking_lot::Mutex;
 use tokio::{io::Interest, net::UnixDatagram, time::Instant};
 
+use super::load::{self, Usage};
 use crate::counts::{Counts, Dropped};
 use cgroup::PodUid;
 
@@ -143,6 +144,16 @@ impl Gate {
         let Err(why) = state.judge(sender, Instant::now()) else { return true };
         state.counts.dropped(why, 1);
         false
+    }
+}
+
+impl Gate {
+    /// What the process that writes has used so far, if it is seen.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        let state = self.0.lock();
+        let writer = state.writer.as_ref().filter(|writer| writer.lives())?;
+        let (stat, status) = (writer.read("stat").ok()?, writer.read("status").ok()?);
+        load::usage(writer.start, &stat, &status)
     }
 }
 

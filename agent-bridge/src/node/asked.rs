@@ -11,6 +11,7 @@ use tokio::{
 use super::{Node, Refusal, State};
 use crate::mailbox::{
     link::{Command, Question},
+    load::Average,
     program::Desired,
     watch::Workload,
 };
@@ -90,6 +91,19 @@ impl Node {
             }
         }
         replies
+    }
+
+    /// What these workloads' proxies cost in the windows of statistics, summed.
+    pub(crate) fn cost(&self, whom: &[Arc<Workload>]) -> [Average; 3] {
+        let state = self.state.lock();
+        let links = whom.iter().filter_map(|one| state.links.get(&one.uid));
+        links.fold([Average::default(); 3], |mut sum, link| {
+            for (sum, one) in sum.iter_mut().zip(link.load.averages()) {
+                sum.cpu += one.cpu;
+                sum.memory = sum.memory.saturating_add(one.memory);
+            }
+            sum
+        })
     }
 
     /// Has the flow `id` of these workloads end, or all if it is 0. Says how many proxies were told.

@@ -131,6 +131,55 @@ async fn a_hundred_thousand_sessions_page_without_gaps_or_repeats() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_too_long_is_cut_and_that_is_counted() {
+    const MOST: u32 = 65_536;
+    let world = World::new();
+    world.pod("cache", 2);
+    let proxy = Proxy::start(&world.mailbox("cache"));
+    let bridge = world.start().await;
+    bridge.proxy_is("cache", "connected").await;
+    proxy.carries(sessions(2, MOST + 3));
+    let mut client = client(&world).await;
+    assert_eq!(list(&mut client, of("")).await.len(), MOST as usize);
+    let status = bridge.get("/v1/status").await;
+    assert_eq!(status["dropped"]["list-too-long"], 3, "{status}");
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn statistics_say_what_a_proxy_costs_if_its_process_is_seen() {
+    let world = World::new();
+    world.pod("cache", 2);
+    world.pod("quiet", 3);
+    let proxies = ["cache", "quiet"].map(|name| Proxy::start(&world.mailbox(name)));
+    let bridge = world.start().await;
+    bridge.proxy_is("cache", "connected").await;
+    bridge.proxy_is("quiet", "connected").await;
+    // Whoever tells something is this process.
+    let rows = vec![crate::reports::row(1, outrider_model::PolicyAction::Learn)];
+    proxies[0]
+        .tell(&crate::reports::encode(outrider_wire::Connections { rows }))
+        .await;
+    let mut client = client(&world).await;
+    let seen = async {
+        loop {
+            let stats = client.get_stats(of("cache")).await.unwrap().into_inner();
+            let last = stats.span1.unwrap();
+            if last.memory > 1 << 20 {
+                return (last, stats.span60.unwrap(), stats.total.unwrap());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let (last, five_minutes, total) = tokio::time::timeout(Duration::from_secs(60), seen)
+        .await
+        .unwrap();
+    assert!((0.0..=1.0).contains(&last.cpu) && five_minutes.memory > 0, "{last:?}");
+    assert_eq!((total.cpu, total.memory), (0.0, 0));
+    bridge.stop().await;
+}
+
+#[tokio::test]
 async fn counts_and_statistics_are_summed_over_workloads() {
     let world = World::new();
     let proxies = [("cache", 2), ("web", 3)].map(|(name, number)| {
@@ -201,19 +250,26 @@ async fn a_number_is_cleared_where_it_is_said_whose_it_is() {
     bridge.proxy_is("cache", "connected").await;
     bridge.proxy_is("web", "connected").await;
     let mut client = client(&world).await;
-    let whose = client
-        .clear_session(ClusFilter { id: 7, ..of("") })
-        .await
-        .unwrap_err();
+    let number = ClusFilter { id: 7, ..of("") };
+    let nobody = client.clear_session(number.clone()).await.unwrap_err();
+    assert_eq!(nobody.code(), Code::NotFound, "{nobody}");
+    cache.carries(sessions(2, 7));
+    web.carries(sessions(3, 7));
+    let whose = client.clear_session(number.clone()).await.unwrap_err();
     assert_eq!(whose.code(), Code::InvalidArgument, "{whose}");
-    client
-        .clear_session(ClusFilter { id: 7, ..of("cache") })
-        .await
-        .unwrap();
+    assert!(whose.message().contains("default/cache, default/web"), "{whose}");
+    web.carries(sessions(3, 6));
+    client.clear_session(number).await.unwrap();
     let cleared = |request: &Request| match request {
         Request::ClearSession(clear) => Some(clear.filter_id),
         _ => None,
     };
+    assert_eq!(cache.hears(cleared).await, 7, "the only one that has it");
+    cache.forget_heard();
+    client
+        .clear_session(ClusFilter { id: 7, ..of("cache") })
+        .await
+        .unwrap();
     assert_eq!(cache.hears(cleared).await, 7);
     assert!(!web.heard().iter().any(|request| cleared(request).is_some()));
     client.clear_session(of("")).await.unwrap();

@@ -68,6 +68,7 @@ async fn a_client_of_another_make_gets_sensible_answers() {
     for (name, number, proxy) in &proxies {
         bridge.proxy_is(name, "connected").await;
         proxy.carries(sessions(*number, EACH));
+        proxy.meters(*number);
     }
     let path = |path: &Path| path.display().to_string();
     let generated = path(world.path());

@@ -108,6 +108,13 @@ impl Proxy {
         self.script.lock().answers.insert(key, datagrams);
     }
 
+    /// Has one meter of that pod; without a word, it is pod 2's.
+    pub(crate) fn meters(&self, number: u8) {
+        let replies = meters(number).into_iter();
+        let datagrams = replies.map(|reply| reply.encode().unwrap());
+        self.answers("ctrl_list_meter", datagrams.collect());
+    }
+
     /// Does not answer those of the next hellos that are true.
     pub(crate) fn is_deaf_to(&self, hellos: &[bool]) {
         self.script.lock().deaf.extend(hellos);
@@ -201,19 +208,22 @@ fn answer(request: &Request) -> Vec<Reply> {
         ],
         Request::StatsMacs(_) => vec![MacStats(stats).into()],
         Request::StatsDevice => vec![DeviceStats(stats).into()],
-        Request::ListMeter => {
-            let meter = Meter {
-                epmac: crate::world::mac(2),
-                count: 9,
-                meter_id: MeterId::SYN_FLOOD,
-                flags: MeterFlags::IPV4,
-                span: 5,
-                ..Meter::default()
-            };
-            MeterList::split(&[meter]).map(Reply::from).collect()
-        }
+        Request::ListMeter => meters(2),
         _ => Vec::new(),
     }
+}
+
+/// A list of one meter of that pod.
+fn meters(number: u8) -> Vec<Reply> {
+    let meter = Meter {
+        epmac: crate::world::mac(number),
+        count: 9,
+        meter_id: MeterId::SYN_FLOOD,
+        flags: MeterFlags::IPV4,
+        span: 5,
+        ..Meter::default()
+    };
+    MeterList::split(&[meter]).map(Reply::from).collect()
 }
 
 struct Serving {
