@@ -67,7 +67,7 @@ bench: build ## figures beside direct, a copy loop, HAProxy and Envoy (docs/perf
 	    --envoy target/bench-tools/lib/python3*/site-packages/envoy/_bin/envoy $(BENCH)
 	@$(SUDO) target/release/outrider-bench packets $(PACKETS)
 
-e2e: ## real clusters of two versions, or the one of KUBECONFIG; KEEP=1 leaves it running (docs/e2e.md)
+e2e: ## a real cluster of its own making, or the one of KUBECONFIG; KEEP=1 leaves it (docs/e2e.md)
 	e2e/cluster/run.sh
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (60) seconds

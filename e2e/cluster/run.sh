@@ -1,10 +1,10 @@
 #!/bin/bash
-# What `make e2e` does. For each of KUBERNETES ("1.34 1.20"): builds the cluster's programs and Outrider's images if they
+# What `make e2e` does. For each of KUBERNETES (1.34; "1.34 1.20" for both): builds the cluster's programs and Outrider's images if they
 # are not there, starts a cluster, runs outrider-cluster against it, takes it down. With KUBECONFIG set: only the middle.
 # KEEP=1 leaves the cluster and what was installed in it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-versions=${KUBERNETES:-1.34 1.20}
+versions=${KUBERNETES:-1.34}
 unset KUBERNETES
 export OUTRIDER_E2E_HELM=$here/helm
 keep=()
