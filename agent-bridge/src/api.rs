@@ -5,6 +5,7 @@ mod events;
 pub(crate) mod lists;
 mod params;
 mod patient;
+pub(crate) mod review;
 pub(crate) mod serve;
 mod tokens;
 
@@ -24,6 +25,7 @@ use outrider_model::Mode;
 use tokio::time::timeout;
 
 pub use access::{Access, Gate};
+pub use review::Review;
 pub use tokens::{Holder, Role, TokenFile, Tokens, TokensError};
 
 use crate::node::{Node, Refusal};

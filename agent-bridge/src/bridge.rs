@@ -13,7 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::{
-        self, Access, Gate, Tokens, TokensError,
+        self, Access, Gate, Review, Tokens, TokensError,
         serve::{Limits, serve},
     },
     controller::Controller,
@@ -178,9 +178,9 @@ impl Bridge {
         let committer = Committer::new(Arc::clone(&node), store, taken);
         let committer = tasks.spawn(committer.run(stored.clone()));
         tasks.spawn(Arc::clone(&tokens).follow(stop.child_token()));
-        let is_loopback = api.local_addr().is_ok_and(|at| at.ip().is_loopback());
-        let gate = Access::Tcp(Arc::new(Gate { tokens, is_loopback }));
-        let over_tcp = api::router(Arc::clone(&node), gate);
+        let review = settings.review.as_ref();
+        let review = review.map(|settings| Review::new(settings, counts.clone()));
+        let over_tcp = api::router(Arc::clone(&node), guarded(&api, tokens, review));
         let events = Arc::clone(node.events());
         let over_unix = api::router(Arc::clone(&node), Access::Unix);
         let grpc = grpc.run(node, stop.child_token());
@@ -213,6 +213,12 @@ impl Bridge {
         reporting.finish().await;
         ended.map_or(Ok(()), |part| Err(BridgeError::Ended(part)))
     }
+}
+
+/// How requests come in over TCP.
+fn guarded(api: &TcpListener, tokens: Arc<Tokens>, review: Option<Review>) -> Access {
+    let is_loopback = api.local_addr().is_ok_and(|at| at.ip().is_loopback());
+    Access::Tcp(Arc::new(Gate { tokens, review, is_loopback }))
 }
 
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, BridgeError> {

@@ -17,6 +17,12 @@ macro_rules! counters {
             /// Every one, in order.
             pub const ALL: &'static [Self] = &[$(Self::$item,)*];
 
+            /// Every label, in order.
+            #[must_use]
+            pub fn labels() -> Vec<&'static str> {
+                Self::ALL.iter().map(|item| item.label()).collect()
+            }
+
             /// The closed label.
             #[must_use]
             pub fn label(self) -> &'static str {
@@ -101,6 +107,24 @@ counters! {
         ReadOnly = "read-only",
         /// A change over loopback, under a name that is not this machine's.
         ForeignHost = "foreign-host",
+        /// The cluster's roles do not let the account.
+        NotAllowed = "not-allowed",
+        /// The API server could not be asked.
+        NotReviewed = "not-reviewed",
+    }
+}
+
+counters! {
+    /// What the API server said of tokens; what was kept is not counted again.
+    Reviewed {
+        /// An account's, which may.
+        Allowed = "allowed",
+        /// An account's, which may not.
+        NotAllowed = "not-allowed",
+        /// Nobody's.
+        Unknown = "unknown",
+        /// Nothing.
+        Failed = "failed",
     }
 }
 
@@ -149,6 +173,7 @@ pub struct Counts {
     dropped: Vec<Counter>,
     denied: Vec<Counter>,
     sent_away: Vec<Counter>,
+    reviewed: Vec<Counter>,
     /// Sessions entered into conversations, each once though two proxies may report it.
     pub sessions: Counter,
     /// Their bytes, both ways.
@@ -170,55 +195,50 @@ impl Counts {
     /// # Errors
     /// When one of their names is taken.
     pub fn register(registry: &Registry) -> Result<Self, MetricError> {
-        let received = registry.counters(
-            "outrider_bridge_received_total",
-            "What proxies reported, by kind.",
-            &["kind"],
-        )?;
-        let dropped = registry.counters(
-            "outrider_bridge_dropped_total",
-            "What proxies reported and the bridge did not use, by reason.",
-            &["reason"],
-        )?;
-        let denied = registry.counters(
-            "outrider_bridge_api_denied_total",
-            "Requests to the API that were refused, by reason.",
-            &["reason"],
-        )?;
-        let sent_away = registry.counters(
-            "outrider_bridge_api_sent_away_total",
-            "Clients of the API that were sent away, by reason.",
-            &["reason"],
-        )?;
+        let family = |name: &str, help: &str, label: &str, values: Vec<&'static str>| {
+            let name = format!("outrider_bridge_{name}_total");
+            let family = registry.counters(&name, help, &[label])?;
+            Ok(values.iter().map(|value| family.with(&[value])).collect())
+        };
+        let counter = |name: &str, help: &str| {
+            registry.counter(&format!("outrider_bridge_{name}_total"), help)
+        };
         Ok(Self {
-            sent_away: SentAway::ALL
-                .iter()
-                .map(|why| sent_away.with(&[why.label()]))
-                .collect(),
-            denied: Denied::ALL
-                .iter()
-                .map(|why| denied.with(&[why.label()]))
-                .collect(),
-            received: Received::ALL
-                .iter()
-                .map(|what| received.with(&[what.label()]))
-                .collect(),
-            dropped: Dropped::ALL
-                .iter()
-                .map(|why| dropped.with(&[why.label()]))
-                .collect(),
-            sessions: registry.counter(
-                "outrider_bridge_sessions_total",
-                "Sessions entered into conversations, each once.",
+            received: family(
+                "received",
+                "What proxies reported, by kind.",
+                "kind",
+                Received::labels(),
             )?,
-            bytes: registry.counter(
-                "outrider_bridge_bytes_total",
-                "Bytes entered into conversations, both ways, each once.",
+            dropped: family(
+                "dropped",
+                "What proxies reported and the bridge did not use, by reason.",
+                "reason",
+                Dropped::labels(),
             )?,
-            commits: registry
-                .counter("outrider_bridge_commits_total", "Transactions written to the store.")?,
-            commit_failures: registry.counter(
-                "outrider_bridge_commit_failures_total",
+            denied: family(
+                "api_denied",
+                "Requests to the API that were refused, by reason.",
+                "reason",
+                Denied::labels(),
+            )?,
+            sent_away: family(
+                "api_sent_away",
+                "Clients of the API that were sent away, by reason.",
+                "reason",
+                SentAway::labels(),
+            )?,
+            reviewed: family(
+                "token_reviews",
+                "Tokens that the API server was asked about, by what it said.",
+                "outcome",
+                Reviewed::labels(),
+            )?,
+            sessions: counter("sessions", "Sessions entered into conversations, each once.")?,
+            bytes: counter("bytes", "Bytes entered into conversations, both ways, each once.")?,
+            commits: counter("commits", "Transactions written to the store.")?,
+            commit_failures: counter(
+                "commit_failures",
                 "Transactions that failed and are tried again.",
             )?,
             commit_time: registry.durations(
@@ -246,6 +266,13 @@ impl Counts {
     /// Counts a request to the API that was refused.
     pub fn denied(&self, why: Denied) {
         if let Some(counter) = self.denied.get(why as usize) {
+            counter.inc();
+        }
+    }
+
+    /// Counts a token that the API server was asked about.
+    pub fn reviewed(&self, what: Reviewed) {
+        if let Some(counter) = self.reviewed.get(what as usize) {
             counter.inc();
         }
     }

@@ -9,7 +9,6 @@
 //! An event enters the spool in the transaction that stores the record it comes from, and a sink is
 //! shown only what is stored: so a kill repeats events, under the same id, and loses none.
 
-mod connect;
 mod counts;
 mod event;
 mod feed;

@@ -1,16 +1,11 @@
 //! What `--help` teaches.
 
-use crate::{controller, export, settings::HELP, webhook};
+use crate::{settings::help, webhook};
 
 /// What follows the usage of `outrider-agent-bridge bridge`.
 #[must_use]
 pub fn bridge() -> String {
-    let all: Vec<_> = HELP
-        .iter()
-        .chain(&controller::HELP)
-        .chain(&export::HELP)
-        .copied()
-        .collect();
+    let all: Vec<_> = help().copied().collect();
     table("Settings (environment) [default]:", &all) + MAILBOXES
 }
 
@@ -71,8 +66,8 @@ mod tests {
     #[test]
     fn shows_every_setting_with_its_default() {
         let text = bridge();
-        for (key, default, _) in HELP {
-            assert!(text.contains(key) && text.contains(default), "{key}");
+        for (key, default, _) in help() {
+            assert!(text.contains(*key) && text.contains(*default), "{key}");
         }
     }
 }

@@ -12,6 +12,7 @@ use outrider_learn::Group;
 use outrider_model::{Mode, names};
 
 use crate::{
+    api::review::{self, ReviewSettings},
     controller::{self, ControllerSettings},
     export::{self, ExportSettings},
     grpc::tls::Files,
@@ -56,6 +57,8 @@ pub struct Settings {
     pub default_mode: Mode,
     /// `OUTRIDER_BRIDGE_LOG`: what to log.
     pub log: String,
+    /// `OUTRIDER_BRIDGE_REVIEW…`: who reviews a cluster's tokens.
+    pub(crate) review: Option<ReviewSettings>,
     /// `OUTRIDER_EXPORT_…`: where findings are sent.
     pub export: ExportSettings,
     /// `OUTRIDER_BRIDGE_CONTROLLER…`: whom connections are reported to.
@@ -91,6 +94,14 @@ pub const HELP: [(&str, &str, &str); 18] = [
     ("OUTRIDER_BRIDGE_DEFAULT_MODE", "discover", "mode of a group that was given none"),
     ("OUTRIDER_BRIDGE_LOG", "info", "log filter: info, debug, outrider_agent_bridge=debug,info"),
 ];
+
+/// The rows of all settings.
+pub(crate) fn help() -> impl Iterator<Item = &'static (&'static str, &'static str, &'static str)> {
+    HELP.iter()
+        .chain(&review::HELP)
+        .chain(&export::HELP)
+        .chain(&controller::HELP)
+}
 
 /// Everything that is wrong with the environment.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -145,6 +156,7 @@ impl Settings {
                 .collect(),
             default_mode: env.value("OUTRIDER_BRIDGE_DEFAULT_MODE", Mode::Discover),
             log: env.value("OUTRIDER_BRIDGE_LOG", "info".to_owned()),
+            review: ReviewSettings::read(&mut env),
             export: ExportSettings::read(&mut env),
             controller: ControllerSettings::read(&mut env),
         };
@@ -159,12 +171,7 @@ impl Settings {
 
 /// Names among `set` that look like settings of the bridge and are none: misspelt, most likely.
 pub fn unknown(set: impl Iterator<Item = String>) -> Vec<String> {
-    let known = |name: &str| {
-        HELP.iter()
-            .chain(&export::HELP)
-            .chain(&controller::HELP)
-            .any(|(key, ..)| *key == name)
-    };
+    let known = |name: &str| help().any(|(key, ..)| *key == name);
     let is_ours =
         |name: &str| name.starts_with("OUTRIDER_BRIDGE_") || name.starts_with(export::PREFIX);
     set.filter(|name| is_ours(name) && !known(name)).collect()
@@ -218,7 +225,15 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
             .ok()
     }
 
-    /// An absolute path, or the default if there is none.
+    /// The value, which must be there.
+    pub(crate) fn needed<T: FromStr<Err: Display>>(&mut self, key: &str, unset: &str) -> Option<T> {
+        if (self.lookup)(key).is_none() {
+            self.errors.push(format!("{key}: {unset}"));
+        }
+        self.option(key)
+    }
+
+    /// An absolute path, or the default.
     pub(crate) fn path(&mut self, key: &str, default: &str) -> PathBuf {
         self.optional_path(key)
             .unwrap_or_else(|| PathBuf::from(default))
@@ -346,8 +361,7 @@ mod tests {
             None
         })
         .unwrap();
-        let all = HELP.iter().chain(&export::HELP).chain(&controller::HELP);
-        let all = all.map(|(key, ..)| *key);
+        let all = help().map(|(key, ..)| *key);
         assert!(asked.into_inner().iter().eq(all));
     }
 

@@ -34,6 +34,9 @@ mod grpc_tls;
 #[path = "bridge/hostile.rs"]
 mod hostile;
 #[cfg(test)]
+#[path = "bridge/https.rs"]
+mod https;
+#[cfg(test)]
 #[path = "bridge/identity.rs"]
 mod identity;
 #[cfg(test)]
@@ -54,6 +57,9 @@ mod proxy;
 #[cfg(test)]
 #[path = "bridge/reports.rs"]
 mod reports;
+#[cfg(test)]
+#[path = "bridge/review.rs"]
+mod review;
 #[cfg(test)]
 #[path = "bridge/spoof.rs"]
 mod spoof;

@@ -55,6 +55,14 @@ pub mod paths {
     pub const MODE_FULL: &str = "/v1/workloads/{namespace}/{name}/mode";
 }
 
+/// What a cluster's roles are about: whoever may `get` it may look, who may `update` it may change.
+pub mod access {
+    /// API group.
+    pub const GROUP: &str = "outrider.dev";
+    /// Resource; there is no such object, only the right.
+    pub const RESOURCE: &str = "bridges";
+}
+
 /// Body of every answer that is not a success.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct ErrorBody {

@@ -20,7 +20,10 @@ use axum::{
 use outrider_api::ErrorBody;
 use thiserror::Error;
 
-use super::tokens::{Role, Tokens};
+use super::{
+    review::{Review, Verdict},
+    tokens::{Role, Tokens},
+};
 use crate::counts::Denied;
 
 /// Longest token that is looked at.
@@ -38,8 +41,10 @@ pub enum Access {
 /// What guards a TCP listener.
 #[derive(Debug)]
 pub struct Gate {
-    /// Whose word on a token is taken.
+    /// Tokens of our own.
     pub tokens: Arc<Tokens>,
+    /// Who knows others.
+    pub review: Option<Review>,
     /// It is reached from this machine only.
     pub is_loopback: bool,
 }
@@ -54,8 +59,9 @@ pub(super) enum Denial {
     )]
     NoToken,
     #[error(
-        "the token is not known; its SHA-256 belongs into the file that OUTRIDER_BRIDGE_TOKENS \
-         names, as `name read|write sha256`"
+        "the token is not known: its SHA-256 belongs into the file that OUTRIDER_BRIDGE_TOKENS \
+         names, as `name read|write sha256`, or, with OUTRIDER_BRIDGE_REVIEW, it is to be one of \
+         the cluster that has not run out: `kubectl create token ACCOUNT --audience outrider.dev`"
     )]
     UnknownToken,
     #[error("the token may only read; changes need one with the role `write`")]
@@ -64,6 +70,17 @@ pub(super) enum Denial {
         "Host must name this machine (localhost or a loopback address) for a change over loopback"
     )]
     ForeignHost,
+    #[error(
+        "the cluster does not let the token's account: give it a role with the verb `{verb}` on \
+         `bridges.outrider.dev`",
+        verb = if *.0 == Role::Read { "get" } else { "update" }
+    )]
+    NotAllowed(Role),
+    #[error(
+        "the API server cannot be asked about the token, so it counts for nothing; the bridge's \
+         log says why. Try again, or use the unix socket on the node"
+    )]
+    NotReviewed,
 }
 
 impl Denial {
@@ -73,6 +90,8 @@ impl Denial {
             Self::UnknownToken => Denied::UnknownToken,
             Self::ReadOnly => Denied::ReadOnly,
             Self::ForeignHost => Denied::ForeignHost,
+            Self::NotAllowed(_) => Denied::NotAllowed,
+            Self::NotReviewed => Denied::NotReviewed,
         }
     }
 }
@@ -85,7 +104,10 @@ impl IntoResponse for Denial {
                 let scheme = [(WWW_AUTHENTICATE, "Bearer realm=\"outrider\"")];
                 (StatusCode::UNAUTHORIZED, scheme, body).into_response()
             }
-            Self::ReadOnly | Self::ForeignHost => (StatusCode::FORBIDDEN, body).into_response(),
+            Self::ReadOnly | Self::ForeignHost | Self::NotAllowed(_) => {
+                (StatusCode::FORBIDDEN, body).into_response()
+            }
+            Self::NotReviewed => (StatusCode::SERVICE_UNAVAILABLE, body).into_response(),
         }
     }
 }
@@ -96,7 +118,7 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    match access.admit(request.method(), request.headers()) {
+    match access.admit(request.method(), request.headers()).await {
         Ok(()) => next.run(request).await,
         Err(denial) => {
             counts.denied(denial.reason());
@@ -107,7 +129,7 @@ pub(super) async fn guard(
 }
 
 impl Access {
-    fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<(), Denial> {
+    async fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<(), Denial> {
         let Self::Tcp(gate) = self else { return Ok(()) };
         let wanted = if method.is_safe() { Role::Read } else { Role::Write };
         if wanted == Role::Write && gate.is_loopback && !names_this_machine(headers) {
@@ -117,15 +139,27 @@ impl Access {
             let is_open = wanted == Role::Read && gate.is_loopback;
             return if is_open { Ok(()) } else { Err(Denial::NoToken) };
         };
-        match gate.tokens.holder(token) {
-            None => Err(Denial::UnknownToken),
-            Some(holder) if holder.role < wanted => Err(Denial::ReadOnly),
-            Some(holder) => {
-                if wanted == Role::Write {
-                    tracing::info!(holder = holder.name, %method, "change by token");
-                }
-                Ok(())
-            }
+        let name = gate.holder(token, wanted).await?;
+        if wanted == Role::Write {
+            tracing::info!(holder = name, %method, "change by token");
+        }
+        Ok(())
+    }
+}
+
+impl Gate {
+    /// The name of who may, by one of our own tokens or by the cluster's word.
+    async fn holder(&self, token: &str, wanted: Role) -> Result<String, Denial> {
+        if let Some(holder) = self.tokens.holder(token) {
+            let may = holder.role >= wanted;
+            return if may { Ok(holder.name) } else { Err(Denial::ReadOnly) };
+        }
+        let Some(review) = &self.review else { return Err(Denial::UnknownToken) };
+        match review.ask(token, wanted).await {
+            Some(Verdict::Allowed(name)) => Ok(name),
+            Some(Verdict::NotAllowed) => Err(Denial::NotAllowed(wanted)),
+            Some(Verdict::Unknown) => Err(Denial::UnknownToken),
+            None => Err(Denial::NotReviewed),
         }
     }
 }

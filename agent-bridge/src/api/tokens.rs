@@ -34,7 +34,7 @@ const DIGEST: usize = 32;
 const OTHERS_WRITE: u32 = 0o022;
 
 /// What a token is good for.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Role {
     /// Look.
     Read,
@@ -42,9 +42,7 @@ pub enum Role {
     Write,
 }
 
-/// Whose word on a token is taken.
-///
-/// In a cluster the API server's (`TokenReview`) is to be another variant.
+/// Tokens of our own.
 #[derive(Debug)]
 pub enum Tokens {
     /// Nobody's: there are no tokens.

@@ -14,6 +14,7 @@ use super::{
     ExportSettings, Shared, counts::Lost, file::File, spool::Entry, syslog::Syslog,
     webhook::Webhook,
 };
+use crate::connect::ConnectError;
 
 /// Most events of one delivery.
 pub(super) const MAX_BATCH: usize = 500;
@@ -94,6 +95,15 @@ pub(super) enum Sink {
     Syslog(Syslog),
     /// An HTTP receiver.
     Webhook(Webhook),
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Io(error) => Self::Io(error),
+            ConnectError::Setting { file, reason } => Self::Setting { file, reason },
+        }
+    }
 }
 
 impl Sink {

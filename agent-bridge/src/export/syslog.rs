@@ -12,13 +12,13 @@ use tokio::{
 };
 
 use super::{
-    connect::{Peer, Stream},
     event::Event,
     rfc5424::{frame, message},
     settings::SyslogTarget,
     sink::Failure,
     spool::Entry,
 };
+use crate::connect::{Peer, Stream};
 
 /// How long the receiver's system may take to confirm bytes.
 const LOST_AFTER: Duration = Duration::from_millis(1500);

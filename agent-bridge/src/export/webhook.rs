@@ -13,7 +13,8 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use outrider_telemetry::unix_seconds;
 
-use super::{connect::Peer, settings::WebhookTarget, sink::Failure, spool::Entry};
+use super::{settings::WebhookTarget, sink::Failure, spool::Entry};
+use crate::connect::Peer;
 
 /// Most bytes of an answer that are read.
 const MAX_ANSWER: usize = 64 << 10;

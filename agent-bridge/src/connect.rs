@@ -1,4 +1,4 @@
-//! Connections to receivers, in the clear or in TLS.
+//! Connections out, in the clear or in TLS: to receivers of events, to the cluster's API server.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -7,6 +7,7 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
+use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -14,36 +15,50 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::sink::Failure;
-
 const CA: &str = "OUTRIDER_EXPORT_CA";
 const NO_CA: &str = "not set, and the system has no authorities";
 /// Where distributions keep the certificates of public authorities.
 const SYSTEM_CA: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
+/// Why there is no connection.
+#[derive(Debug, Error)]
+pub(crate) enum ConnectError {
+    /// The system, or the other end's TLS, says so.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A file that a setting names cannot be used.
+    #[error("{file}: {reason}")]
+    Setting {
+        /// Which.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+}
+
 /// What is common to both.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug> Stream for S {}
 
 /// How to reach a receiver.
 #[derive(Clone, Debug)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     /// Name or address, without brackets.
-    pub(super) host: String,
+    pub(crate) host: String,
     /// Its port.
-    pub(super) port: u16,
+    pub(crate) port: u16,
     /// Whether TLS is spoken.
-    pub(super) tls: bool,
+    pub(crate) tls: bool,
     /// The authorities that may vouch for it; those of the system otherwise.
-    pub(super) ca: Option<PathBuf>,
+    pub(crate) ca: Option<PathBuf>,
     /// The connection fails if the other end's system has not confirmed bytes for so long.
-    pub(super) lost_after: Option<Duration>,
+    pub(crate) lost_after: Option<Duration>,
 }
 
 impl Peer {
     /// Connects. Certificates are always verified; their authorities are read anew each time.
-    pub(super) async fn connect(&self) -> Result<Box<dyn Stream>, Failure> {
+    pub(crate) async fn connect(&self) -> Result<Box<dyn Stream>, ConnectError> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
         if let Some(limit) = self.lost_after {
@@ -53,7 +68,7 @@ impl Peer {
         if !self.tls {
             return Ok(Box::new(stream));
         }
-        let unusable = |reason: String| Failure::Setting { file: self.host.clone(), reason };
+        let unusable = |reason: String| ConnectError::Setting { file: self.host.clone(), reason };
         let name =
             ServerName::try_from(self.host.clone()).map_err(|error| unusable(error.to_string()))?;
         let ca = self.ca.clone();
@@ -66,12 +81,12 @@ impl Peer {
 }
 
 /// What TLS needs to know.
-fn config(ca: Option<PathBuf>) -> Result<ClientConfig, Failure> {
+fn config(ca: Option<PathBuf>) -> Result<ClientConfig, ConnectError> {
     let file = match ca.or_else(system_ca) {
         Some(path) => path.display().to_string(),
-        None => return Err(Failure::Setting { file: CA.into(), reason: NO_CA.into() }),
+        None => return Err(ConnectError::Setting { file: CA.into(), reason: NO_CA.into() }),
     };
-    let unusable = |reason: String| Failure::Setting { file: file.clone(), reason };
+    let unusable = |reason: String| ConnectError::Setting { file: file.clone(), reason };
     let certificates = CertificateDer::pem_file_iter(&file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| unusable(error.to_string()))?;
