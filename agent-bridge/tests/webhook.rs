@@ -8,5 +8,9 @@ mod answers;
 mod apply;
 #[path = "webhook/certificates.rs"]
 mod certificates;
+#[path = "webhook/cluster.rs"]
+mod cluster;
+#[path = "inject/golden.rs"]
+mod golden;
 #[path = "webhook/world.rs"]
 mod world;

@@ -14,7 +14,7 @@ use crate::apply;
 /// A pod with what it stands in.
 pub(crate) struct Case {
     pub(crate) name: String,
-    said: Value,
+    pub(crate) said: Value,
 }
 
 impl Case {
