@@ -74,19 +74,7 @@ async fn what_is_injected_is_accepted_by_a_real_api_server() {
         worlds.push(world);
         entries.push(entry);
     }
-    for (kind, path) in KINDS {
-        let mut entries = entries.clone();
-        for entry in &mut entries {
-            let url = entry["clientConfig"]["url"].as_str().unwrap().to_owned();
-            entry["clientConfig"]["url"] = (url + path).into();
-            if path == "/inject" {
-                entry["reinvocationPolicy"] = "IfNeeded".into();
-            }
-        }
-        let registered = json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
-            "metadata": { "name": CONFIGURATION }, "webhooks": entries });
-        kubectl(&["apply", "--filename=-"], &registered).unwrap();
-    }
+    register(&entries);
     let mut wrong = all(&cases).await;
     wrong.extend(debugged().err());
     for (kind, _) in KINDS {
@@ -100,6 +88,23 @@ async fn what_is_injected_is_accepted_by_a_real_api_server() {
         world.end().await;
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Makes the API server call us, for changes and for a last look.
+fn register(entries: &[Value]) {
+    for (kind, path) in KINDS {
+        let mut entries = entries.to_vec();
+        for entry in &mut entries {
+            let url = entry["clientConfig"]["url"].as_str().unwrap().to_owned();
+            entry["clientConfig"]["url"] = (url + path).into();
+            if path == "/inject" {
+                entry["reinvocationPolicy"] = "IfNeeded".into();
+            }
+        }
+        let registered = json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
+            "metadata": { "name": CONFIGURATION }, "webhooks": entries });
+        kubectl(&["apply", "--filename=-"], &registered).unwrap();
+    }
 }
 
 async fn all(cases: &[Case]) -> Vec<String> {
