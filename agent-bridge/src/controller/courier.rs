@@ -55,7 +55,7 @@ enum End {
     #[error("no connection: {0}")]
     Connect(#[from] io::Error),
     /// A call failed.
-    #[error("{call}: {status}")]
+    #[error("{call}: {}: {}", status.code(), status.message())]
     Call {
         /// Which.
         call: &'static str,
