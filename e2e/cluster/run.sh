@@ -1,6 +1,6 @@
 #!/bin/bash
-# What `make e2e` does. For each of KUBERNETES (1.34; "1.34 1.20" for both): builds the cluster's programs and Outrider's images if they
-# are not there, starts a cluster, runs outrider-cluster against it, takes it down. With KUBECONFIG set: only the middle.
+# What `make e2e` does. For each of KUBERNETES (1.34; "1.34 1.20" for both): builds what is missing of the cluster and of
+# Outrider's images, starts a cluster, runs outrider-cluster against it, takes it down. With KUBECONFIG set: the tests alone.
 # KEEP=1 leaves the cluster and what was installed in it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -18,6 +18,8 @@ if [ -n "${KUBECONFIG:-}" ]; then
     test_cluster
     exit
 fi
+down() { [ "${KEEP:-}" = 1 ] || "${sudo[@]}" "$here/down.sh"; }
+
 "${sudo[@]}" "$here/runtime.sh"
 "$here/images.sh"
 for version in $versions; do
@@ -25,11 +27,11 @@ for version in $versions; do
     export KUBERNETES=$version
     "$here/build-$version.sh"
     "${sudo[@]}" "$here/up.sh"
-    status=0
+    trap down EXIT
     (
         . "$here/env.sh"
         test_cluster
-    ) || status=$?
-    [ "${KEEP:-}" = 1 ] || "${sudo[@]}" "$here/down.sh"
-    [ $status = 0 ] || exit $status
+    )
+    trap - EXIT
+    down
 done

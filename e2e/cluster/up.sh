@@ -10,9 +10,10 @@ if [ -e "$run/pids/node" ]; then
     echo "there is one already: down.sh first" >&2
     exit 1
 fi
+rm -rf --one-file-system "$run" # of one that ended, kept to be looked at
 mkdir -p -m 0700 "$run"
 mkdir -p "$run"/{pids,logs,etcd}
-trap '[ $? = 0 ] || { echo "not started; the logs are in $run/logs" >&2; "$here/down.sh"; }' EXIT
+trap '[ $? = 0 ] || { echo "not started; the logs are in $run/logs" >&2; "$here/down.sh" --keep; }' EXIT
 "$here/identity.sh"
 
 # start NAME PROGRAM...: in the node, its output to a file.
