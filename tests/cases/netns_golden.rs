@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use outrider_tests::{Pod, ctrl::Ctrl, require_netns, until};
-use outrider_wire::{Kind, Reply};
+use outrider_wire::{Kind, Reply, chunk::split, limits::MAX_RULES, request::Request};
 use serde_json::Value;
 
 use self::{
@@ -187,6 +187,31 @@ fn every_request_and_every_odd_input_is_answered_and_survived() -> Result<()> {
         ensure!(case["dp_survived"] == false || kinds.len() >= documented, "{case}: {kinds:?}");
     }
     network.one.proxy()?.check_running()
+}
+
+/// The largest policy there may be, in as many datagrams as it takes, and signs of life all the while.
+#[test]
+fn a_policy_of_a_quarter_of_a_million_rules_comes_into_force() -> Result<()> {
+    require_netns!();
+    let mut network = Network::build()?;
+    network.one.start_proxy()?;
+    let ctrl = Ctrl::connect(&network.one.mailbox)?;
+    ctrl.send(br#"{"ctrl_add_mac":{"iface":"eth0","mac":"0a:58:0a:4d:01:05","pips":null}}"#)?;
+    let mut alive = 0;
+    for datagram in split(&network::policy(MAX_RULES)?, Request::CfgPolicy)? {
+        ctrl.send(&datagram)?;
+        alive += 1;
+        if alive % 100 == 0 {
+            ctrl.keep_alive(alive)?;
+        }
+    }
+    until("the policy to be in force", PATIENCE * 4, || {
+        alive += 1;
+        ctrl.keep_alive(alive)?;
+        let found = network.one.status()?["rules"]["exact"].as_u64();
+        ensure!(found == Some(MAX_RULES as u64), "{found:?}");
+        Ok(())
+    })
 }
 
 /// What a data path answers before anything has happened.

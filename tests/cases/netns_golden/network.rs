@@ -2,13 +2,18 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use outrider_model::{IpProto, PolicyAction, RuleId};
 use outrider_tests::{Pod, Process, World, pod::Addresses, process::run, until};
+use outrider_wire::{
+    ChunkFlags, Directions, PolicyCommand,
+    request::{Policy, Rule},
+};
 use serde_json::Value;
 
 use super::PATIENCE;
@@ -189,6 +194,32 @@ fn serve_names(pod: &Pod) -> Result<()> {
         }
     });
     Ok(())
+}
+
+/// A policy of so many rules for pod one, each about another client.
+pub(crate) fn policy(rules: usize) -> Result<Policy> {
+    let first = u32::from(Ipv4Addr::new(10, 100, 0, 0));
+    let rule = |client: u32| Rule {
+        id: RuleId(10_001),
+        client: IpAddr::from(Ipv4Addr::from(first + client)).into(),
+        server: IpAddr::from([10, 77, 1, 5]).into(),
+        port: 80,
+        port_end: 80,
+        proto: IpProto::TCP,
+        action: PolicyAction::Allow.into(),
+        ingress: true,
+        ..Rule::default()
+    };
+    let rules: Vec<_> = (0..u32::try_from(rules)?).map(rule).collect();
+    Ok(Policy {
+        command: PolicyCommand::ADD,
+        chunk: ChunkFlags::WHOLE,
+        default_action: PolicyAction::Violate.into(),
+        directions: Directions::INGRESS,
+        macs: vec!["0a:58:0a:4d:01:05".parse()?].into(),
+        rules: rules.into(),
+        ..Policy::default()
+    })
 }
 
 /// The bytes of an odd input. Of a long one only length and beginning are kept: the rest is letters
