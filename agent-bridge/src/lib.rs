@@ -26,6 +26,7 @@ pub mod inject;
 pub mod mailbox;
 pub mod metrics;
 pub mod node;
+pub mod process;
 pub mod settings;
 pub mod store;
 pub mod webhook;
