@@ -178,6 +178,8 @@ pub struct Counts {
     pub sessions: Counter,
     /// Their bytes, both ways.
     pub bytes: Counter,
+    /// Proxies that began anew.
+    pub proxy_restarts: Counter,
     /// Transactions.
     pub commits: Counter,
     /// Transactions that failed and are tried again.
@@ -236,6 +238,7 @@ impl Counts {
             )?,
             sessions: counter("sessions", "Sessions entered into conversations, each once.")?,
             bytes: counter("bytes", "Bytes entered into conversations, both ways, each once.")?,
+            proxy_restarts: counter("proxy_restarts", "Proxies that began anew.")?,
             commits: counter("commits", "Transactions written to the store.")?,
             commit_failures: counter(
                 "commit_failures",

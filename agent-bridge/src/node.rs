@@ -93,6 +93,8 @@ struct State {
     ports: BTreeMap<String, Ports>,
     modes: BTreeMap<Group, Mode>,
     batches: BTreeMap<String, BatchId>,
+    /// How often a workload's proxy began anew.
+    restarts: BTreeMap<String, u64>,
     links: BTreeMap<String, LinkHandle>,
     refused: Vec<Refused>,
     broken: BTreeMap<String, String>,
@@ -274,6 +276,7 @@ impl State {
             samples: BTreeMap::new(),
             modes: BTreeMap::new(),
             batches: BTreeMap::new(),
+            restarts: BTreeMap::new(),
             links: BTreeMap::new(),
             refused: Vec::new(),
             broken: BTreeMap::new(),
@@ -311,6 +314,7 @@ impl State {
         self.links.remove(uid);
         self.samples.remove(uid);
         self.ports.remove(uid);
+        self.restarts.remove(uid);
         self.broken.remove(uid);
         if self.batches.remove(uid).is_some() {
             self.unsaved_batches.insert(uid.to_owned());

@@ -18,7 +18,12 @@ use serde::{Deserialize, Serialize};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-use crate::{context::Context, status};
+use crate::{
+    context::{Context, SharedContext},
+    settings::Secret,
+    status,
+    survive::Lives,
+};
 
 mod probe;
 #[cfg(test)]
@@ -32,23 +37,26 @@ pub(crate) struct Surfaces {
 }
 
 impl Surfaces {
-    /// Binds both. Either family may be missing from the kernel, not both.
-    pub(crate) fn bind(health: u16, admin: u16) -> Result<Self, std::io::Error> {
+    /// Binds health and admin port, and marks what the health port answers, so that the pod's rules know it as ours. Either
+    /// family may be missing from the kernel, not both.
+    pub(crate) fn bind(ports: [u16; 2], mark: Option<Secret>) -> Result<Self, std::io::Error> {
+        let [health, admin] = ports;
         let dual = TcpListener::bind((Ipv6Addr::UNSPECIFIED, health));
         let health = dual.or_else(|_no_v6| TcpListener::bind((Ipv4Addr::UNSPECIFIED, health)))?;
         let loopback = TcpListener::bind((Ipv4Addr::LOCALHOST, admin))?;
         let port = loopback.local_addr()?.port();
         let mut admin = vec![loopback];
         admin.extend(TcpListener::bind((Ipv6Addr::LOCALHOST, port)).ok());
+        if let Some(mark) = mark {
+            setsockopt(&health, sockopt::Mark, &mark.reveal())?;
+        }
         Ok(Self { health: vec![health], admin })
     }
 
-    /// Marks what the health port answers, so that the pod's rules know it as ours.
-    pub(crate) fn mark(&self, mark: u32) -> Result<(), std::io::Error> {
-        for socket in &self.health {
-            setsockopt(socket, sockopt::Mark, &mark)?;
-        }
-        Ok(())
+    /// Binds those that the settings name.
+    pub(crate) fn of(context: &Context) -> Result<Self, std::io::Error> {
+        let ports = [context.settings.health_port, context.settings.admin_port];
+        Self::bind(ports, context.own_mark())
     }
 
     /// Serves until `stop`.
@@ -68,6 +76,17 @@ impl Surfaces {
         // A peer that keeps its connection open must not keep the process.
         let _late = tokio::time::timeout(GOODBYE, tasks.wait()).await;
     }
+}
+
+/// Serves both surfaces until `stop`, whatever breaks.
+pub(crate) async fn run(first: Surfaces, context: SharedContext, stop: CancellationToken) {
+    let mut first = Some(first);
+    let mut life = async || match first.take().map_or_else(|| Surfaces::of(&context), Ok) {
+        Ok(surfaces) => surfaces.serve(Arc::clone(&context), stop.clone()).await,
+        Err(error) => warn!(%error, "health and admin ports"),
+    };
+    let lives = Lives::new("admin", &context.restarts, &stop);
+    while lives.once(life()).await {}
 }
 
 async fn serve(socket: TcpListener, router: Router, stop: CancellationToken) {

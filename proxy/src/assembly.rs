@@ -24,12 +24,12 @@ use tracing::{info, warn};
 pub(crate) use self::route::delivery_source;
 use self::{listen::Intake, marks::Marks};
 use crate::{
-    admin::Surfaces,
-    context::{Context, SharedContext, draw_instance},
+    admin::{self, Surfaces},
+    context::{Context, SharedContext, draw_instance, restarts},
     ctrl::{self, CtrlMetrics},
-    dns::{Dns, DnsMetrics, Names},
+    dns::{self, Dns, DnsMetrics, Names},
     identity::Identity,
-    packets::{self, Metering, PacketMetrics, PortBoard, PortMetrics, Ports, Tier},
+    packets::{self, Metering, PacketMetrics, PortBoard, PortMetrics, Tier},
     readiness::Readiness,
     rights::Rights,
     settings::{CaptureChoice, PacketsChoice, QueueRule, Settings},
@@ -43,8 +43,7 @@ pub fn run(settings: Settings, log: Option<LogHandle>) -> anyhow::Result<()> {
     let not_listening = context.readiness.guard("listeners");
     let marks = Marks::new(&context.settings, &context.rights);
     let listeners = bind_listeners(&context.settings, &context.rights)?;
-    let surfaces = Surfaces::bind(context.settings.health_port, context.settings.admin_port)
-        .context("health and admin ports")?;
+    let surfaces = Surfaces::of(&context).context("health and admin ports")?;
     let dns = context
         .settings
         .dns
@@ -57,7 +56,6 @@ pub fn run(settings: Settings, log: Option<LogHandle>) -> anyhow::Result<()> {
         listeners
             .iter()
             .try_for_each(|(listener, _)| listener.mark(mark))?;
-        surfaces.mark(mark).context("mark of the health port")?;
     }
     let told = Told::new()?;
 
@@ -67,14 +65,16 @@ pub fn run(settings: Settings, log: Option<LogHandle>) -> anyhow::Result<()> {
     let stop_ctrl = stop.clone();
     let ctrl = side_thread("ctrl", move || server.run(stop_ctrl))?;
     let (admin_context, stop_admin) = (Arc::clone(&context), stop.clone());
-    let admin = side_thread("admin", move || surfaces.serve(admin_context, stop_admin))?;
-    let stop_dns = stop.clone();
-    let dns = dns.map(|dns| side_thread("dns", move || dns.serve(stop_dns)));
+    let admin = side_thread("admin", move || admin::run(surfaces, admin_context, stop_admin))?;
+    let (dns_context, stop_dns) = (Arc::clone(&context), stop.clone());
+    let dns = dns.map(|dns| side_thread("dns", move || dns::run(dns, dns_context, stop_dns)));
     let dns = dns.transpose()?;
     let stop_packets = CancellationToken::new();
     let packets = start_packets(&context, &relay, stop_packets.clone())?;
-    let (ports, stop_ports) = (Ports::new(Arc::clone(&context), &relay), stop_packets.clone());
-    let ports = side_thread("ports", move || ports.run(stop_ports))?;
+    let (ports_context, ports_relay) = (Arc::clone(&context), relay.clone());
+    let stop_ports = stop_packets.clone();
+    let ports =
+        side_thread("ports", move || packets::run_ports(ports_context, ports_relay, stop_ports))?;
     drop(not_listening);
     info!(took = ?context.started.elapsed(), "ready for traffic");
 
@@ -133,7 +133,7 @@ fn assemble(
     let tier = Tier::choose(&settings, &rights)?;
     introduce(&settings, &rights, &identity, tier);
     let registry = Registry::default();
-    let telemetry = Telemetry::new(&registry)?;
+    let telemetry = Telemetry::with_rows(&registry, settings.report_rows)?;
     let ctrl::Beginning { state, view } = ctrl::begin(&settings, &identity)?;
     let policy = Arc::new(ArcSwap::from_pointee(view));
     let dns = DnsMetrics::register(&registry)?;
@@ -158,6 +158,7 @@ fn assemble(
         packets,
         metering,
         ports: PortBoard::new(PortMetrics::register(&registry)?),
+        restarts: restarts(&registry)?,
         registry,
         readiness: Readiness::default(),
         log,

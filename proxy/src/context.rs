@@ -7,7 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use outrider_relay::{Legs, PolicyHandle};
-use outrider_telemetry::{LogHandle, Registry, Telemetry};
+use outrider_telemetry::{CounterFamily, LogHandle, MetricError, Registry, Telemetry};
 use outrider_wire::ext::Instance;
 use tokio::time::Instant;
 
@@ -54,6 +54,8 @@ pub(crate) struct Context {
     pub ports: PortBoard,
     /// Who is not ready.
     pub readiness: Readiness,
+    /// Side threads that began again, by name.
+    pub restarts: CounterFamily,
     /// Changes the log filter, if this process has a log.
     pub log: Option<LogHandle>,
     /// When the process started.
@@ -66,6 +68,18 @@ impl Context {
     pub(crate) fn own_mark(&self) -> Option<Secret> {
         self.settings.mark.filter(|_| self.rights.raw_sockets())
     }
+}
+
+/// The family of [`Context::restarts`].
+///
+/// # Errors
+/// When its name is taken.
+pub(crate) fn restarts(registry: &Registry) -> Result<CounterFamily, MetricError> {
+    registry.counters(
+        "outrider_thread_restarts_total",
+        "Side threads that broke off and began again",
+        &["thread"],
+    )
 }
 
 /// Shared by all threads.

@@ -45,6 +45,7 @@ use outrider_relay::Legs;
 use outrider_telemetry::{Telemetry, unix_seconds};
 use tokio::{
     sync::Semaphore,
+    task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -56,7 +57,11 @@ pub(crate) use self::{
     names::{Names, Notice},
     overheard::Overheard,
 };
-use crate::{context::Context, settings::Secret};
+use crate::{
+    context::{Context, SharedContext},
+    settings::Secret,
+    survive::Lives,
+};
 
 /// The listener's sockets, bound before anything is served.
 #[derive(Debug)]
@@ -106,22 +111,38 @@ impl Dns {
         Ok(Self { sockets, asker, telemetry: context.telemetry.clone() })
     }
 
-    /// Serves until `stop`; what is under way then ends at once.
+    /// Serves until `stop`, or until a socket's task is gone; what is under way then ends at once.
     pub(crate) async fn serve(self, stop: CancellationToken) {
         let (asker, tasks) = (Arc::new(self.asker), TaskTracker::new());
+        let mut sockets = JoinSet::new();
         for (udp, tcp) in self.sockets {
             match (tokio::net::UdpSocket::from_std(udp), tokio::net::TcpListener::from_std(tcp)) {
                 (Ok(udp), Ok(tcp)) => {
                     let asker = || Arc::clone(&asker);
-                    tasks.spawn(udp::serve(asker(), udp, tasks.clone(), stop.clone()));
-                    tasks.spawn(tcp::serve(asker(), tcp, tasks.clone(), stop.clone()));
+                    sockets.spawn(udp::serve(asker(), udp, tasks.clone(), stop.clone()));
+                    sockets.spawn(tcp::serve(asker(), tcp, tasks.clone(), stop.clone()));
                 }
                 (Err(error), _) | (_, Err(error)) => warn!(%error, "DNS socket not usable"),
             }
         }
-        stop.run_until_cancelled(keep(&asker, &self.telemetry))
-            .await;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            Some(ended) = sockets.join_next() => warn!(?ended, "a DNS socket is no longer served"),
+            () = keep(&asker, &self.telemetry) => {}
+        }
     }
+}
+
+/// Serves until `stop`, whatever breaks.
+pub(crate) async fn run(first: Dns, context: SharedContext, stop: CancellationToken) {
+    let mut first = Some(first);
+    let mut life = async || match first.take().map_or_else(|| Dns::bind(&context), Ok) {
+        Ok(dns) => dns.serve(stop.clone()).await,
+        Err(error) => warn!(%error, "DNS port"),
+    };
+    let lives = Lives::new("dns", &context.restarts, &stop);
+    while lives.once(Box::pin(life())).await {}
 }
 
 /// Forgets what has expired and asks for names in rules, for ever.

@@ -16,5 +16,6 @@ mod readiness;
 mod rights;
 pub mod settings;
 mod status;
+mod survive;
 #[cfg(test)]
 mod testing;

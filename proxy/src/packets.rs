@@ -43,6 +43,7 @@ use tracing::{debug, error, info, warn};
 use self::{
     bypass::Bypass,
     observe::Observe,
+    ports::Ports,
     questions::{Answer, Questions},
     queue::Gate,
     session::Scene,
@@ -54,10 +55,10 @@ use self::{
 pub(crate) use self::{
     meters::{Metering, Pass},
     metrics::{PacketMetrics, Shown, Totals},
-    ports::{PortBoard, PortMetrics, Ports},
+    ports::{PortBoard, PortMetrics},
     tier::Tier,
 };
-use crate::{context::SharedContext, dns, readiness::NotReady, settings::Secret};
+use crate::{context::SharedContext, dns, readiness::NotReady, settings::Secret, survive::Lives};
 
 /// The packets' thread.
 #[derive(Debug)]
@@ -107,6 +108,13 @@ pub(crate) async fn run(
         }
     };
     LocalSet::new().run_until(keep).await;
+}
+
+/// Opens and closes other ports until `stop`, whatever breaks.
+pub(crate) async fn run_ports(context: SharedContext, relay: Relay, stop: CancellationToken) {
+    let lives = Lives::new("ports", &context.restarts, &stop);
+    let work = || Ports::new(Arc::clone(&context), &relay).run(stop.clone());
+    while lives.once(work()).await {}
 }
 
 impl Packets {

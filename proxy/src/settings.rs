@@ -16,6 +16,7 @@ pub use packets::{CaptureChoice, MAX_UNCAPTURED, PacketSettings, PacketsChoice, 
 pub mod help;
 mod meters;
 mod packets;
+mod report;
 #[cfg(test)]
 mod tests;
 
@@ -76,6 +77,8 @@ pub struct Settings {
     pub meters: MeterSettings,
     /// Mark of connections that borrow a client's address, the same as init's.
     pub tproxy_mark: u32,
+    /// Connection rows that wait for a bridge at most.
+    pub report_rows: usize,
     /// How long flows may go on after a stop was asked for.
     pub drain_grace: Duration,
     /// What one flow may take.
@@ -219,6 +222,9 @@ impl Settings {
             probe_ports: packets::ports(reader, "OUTRIDER_PROXY_PROBE_PORTS"),
             meters: MeterSettings::read(reader),
             tproxy_mark: reader.mark("OUTRIDER_PROXY_TPROXY_MARK", names::FWMARK),
+            report_rows: reader
+                .or("OUTRIDER_PROXY_REPORT_ROWS", report::ReportRows::default())
+                .0,
             drain_grace: reader.span("OUTRIDER_PROXY_DRAIN_GRACE", DRAIN_GRACE),
             flow: FlowLimits::read(reader),
             threats_on: reader.threats("OUTRIDER_PROXY_THREATS_ON"),

@@ -11,7 +11,7 @@ use outrider_wire::ext::Instance;
 use tokio::time::Instant;
 
 use crate::{
-    context::{Context, SharedContext},
+    context::{Context, SharedContext, restarts},
     ctrl::{Beginning, CtrlMetrics, State, begin},
     dns::{DnsMetrics, Names},
     identity::Identity,
@@ -84,6 +84,7 @@ pub(crate) fn assemble(settings: Settings) -> (SharedContext, Relay, State) {
         packets: PacketMetrics::register(&registry).unwrap(),
         metering: metering.unwrap(),
         ports: PortBoard::new(PortMetrics::register(&registry).unwrap()),
+        restarts: restarts(&registry).unwrap(),
         registry,
         readiness: Readiness::default(),
         log: None,

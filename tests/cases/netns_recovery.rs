@@ -2,8 +2,14 @@
 //! request; afterwards sessions and bytes add up to what the clients did, and what a killed proxy had not
 //! reported is no more than it did since it was last heard.
 
+#[path = "netns_recovery/away.rs"]
+mod away;
 #[path = "netns_recovery/load.rs"]
 mod load;
+#[path = "netns_recovery/ports.rs"]
+mod ports;
+#[path = "netns_recovery/time.rs"]
+mod time;
 
 use std::{
     io::{Write as _, stderr},

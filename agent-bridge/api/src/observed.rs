@@ -39,6 +39,9 @@ pub struct Conversation {
     pub last_seen: u64,
     /// Names the client asked for: HTTP hosts, TLS server names.
     pub names: Vec<String>,
+    /// A few of the newest flows, `10.0.0.3:41234 > 10.0.0.2:6379`.
+    #[serde(default)]
+    pub samples: Vec<String>,
 }
 
 /// One rule of the network policy.

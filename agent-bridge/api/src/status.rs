@@ -214,6 +214,10 @@ pub struct Workload {
     pub ports: Vec<ListeningPort>,
     /// Times it connected since the bridge started.
     pub connects: u64,
+    /// Times its proxy began anew since the bridge started, as its reports say: what it had not reported by then is
+    /// not known.
+    #[serde(default)]
+    pub restarts: u64,
     /// The proxy's own status, as it answered the hello; absent for a proxy that has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_version: Option<String>,

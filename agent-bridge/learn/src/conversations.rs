@@ -4,7 +4,7 @@ use outrider_model::{AppId, IpProto, PolicyAction, RuleId, Severity, ThreatId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Directory, Endpoint, Row, Sample, Tally,
+    Directory, Endpoint, FlowSample, MAX_SAMPLES, Row, Sample, Tally,
     kept::{Aged, Kept},
 };
 
@@ -60,6 +60,9 @@ pub struct Conversation {
     pub last_seen: u64,
     /// Names that clients asked for.
     pub names: Vec<Box<str>>,
+    /// The newest examples, at most [`MAX_SAMPLES`].
+    #[serde(default)]
+    pub samples: Vec<FlowSample>,
 }
 
 impl Aged for Conversation {
@@ -154,27 +157,34 @@ impl Conversations {
             totals.sessions = totals.sessions.saturating_add(row.sessions);
             totals.bytes = totals.bytes.saturating_add(row.bytes);
         }
-        let refused = self.refused_before(key, row, totals);
+        let before = self.nameless_before(key, row);
         let known =
             self.0
                 .change_or_make(key, || begin(key, row, directory), |gone| totals.evict(&gone));
         known.add(row, weight);
-        if let Some(refused) = refused {
-            known.violations.add(refused.violations);
-            known.first_seen = known.first_seen.min(refused.first_seen);
+        if let Some(before) = before {
+            known.violations.add(before.violations);
+            known.first_seen = known.first_seen.min(before.first_seen);
         }
     }
 
-    /// Adds names that a client asked for, if the conversation is known.
-    pub(crate) fn name(&mut self, key: &ConversationKey, sample: &Sample) {
-        let known = self.0.get(key).map(|known| &known.names);
-        let is_news = |known: &Vec<Box<str>>| {
-            known.len() < MAX_NAMES && sample.names.iter().any(|name| !known.contains(name))
+    /// Adds an example, and the names that its client asked for, if the conversation is known.
+    pub(crate) fn show(&mut self, key: &ConversationKey, sample: &Sample) {
+        let flow = FlowSample { client: sample.client, server: sample.server };
+        let is_news = |known: &Conversation| {
+            let named = |name| known.names.len() >= MAX_NAMES || known.names.contains(name);
+            !known.samples.contains(&flow) || !sample.names.iter().all(named)
         };
-        if !known.is_some_and(is_news) {
+        if !self.0.get(key).is_some_and(is_news) {
             return;
         }
         let Some(known) = self.0.change(key) else { return };
+        if !known.samples.contains(&flow) {
+            known
+                .samples
+                .drain(..known.samples.len().saturating_sub(MAX_SAMPLES - 1));
+            known.samples.push(flow);
+        }
         for name in &sample.names {
             if known.names.len() < MAX_NAMES && !known.names.contains(name) {
                 known.names.push(name.clone());
@@ -182,27 +192,36 @@ impl Conversations {
         }
     }
 
-    /// The record of flows between the same ends that were refused before a byte was seen: once
-    /// such a flow is allowed and identified, they are one conversation.
-    fn refused_before(
-        &mut self,
-        key: &ConversationKey,
-        row: &Row,
-        totals: &mut Totals,
-    ) -> Option<Conversation> {
+    /// The record of flows between the same ends of which no application was known: once such a flow is
+    /// allowed and identified, they are one conversation. Of flows that were refused before a byte was seen only
+    /// violations are known, of those that have said nothing yet only when they began.
+    fn nameless_before(&mut self, key: &ConversationKey, row: &Row) -> Option<Conversation> {
         let is_identified = !matches!(key.app, AppId::UNKNOWN | AppId::NOT_CHECKED);
         if !is_identified || row.action.violates() {
             return None;
         }
-        let unchecked = ConversationKey { app: AppId::NOT_CHECKED, ..key.clone() };
-        let refused = self.0.remove(&unchecked)?;
-        if refused.sessions == 0 && refused.bytes == 0 {
-            return Some(refused);
+        let mut before: Option<Conversation> = None;
+        let mut nameless = key.clone();
+        for app in [AppId::NOT_CHECKED, AppId::UNKNOWN] {
+            nameless.app = app;
+            let is_bare = |known: &Conversation| {
+                known.sessions == 0
+                    && known.bytes == 0
+                    && (app == AppId::NOT_CHECKED || known.violations.total() == 0)
+            };
+            if !self.0.get(&nameless).is_some_and(is_bare) {
+                continue;
+            }
+            let Some(found) = self.0.remove(&nameless) else { continue };
+            match &mut before {
+                Some(before) => {
+                    before.violations.add(found.violations);
+                    before.first_seen = before.first_seen.min(found.first_seen);
+                }
+                None => before = Some(found),
+            }
         }
-        // Not what a proxy of ours reports: such flows have neither. Keep the sums as they are.
-        self.0
-            .change_or_make(&unchecked, || refused, |gone| totals.evict(&gone));
-        None
+        before
     }
 }
 
@@ -258,5 +277,6 @@ fn begin(key: &ConversationKey, row: &Row, directory: &Directory) -> Conversatio
         first_seen: row.first_seen,
         last_seen: row.last_seen,
         names: Vec::new(),
+        samples: Vec::new(),
     }
 }

@@ -123,7 +123,7 @@ impl Learner {
         let (client, server) = self::ends(reporter, sample.inbound, peer);
         let (proto, port) = (sample.proto, port(sample.proto, sample.server.port()));
         let key = ConversationKey { client, server, proto, port, app: sample.app };
-        self.conversations.name(&key, sample);
+        self.conversations.show(&key, sample);
         let flow = FlowSample { client: sample.client, server: sample.server };
         if let Some(key) = self.learn_key(&key) {
             self.rules.show(&key, flow);
@@ -244,7 +244,8 @@ impl Learner {
     }
 
     fn learn(&mut self, key: &ConversationKey, row: &Row, mode: Mode) -> bool {
-        if row.action.violates() || row.app == AppId::NOT_CHECKED {
+        let says_nothing = row.sessions == 0 && row.bytes == 0;
+        if row.action.violates() || row.app == AppId::NOT_CHECKED || says_nothing {
             return false;
         }
         let Some(learned) = self.learn_key(key) else { return false };

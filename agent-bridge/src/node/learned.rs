@@ -87,6 +87,7 @@ pub(crate) fn conversation(known: &outrider_learn::Conversation) -> Conversation
         first_seen: known.first_seen,
         last_seen: known.last_seen,
         names: known.names.iter().map(|name| name.to_string()).collect(),
+        samples: known.samples.iter().map(ToString::to_string).collect(),
     }
 }
 

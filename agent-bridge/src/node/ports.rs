@@ -35,6 +35,11 @@ impl Ports {
         refused
     }
 
+    /// What a port speaks, as far as that is known.
+    pub(super) fn app(&self, proto: IpProto, port: u16) -> Option<AppId> {
+        self.0.get(&(proto, port)).and_then(app)
+    }
+
     /// All of them, in order of protocol and port.
     pub(super) fn listed(&self) -> Vec<ListeningPort> {
         self.0.values().map(listed).collect()
@@ -42,15 +47,21 @@ impl Ports {
 }
 
 fn listed(port: &AppPort) -> ListeningPort {
-    let known = |app: AppId| (app != AppId::UNKNOWN).then(|| app.to_string());
     ListeningPort {
         proto: port.ip_proto.to_string(),
         port: port.port,
-        app: known(port.application)
-            .or_else(|| known(port.proto))
-            .unwrap_or_else(|| AppId::UNKNOWN.to_string()),
-        server: known(port.server).unwrap_or_default(),
+        app: app(port).unwrap_or(AppId::UNKNOWN).to_string(),
+        server: known(port.server).map_or_else(String::new, |server| server.to_string()),
     }
+}
+
+/// The application, or else its protocol.
+fn app(port: &AppPort) -> Option<AppId> {
+    known(port.application).or_else(|| known(port.proto))
+}
+
+fn known(app: AppId) -> Option<AppId> {
+    (app != AppId::UNKNOWN).then_some(app)
 }
 
 impl State {
@@ -59,6 +70,19 @@ impl State {
         counts.received(Received::AppUpdates, 1);
         let ports = self.ports.entry(workload.uid.clone()).or_default();
         counts.dropped(Dropped::TableFull, ports.enter(&update.ports));
+    }
+
+    /// What a flow speaks: where its proxy saw no application, what the server's port is known to speak.
+    pub(super) fn spoken(
+        &self,
+        server: &Workload,
+        (proto, port): (IpProto, u16),
+        app: AppId,
+    ) -> AppId {
+        let ports = if app == AppId::UNKNOWN { self.ports.get(&server.uid) } else { None };
+        ports
+            .and_then(|ports| ports.app(proto, port))
+            .unwrap_or(app)
     }
 
     /// Enters what is about names of addresses, and nothing else.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use outrider_api::Flow;
 use outrider_learn::Totals;
+use outrider_model::PolicyAction;
 use outrider_wire::{Connection, Notification, ext::SampleFlow};
 
 use super::{Node, State, events::Body, learned};
@@ -28,7 +29,7 @@ impl Node {
             return;
         };
         if let Some(batch) = report.batch {
-            let new = state.begin_batch(&report.uid, batch);
+            let new = state.begin_batch(&report.uid, batch, &self.counts);
             state.unacked.push((report.uid.to_string(), batch));
             if !new {
                 self.counts.dropped(Dropped::DuplicateBatch, 1);
@@ -67,10 +68,20 @@ fn count(counts: &Counts, before: &Totals, after: &Totals) {
 
 impl State {
     /// Notes a batch; `false` if it, or a later one of the same proxy's life, was here before.
-    pub(super) fn begin_batch(&mut self, uid: &str, batch: BatchId) -> bool {
-        let known = self.batches.get(uid);
-        if known.is_some_and(|known| known.instance == batch.instance && known.seq >= batch.seq) {
-            return false;
+    pub(super) fn begin_batch(&mut self, uid: &str, batch: BatchId, counts: &Counts) -> bool {
+        match self.batches.get(uid) {
+            Some(known) if known.instance == batch.instance && known.seq >= batch.seq => {
+                return false;
+            }
+            Some(known) if known.instance != batch.instance => {
+                counts.proxy_restarts.inc();
+                *self.restarts.entry(uid.to_owned()).or_default() += 1;
+                tracing::warn!(
+                    uid,
+                    "a proxy was restarted: what it had not reported by then is not known"
+                );
+            }
+            _ => {}
         }
         self.batches.insert(uid.to_owned(), batch);
         self.unsaved_batches.insert(uid.to_owned());
@@ -103,19 +114,30 @@ impl State {
     }
 
     fn enter_row(&mut self, workload: &Workload, found: &Connection, counts: &Counts) {
-        let Some(row) = learned::row(&workload.uid, found) else {
+        let Some(mut row) = learned::row(&workload.uid, found) else {
             counts.dropped(Dropped::BadRow, 1);
             return;
         };
-        self.controller
-            .enter((&row, found), workload, self.learner.directory());
+        if !is_announcement(found) {
+            self.controller
+                .enter((&row, found), workload, self.learner.directory());
+        }
+        // Of what is outside policy nobody's word is taken.
+        if row.inbound && !row.action.violates() {
+            row.app = self.spoken(workload, (row.proto, row.port), row.app);
+        }
         if self.learner.observe(&row) {
             self.policy_changed();
         }
     }
 
     fn enter_sample(&mut self, workload: &Workload, flow: &SampleFlow) {
-        self.learner.sample(&learned::sample(&workload.uid, flow));
+        let mut example = learned::sample(&workload.uid, flow);
+        if flow.inbound && !flow.action.known().is_some_and(PolicyAction::violates) {
+            let at = (flow.proto, flow.server.port());
+            example.app = self.spoken(workload, at, flow.app);
+        }
+        self.learner.sample(&example);
         let samples = self.samples.entry(workload.uid.clone()).or_default();
         if samples.len() == MAX_SAMPLES {
             samples.pop_front();
@@ -124,6 +146,11 @@ impl State {
         samples.push_back(Arc::clone(&flow));
         self.events.publish(Body::Flow(flow));
     }
+}
+
+/// Whether a row says no more than that flows are there: a controller would learn from it that any application is meant.
+fn is_announcement(row: &Connection) -> bool {
+    row.sessions == 0 && row.bytes == 0 && row.violates == 0 && row.severity.0 == 0
 }
 
 fn sample(workload: &Workload, flow: &SampleFlow) -> Flow {
@@ -143,8 +170,6 @@ fn sample(workload: &Workload, flow: &SampleFlow) -> Flow {
 }
 
 /// What people read for an action; a newer proxy may know more of them.
-pub(super) fn action(action: Option<outrider_model::PolicyAction>) -> String {
-    action
-        .map_or("unknown", outrider_model::PolicyAction::label)
-        .into()
+pub(super) fn action(action: Option<PolicyAction>) -> String {
+    action.map_or("unknown", PolicyAction::label).into()
 }

@@ -141,6 +141,7 @@ impl State {
                 .map(Ports::listed)
                 .unwrap_or_default(),
             connects: state.connects,
+            restarts: self.restarts.get(&workload.uid).copied().unwrap_or(0),
             proxy_version: state.proxy.as_ref().map(|proxy| proxy.version.clone()),
         }
     }

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use outrider_model::{AppId, PolicyAction, Severity, ThreatAction, ThreatId};
+use outrider_model::{AppId, IpProto, PolicyAction, Severity, ThreatAction, ThreatId};
 use outrider_wire::{
-    Connection, ConnectionFlags, Connections, EtherType, Notification, SeverityCode, Text,
-    ThreatActionCode, ThreatFlags, ThreatLog,
+    AppPort, AppUpdate, Connection, ConnectionFlags, Connections, EtherType, Notification,
+    SeverityCode, Text, ThreatActionCode, ThreatFlags, ThreatLog,
     ext::{Batch, Evidence, Instance, SampleFlow},
 };
 
@@ -130,6 +130,69 @@ async fn a_new_life_of_the_proxy_starts_its_numbers_again() {
     proxy.hears_ack(1).await;
     let conversations = bridge.get("/v1/conversations").await;
     assert_eq!(conversations[0]["sessions"], 7, "{conversations}");
+    assert_eq!(bridge.get("/v1/workloads").await[0]["restarts"], 1);
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn a_flow_without_an_application_has_the_one_its_servers_port_speaks() {
+    let world = World::new();
+    world.pod("cache", 2);
+    world.pod("shop", 3);
+    let proxy = Proxy::start(&world.mailbox("cache"));
+    let bridge = world.start().await;
+    bridge.proxy_is("cache", "connected").await;
+    let port = AppPort {
+        port: 6379,
+        proto: AppId::UNKNOWN,
+        server: AppId::UNKNOWN,
+        application: AppId::REDIS,
+        ip_proto: IpProto::TCP,
+    };
+    let nameless = |action| Connection { application: AppId::UNKNOWN, ..row(2, action) };
+    // Announced, and not known to speak anything: a line, but no session yet.
+    let announced = Connection { sessions: 0, bytes: 0, ..nameless(PolicyAction::Learn) };
+    tell(&proxy, &batch(7, 1, &[rows(vec![announced])])).await;
+    proxy.hears_ack(1).await;
+    let seen = bridge.get("/v1/conversations").await;
+    assert_eq!((&seen[0]["app"], &seen[0]["sessions"]), (&"unknown".into(), &0.into()));
+    proxy
+        .tell(&encode(AppUpdate { mac: mac(2), ports: vec![port] }))
+        .await;
+    let flow = SampleFlow {
+        client: "10.0.0.3:4000".parse().unwrap(),
+        server: "10.0.0.2:6379".parse().unwrap(),
+        proto: IpProto::TCP,
+        inbound: true,
+        app: AppId::UNKNOWN,
+        rule: outrider_model::RuleId::IMPLICIT,
+        action: PolicyAction::Learn.into(),
+        host: String::new(),
+        sni: String::new(),
+        bytes_client: 100,
+        bytes_server: 100,
+        at: 150,
+    };
+    let evidence = encode(Evidence { flows: vec![flow] });
+    let told = vec![nameless(PolicyAction::Learn), nameless(PolicyAction::Violate)];
+    tell(&proxy, &batch(7, 2, &[rows(told), evidence])).await;
+    proxy.hears_ack(2).await;
+    let seen = bridge.get("/v1/conversations").await;
+    let line = |app: &str| {
+        let lines = seen.as_array().unwrap();
+        lines
+            .iter()
+            .find(|line| line["app"] == app)
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(line("Redis")["sessions"], 2, "{seen}");
+    assert_eq!(line("Redis")["samples"][0], "10.0.0.3:4000 > 10.0.0.2:6379", "{seen}");
+    assert_eq!(
+        line("unknown")["violations"],
+        1,
+        "of what is outside policy nobody's word is taken"
+    );
     bridge.stop().await;
 }
 

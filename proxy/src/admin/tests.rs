@@ -27,7 +27,7 @@ fn start() -> Rig {
 fn start_with(set: &[(&'static str, &'static str)]) -> Rig {
     let dir = tempfile::tempdir().unwrap();
     let (context, _relay, _state) = assemble(settings(dir.path(), set));
-    let surfaces = Surfaces::bind(0, 0).unwrap();
+    let surfaces = Surfaces::bind([0, 0], None).unwrap();
     let ports =
         [&surfaces.health, &surfaces.admin].map(|sockets| sockets[0].local_addr().unwrap().port());
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());

@@ -138,7 +138,9 @@ impl Notifier {
             self.push(&mut wave, &report::threat_log(threat, state.epmac()).into());
         }
         if self.rows_due {
-            let rows = self.take_rows();
+            let mut rows = self.take_rows();
+            // Others learn from each row that application and session are sure.
+            rows.retain(|(_, row)| self.acks || !row.is_announcement());
             self.push_rows(&mut wave, state, &rows);
         }
         self.outbox.put_wave(wave);

@@ -26,10 +26,13 @@ use super::{
     notify::Notifier,
     queries,
     replies::{RETRY, Replies},
+    start,
     state::{Effect, SensorTotals, State},
     swap::Swap,
 };
-use crate::{context::SharedContext, identity::Identity, readiness::NotReady, status};
+use crate::{
+    context::SharedContext, identity::Identity, readiness::NotReady, status, survive::Lives,
+};
 
 mod policy;
 #[cfg(test)]
@@ -109,10 +112,37 @@ impl Server {
         }
     }
 
-    /// Serves until `stop`, then sends what is left, for a second at most.
+    /// Serves until `stop`, whatever breaks, then sends what is left, for a second at most.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut ticker = interval(TICK);
-        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let restarts = self.context.restarts.clone();
+        let lives = Lives::new("ctrl", &restarts, &stop);
+        while lives.once(self.serve(&stop)).await {
+            self.begin_again();
+        }
+        let mut buffer = vec![0; MAX_REQUEST.saturating_add(1)];
+        self.last_words(&mut ticker(), &mut buffer).await;
+        self.inbox.close();
+    }
+
+    /// After a panic nothing is trusted but the reports, which must not be lost, and the policy in force. Who asks
+    /// finds another socket, so that a bridge says everything again.
+    fn begin_again(&mut self) {
+        let (settings, identity) = (&self.context.settings, self.context.identity.load());
+        match start::begin(settings, &identity) {
+            Ok(beginning) => self.state = beginning.state,
+            Err(error) => warn!(%error, "the state stays as it is"),
+        }
+        self.inbox.close();
+        self.replies = Replies::default();
+        self.compiling = Background::idle();
+        self.saving = Background::idle();
+        self.greeted.clear();
+        self.bridge = None;
+        self.wanted_since = None;
+    }
+
+    async fn serve(&mut self, stop: &CancellationToken) {
+        let mut ticker = ticker();
         let mut buffer = vec![0; MAX_REQUEST.saturating_add(1)];
         if self.state.reports() {
             // Who managed the workload before is most likely there, and says hello if it acknowledges.
@@ -122,13 +152,11 @@ impl Server {
         self.context.ports.want(self.state.ports());
         self.policy_known();
         loop {
-            match self.next(&stop, &mut ticker, &mut buffer).await {
-                Event::Stop => break,
+            match self.next(stop, &mut ticker, &mut buffer).await {
+                Event::Stop => return,
                 event => self.handle(event, &buffer),
             }
         }
-        self.last_words(&mut ticker, &mut buffer).await;
-        self.inbox.close();
     }
 
     /// Ticks and results come before requests, so that no flood of them can hold those up.
@@ -359,6 +387,12 @@ impl Server {
         let rows = self.context.telemetry.rows().lock().len();
         info!(rows, sent = self.notifier.is_settled(), "last reports");
     }
+}
+
+fn ticker() -> Interval {
+    let mut ticker = interval(TICK);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticker
 }
 
 /// Time between two ticks.

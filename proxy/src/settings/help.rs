@@ -67,6 +67,11 @@ const ENTRIES: [Entry; 35] = [
         "time for open flows after SIGTERM, then they are cut",
     ),
     entry("OUTRIDER_PROXY_CONNECT_TIMEOUT", "10s", "longest wait for a server to accept"),
+    entry(
+        "OUTRIDER_PROXY_REPORT_ROWS",
+        "65536",
+        "connection rows that wait for a bridge, 16 to 65536",
+    ),
     entry("OUTRIDER_PROXY_HOLD_BYTES", "16384", "most bytes held while a verdict is pending"),
     entry("OUTRIDER_PROXY_HOLD_TIME", "5s", "longest hold; then the default action decides"),
     entry("OUTRIDER_PROXY_HALF_CLOSE_TIMEOUT", "90s", "longest life after one side has ended"),

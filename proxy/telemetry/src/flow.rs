@@ -23,11 +23,14 @@ use signal::Signal;
 use crate::{
     load,
     rows::{Row, RowFlags, RowKey},
-    unix_seconds,
+    unix_millis,
 };
 
 /// A flow still unidentified after so many seconds is reported as unknown meanwhile.
 const PENDING_SECONDS: u64 = 60;
+/// A flow still unidentified after so many milliseconds is announced: with all that rows tell but its session, which is
+/// told with its application. Whoever comes too late for one report is in the next within the report's own time.
+const QUIET_MILLIS: u64 = 500;
 
 /// What changes rarely, behind one lock.
 #[derive(Debug, Default)]
@@ -50,6 +53,8 @@ struct Seen {
     chunks: [u64; 2],
     /// Bytes already reported in rows, by side.
     row_bytes: [u64; 2],
+    /// A row said that the flow is there, without its application.
+    announced: bool,
     /// The row that counted the session was written.
     started: bool,
     /// A violation was reported for the action in force.
@@ -66,7 +71,8 @@ pub struct FlowState {
     id: FlowId,
     key: FlowKey,
     grip: Grip,
-    opened_at: u64,
+    /// Milliseconds since the epoch.
+    opened: u64,
     /// It counts as a session.
     established: AtomicBool,
     bytes: [AtomicU64; 2],
@@ -112,17 +118,17 @@ const FIN_WAIT: u8 = 4;
 
 impl FlowState {
     pub(crate) fn new(id: FlowId, key: FlowKey, grip: Grip, decision: Decision) -> Self {
-        let now = unix_seconds();
+        let now = unix_millis();
         let knowledge = Knowledge {
             decision: grip.soften(decision),
-            seen: Seen { moved_at: now, ..Seen::default() },
+            seen: Seen { moved_at: now / 1000, ..Seen::default() },
             ..Knowledge::default()
         };
         Self {
             id,
             key,
             grip,
-            opened_at: now,
+            opened: now,
             established: AtomicBool::new(false),
             bytes: Default::default(),
             chunks: Default::default(),
@@ -153,7 +159,7 @@ impl FlowState {
     /// Seconds since the epoch at which it was taken in.
     #[must_use]
     pub fn opened_at(&self) -> u64 {
-        self.opened_at
+        self.opened / 1000
     }
 
     /// Counts bytes that a side sent and that were passed on.
@@ -323,7 +329,9 @@ impl FlowState {
         .await
     }
 
-    pub(crate) fn settle(&self, now: u64, ended: bool) -> Settled {
+    /// What is due at `millis` since the epoch.
+    pub(crate) fn settle(&self, millis: u64, ended: bool) -> Settled {
+        let now = millis / 1000;
         let established = self.is_established();
         let (bytes, chunks) = (self.bytes(), self.chunks());
         let mut knowledge = self.knowledge.lock();
@@ -335,7 +343,9 @@ impl FlowState {
         if moved.moved() {
             knowledge.seen.moved_at = now;
         }
-        let row = self.row(&mut knowledge, bytes, now, ended, established);
+        let row = self
+            .row(&mut knowledge, bytes, now, ended, established)
+            .or_else(|| self.announcement(&mut knowledge, millis, established));
         Settled { row, ..moved }
     }
 
@@ -350,7 +360,7 @@ impl FlowState {
     ) -> Option<(RowKey, Row)> {
         let decision = knowledge.decision;
         let pending = knowledge.identification == Identification::Pending
-            && now.saturating_sub(self.opened_at) < PENDING_SECONDS;
+            && now.saturating_sub(self.opened_at()) < PENDING_SECONDS;
         let violates = decision.action.violates() && knowledge.seen.violation != Some(decision);
         let due = established && (ended || !pending);
         if !(due || violates || (ended && knowledge.severity > knowledge.seen.severity)) {
@@ -379,15 +389,43 @@ impl FlowState {
             bytes_server: delta[1],
             sessions: starts.into(),
             violations: violates.into(),
-            first_seen: if starts { self.opened_at } else { now },
-            last_seen: now,
-            action: decision.action,
-            severity: knowledge.severity,
-            threat: knowledge.threat,
-            flags: RowFlags::of(decision),
-            sample: self.key.client,
-            names: knowledge.names.clone(),
+            first_seen: if starts { self.opened_at() } else { now },
+            ..self.bare_row(knowledge, now)
         };
         Some((key, row))
+    }
+
+    /// The row that says that a flow is there of which nothing else can be told yet.
+    fn announcement(
+        &self,
+        knowledge: &mut Knowledge,
+        millis: u64,
+        established: bool,
+    ) -> Option<(RowKey, Row)> {
+        let is_quiet = millis.saturating_sub(self.opened) >= QUIET_MILLIS;
+        let is_due = established
+            && is_quiet
+            && knowledge.identification == Identification::Pending
+            && !knowledge.seen.started
+            && !std::mem::replace(&mut knowledge.seen.announced, true);
+        let key = || RowKey::new(&self.key, knowledge.decision.rule, AppId::UNKNOWN);
+        is_due.then(|| (key(), self.bare_row(knowledge, millis / 1000)))
+    }
+
+    fn bare_row(&self, knowledge: &Knowledge, now: u64) -> Row {
+        Row {
+            bytes_client: 0,
+            bytes_server: 0,
+            sessions: 0,
+            violations: 0,
+            first_seen: self.opened_at(),
+            last_seen: now,
+            action: knowledge.decision.action,
+            severity: knowledge.severity,
+            threat: knowledge.threat,
+            flags: RowFlags::of(knowledge.decision),
+            sample: self.key.client,
+            names: knowledge.names.clone(),
+        }
     }
 }

@@ -57,9 +57,14 @@ struct Inner {
 /// Seconds since the Unix epoch, as connection rows and threat logs carry it; 0 if the clock stands before it.
 #[must_use]
 pub fn unix_seconds() -> u64 {
+    unix_millis() / 1000
+}
+
+/// Milliseconds since the Unix epoch; 0 if the clock stands before it.
+fn unix_millis() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Telemetry {
@@ -68,9 +73,17 @@ impl Telemetry {
     /// # Errors
     /// When a family of the same name is registered already.
     pub fn new(registry: &Registry) -> Result<Self, MetricError> {
+        Self::with_rows(registry, HARD_MAX_ROWS)
+    }
+
+    /// The same with room for so many rows, half of them for what neither teaches nor accuses.
+    ///
+    /// # Errors
+    /// When a family of the same name is registered already.
+    pub fn with_rows(registry: &Registry, rows: usize) -> Result<Self, MetricError> {
         Ok(Self(Arc::new(Inner {
             flows: FlowTable::default(),
-            rows: Mutex::default(),
+            rows: Mutex::new(RowTable::with_room(rows)),
             threats: Mutex::default(),
             apps: Mutex::default(),
             stats: Mutex::new(Stats::new(unix_seconds())),
@@ -159,16 +172,15 @@ impl Telemetry {
 
     /// Moves what every live flow did since the last call into rows, statistics and byte counters.
     pub fn settle(&self) {
-        let now = unix_seconds();
+        let now = unix_millis();
         self.0
             .flows
             .for_each(|flow| self.settle_flow(flow, now, false));
-        self.0.stats.lock().roll(now);
+        self.0.stats.lock().roll(now / 1000);
     }
 
     pub(crate) fn close(&self, flow: &FlowState, outcome: Outcome) {
-        let now = unix_seconds();
-        self.settle_flow(flow, now, true);
+        self.settle_flow(flow, unix_millis(), true);
         self.0.flows.remove(flow.id());
         let direction = flow.key().direction;
         self.0.metrics.closed(direction, outcome).inc();
@@ -176,8 +188,8 @@ impl Telemetry {
         self.0.stats.lock().session_closed(direction);
     }
 
-    fn settle_flow(&self, flow: &FlowState, now: u64, ended: bool) {
-        let settled = flow.settle(now, ended);
+    fn settle_flow(&self, flow: &FlowState, millis: u64, ended: bool) {
+        let settled = flow.settle(millis, ended);
         if settled.moved() {
             let direction = flow.key().direction;
             self.0.metrics.bytes(direction, settled.bytes);

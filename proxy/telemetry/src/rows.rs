@@ -143,6 +143,15 @@ impl Row {
         self.bytes_client.saturating_add(self.bytes_server)
     }
 
+    /// Whether it says no more than that flows are there, which will be told with their application.
+    #[must_use]
+    pub fn is_announcement(&self) -> bool {
+        self.sessions == 0
+            && self.violations == 0
+            && self.bytes() == 0
+            && self.severity == Severity::None
+    }
+
     fn absorb(&mut self, other: Self) {
         self.bytes_client = self.bytes_client.saturating_add(other.bytes_client);
         self.bytes_server = self.bytes_server.saturating_add(other.bytes_server);
@@ -169,14 +178,27 @@ impl Row {
 }
 
 /// Rows since they were last taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RowTable {
+    room: usize,
     rows: HashMap<RowKey, Row>,
     accepted: u64,
     dropped: u64,
 }
 
+impl Default for RowTable {
+    fn default() -> Self {
+        Self::with_room(HARD_MAX_ROWS)
+    }
+}
+
 impl RowTable {
+    /// A table of so many rows, half of them for what neither teaches nor accuses.
+    #[must_use]
+    pub fn with_room(room: usize) -> Self {
+        Self { room, rows: HashMap::new(), accepted: 0, dropped: 0 }
+    }
+
     /// Adds to a row; `false` if the table was full and the row is lost (the caller counts it).
     #[must_use]
     pub fn merge(&mut self, key: RowKey, row: Row) -> bool {
@@ -184,7 +206,7 @@ impl RowTable {
         match self.rows.entry(key) {
             Entry::Occupied(mut held) => held.get_mut().absorb(row),
             Entry::Vacant(free) => {
-                if len >= HARD_MAX_ROWS || (len >= MAX_ROWS && !row.matters()) {
+                if len >= self.room || (len >= self.room / 2 && !row.matters()) {
                     self.dropped += 1;
                     return false;
                 }

@@ -50,6 +50,26 @@ fn reports_a_session_once_and_every_byte_once() {
 }
 
 #[test]
+fn a_flow_that_says_nothing_is_announced_once_and_counted_with_its_application() {
+    let (_registry, telemetry) = telemetry();
+    let flow = telemetry.open(key("10.0.0.3:4000", Direction::Inbound), learn());
+    flow.establish();
+    let opened = unix_millis();
+    let rows = |later: u64| {
+        telemetry.settle_flow(&flow, opened + later, false);
+        telemetry.rows().lock().take()
+    };
+    assert!(rows(0).is_empty(), "it may be about to say something");
+    let announced = rows(600);
+    assert!(announced[0].1.is_announcement() && announced[0].0.app == AppId::UNKNOWN);
+    assert!(rows(2_000).is_empty());
+    flow.identify(Identification::Known(AppId::REDIS));
+    let told = rows(4_000);
+    assert_eq!((told[0].0.app, told[0].1.sessions), (AppId::REDIS, 1));
+    assert!(!told[0].1.is_announcement());
+}
+
+#[test]
 fn a_dropped_task_reports_its_flow_as_cut() {
     let (registry, telemetry) = telemetry();
     let flow = telemetry.open(key("10.0.0.3:4000", Direction::Inbound), learn());

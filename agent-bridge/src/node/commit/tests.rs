@@ -140,7 +140,7 @@ async fn what_waits_when_it_stops_is_stored() {
         !node
             .state
             .lock()
-            .begin_batch("cache", BatchId { instance: 7, seq: 1 })
+            .begin_batch("cache", BatchId { instance: 7, seq: 1 }, &node.counts)
     );
 }
 

@@ -34,10 +34,18 @@ impl Rig {
     }
 
     async fn start_in(dir: TempDir, env: &[(&'static str, &str)]) -> Self {
+        Self::start_reading(dir, env, || Ok(pod())).await
+    }
+
+    async fn start_reading(
+        dir: TempDir,
+        env: &[(&'static str, &str)],
+        read_identity: fn() -> io::Result<Identity>,
+    ) -> Self {
         let (context, relay, state) = assemble(settings(dir.path(), env));
         let first_policy = context.readiness.guard("policy");
         let server = Server::new(Arc::clone(&context), relay, state, Some(first_policy));
-        let server = Server { read_identity: || Ok(pod()), ..server };
+        let server = Server { read_identity, ..server };
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(server.run(stop.clone()));
         let rig = Self { dir, context, stop, tasks };

@@ -1,5 +1,7 @@
 //! Notifications: nothing is lost, nothing waits, nothing comes twice.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use outrider_model::{Direction, IpProto, Side, ThreatId};
 use outrider_telemetry::ThreatReport;
 use outrider_wire::Connection;
@@ -206,6 +208,50 @@ async fn a_proxy_that_kept_its_policy_waits_for_the_hello_of_who_gave_it() {
     client.hello().await;
     let (_, datagrams) = batch(&socket).await;
     assert_eq!(sums(&batch_rows(&datagrams)), (4, 40));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bug_on_the_ctrl_thread_costs_no_report_and_no_policy() {
+    static BROKEN: AtomicBool = AtomicBool::new(false);
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start_reading(dir, &[], || {
+        assert!(!BROKEN.swap(false, Relaxed), "a bug");
+        Ok(pod())
+    });
+    let rig = rig.await;
+    let socket = rig.listen();
+    let client = rig.client("bridge");
+    client.add_mac().await;
+    client.hello().await;
+    traffic(&rig, 4, 10);
+    let (seq, first) = batch(&socket).await;
+    let version = rig.context.policy.load().version;
+    BROKEN.store(true, Relaxed);
+    // The next look at the interfaces breaks the thread; it comes again, at another socket.
+    let restarted = || rig.context.restarts.with(&["ctrl"]).get();
+    while restarted() == 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(rig.context.policy.load().version, version, "the policy in force stays");
+    let client = loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let socket = UnixDatagram::bind(rig.path("bridge-2")).unwrap();
+        if socket.connect(rig.path(names::DP_LISTEN)).is_ok() {
+            break Client(socket);
+        }
+        std::fs::remove_file(rig.path("bridge-2")).unwrap();
+    };
+    client.add_mac().await;
+    client.hello().await;
+    let again = loop {
+        let (again, datagrams) = batch(&socket).await;
+        assert_eq!(datagrams, first);
+        if restarted() == 1 {
+            break again;
+        }
+    };
+    assert_eq!(again, seq);
     rig.stop().await;
 }
 
