@@ -64,5 +64,8 @@ mod review;
 #[path = "bridge/spoof.rs"]
 mod spoof;
 #[cfg(test)]
+#[path = "bridge/store.rs"]
+mod store;
+#[cfg(test)]
 #[path = "bridge/world.rs"]
 mod world;

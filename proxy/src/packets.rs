@@ -33,12 +33,9 @@ use outrider_capture::{Filter, Held};
 use outrider_model::{Direction, FlowKey};
 use outrider_packet::{Limits, forge::Glimpse};
 use outrider_relay::Relay;
-use tokio::{
-    task::{LocalSet, spawn_local},
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep},
-};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use self::{
     bypass::Bypass,
@@ -91,23 +88,29 @@ pub(crate) async fn run(
     not_ready: NotReady,
     stop: CancellationToken,
 ) {
-    let keep = async {
-        let mut first = Some(not_ready);
-        loop {
-            let not_ready = first
-                .take()
-                .unwrap_or_else(|| context.readiness.guard(NAME));
-            let packets = Packets::new(context.clone(), &relay, not_ready);
-            let ended = spawn_local(packets.run(stop.clone())).await;
-            let Err(error) = ended else { return };
-            context.packets.restarted();
-            error!(%error, "looking at packets broke off, it begins again");
-            if stop.run_until_cancelled(sleep(PAUSE)).await.is_none() {
-                return;
-            }
-        }
+    let life = async |not_ready| {
+        let packets = Packets::new(context.clone(), &relay, not_ready);
+        Box::pin(packets.run(stop.clone())).await;
     };
-    LocalSet::new().run_until(keep).await;
+    keep(&context, not_ready, &stop, life).await;
+}
+
+/// One life after the other; none is ready before it says so.
+async fn keep(
+    context: &SharedContext,
+    not_ready: NotReady,
+    stop: &CancellationToken,
+    life: impl AsyncFn(NotReady),
+) {
+    let lives = Lives::new(NAME, &context.restarts, stop);
+    let mut first = Some(not_ready);
+    loop {
+        let guard = || context.readiness.guard(NAME);
+        let not_ready = first.take().unwrap_or_else(guard);
+        if !lives.once(life(not_ready)).await {
+            return;
+        }
+    }
 }
 
 /// Opens and closes other ports until `stop`, whatever breaks.
@@ -380,8 +383,6 @@ const LOCAL_OUT: u8 = 3;
 const LAST_LOOK: Duration = Duration::from_millis(50);
 /// How often the policy's number is looked at: a swap is felt within this time.
 const TICK: Duration = Duration::from_millis(100);
-/// How long to wait before looking at packets again after it broke off.
-const PAUSE: Duration = Duration::from_secs(1);
 /// Ticks between two looks at the clock.
 const TICKS_A_SECOND: u64 = 10;
 

@@ -149,3 +149,64 @@ fn an_older_schema_is_migrated_and_keeps_its_rows() {
         .unwrap();
     assert_eq!(found, [SCHEMA]);
 }
+
+#[test]
+fn a_store_that_is_cut_short_or_has_a_wrong_bit_is_whole_or_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bridge.redb");
+    let mut store = Store::open(&path, 1).unwrap();
+    let many: Vec<_> = (0..200)
+        .map(|n| row(&format!("k{n}"), Some(&"v".repeat(200))))
+        .collect();
+    store.commit(&many).unwrap();
+    drop(store);
+    let whole = std::fs::read(&path).unwrap();
+    let cut = (0..24).map(|step| whole.get(..step * whole.len() / 24).unwrap().to_vec());
+    // A prime step, so that bits of every kind of page are hit.
+    let flipped = (0..48).map(|step| {
+        let mut flipped = whole.clone();
+        let at = step * 7919 % whole.len();
+        *flipped.get_mut(at).unwrap() ^= 1 << (step % 8);
+        flipped
+    });
+    for (number, damaged) in cut.chain(flipped).enumerate() {
+        let file = dir.path().join(format!("damaged{number}"));
+        std::fs::write(&file, &damaged).unwrap();
+        let store = Store::open(&file, 1).unwrap();
+        let kept = rows(&store, Table::Modes).len();
+        let is_new = damaged.is_empty();
+        assert!(
+            kept == many.len() || store.set_aside().is_some() || is_new,
+            "{number}: {kept} rows"
+        );
+    }
+}
+
+#[test]
+fn a_schema_that_is_no_number_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bridge.redb");
+    let store = Store::open(&path, 1).unwrap();
+    let transaction = store.database.as_ref().unwrap().begin_write().unwrap();
+    transaction
+        .open_table(Table::Meta.definition())
+        .unwrap()
+        .insert(SCHEMA_KEY, b"two".as_slice())
+        .unwrap();
+    transaction.commit().unwrap();
+    drop(store);
+    assert!(matches!(Store::open(&path, 1), Err(StoreError::Newer { .. })));
+    assert!(path.exists());
+}
+
+#[test]
+fn a_place_where_no_file_can_be_is_an_error_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for path in [file.join("bridge.redb"), dir.path().to_owned()] {
+        let error = Store::open(&path, 1).unwrap_err();
+        assert!(matches!(error, StoreError::Io { .. }), "{error}");
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    }
+}

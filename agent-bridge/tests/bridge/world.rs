@@ -132,10 +132,27 @@ impl World {
 
     /// The same, with more settings.
     pub(crate) async fn spawn_with(&self, settings: &[(&str, &str)]) -> Killable {
-        let child = Command::new(env!("CARGO_BIN_EXE_outrider-agent-bridge"))
-            .arg("bridge")
-            .envs(self.environment())
-            .envs(settings.iter().copied())
+        let mut command = Command::new(BINARY);
+        command.arg("bridge").envs(settings.iter().copied());
+        self.spawn_by(command).await
+    }
+
+    /// The same for a process that lives on when it gets a signal.
+    pub(crate) async fn spawn_ignoring(&self, signal: &str) -> Killable {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("trap '' {signal}; exec \"$0\" bridge"), BINARY]);
+        self.spawn_by(command).await
+    }
+
+    async fn spawn_by(&self, mut command: Command) -> Killable {
+        let given: Vec<_> = {
+            let given = command.as_std().get_envs();
+            given.map(|(key, _)| key.to_owned()).collect()
+        };
+        let missing = self.environment().into_iter();
+        let missing = missing.filter(|(key, _)| !given.iter().any(|given| given == key));
+        let child = command
+            .envs(missing)
             .env("OUTRIDER_BRIDGE_LOG", "error")
             .kill_on_drop(true)
             .spawn()
@@ -160,6 +177,9 @@ impl World {
         Running { stop, task, asked: Asked(self.path().join("api.sock")), api, grpc, metrics }
     }
 }
+
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_outrider-agent-bridge");
 
 /// The MAC of a pod.
 pub(crate) fn mac(number: u8) -> outrider_model::MacAddr {
@@ -193,6 +213,11 @@ impl Killable {
             .trim_end_matches(" kB")
             .parse()
             .unwrap()
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().unwrap()
     }
 
     fn proc(&self, name: &str) -> PathBuf {

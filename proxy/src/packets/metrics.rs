@@ -43,7 +43,6 @@ pub(crate) struct Shown {
 pub(crate) struct PacketMetrics {
     tier: Mutex<Tier>,
     tiers: GaugeFamily,
-    restarts: Counter,
     unread: Counter,
     ignored: CounterFamily,
     verdicts: CounterFamily,
@@ -132,10 +131,6 @@ impl PacketMetrics {
                 "1 for what the proxy sees and can stop, 0 for the others",
                 &["tier"],
             )?,
-            restarts: registry.counter(
-                "outrider_packets_restarts_total",
-                "Times that looking at packets broke off",
-            )?,
             unread: registry.counter(
                 "outrider_packets_unread_total",
                 "Sessions that were not read on, since what is held of all of them was too much",
@@ -179,11 +174,6 @@ impl PacketMetrics {
     #[must_use]
     pub(crate) fn tier(&self) -> Tier {
         *self.tier.lock()
-    }
-
-    /// Looking at packets broke off.
-    pub(crate) fn restarted(&self) {
-        self.restarts.inc();
     }
 
     /// A session is not read on: too much was held.

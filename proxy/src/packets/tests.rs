@@ -181,3 +181,20 @@ pub(super) fn view(mode: Mode, mut rules: Vec<RuleSpec>) -> PolicyView {
     let snapshot = Snapshot::compile(Some(&spec), &Network::default()).unwrap();
     PolicyView { snapshot, mode, managed: true, quarantined: false, version: 1 }
 }
+
+#[tokio::test(start_paused = true)]
+async fn looking_at_packets_begins_again_after_a_panic_and_is_not_ready_before_it_says_so() {
+    let rig = Rig::new(all(Mode::Protect, PolicyAction::Deny));
+    let (context, stop) = (&rig.context, CancellationToken::new());
+    let lives = std::cell::Cell::new(0);
+    let life = async |not_ready| {
+        lives.set(lives.get() + 1);
+        assert_eq!(context.readiness.waits_for(), [NAME]);
+        assert!(lives.get() > 1, "a packet brings it down");
+        drop(not_ready);
+        stop.cancel();
+    };
+    keep(context, context.readiness.guard(NAME), &stop, life).await;
+    assert_eq!((lives.get(), context.restarts.with(&[NAME]).get()), (2, 1));
+    assert!(context.readiness.waits_for().is_empty());
+}

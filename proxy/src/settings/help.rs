@@ -11,7 +11,7 @@ const fn entry(key: &'static str, default: &'static str, about: &'static str) ->
     Entry { key, default, about }
 }
 
-const ENTRIES: [Entry; 35] = [
+const ENTRIES: [Entry; 36] = [
     entry("OUTRIDER_CTRL_DIR", "/run/outrider/ctrl", "directory of the ctrl sockets"),
     entry("OUTRIDER_STATE_DIR", "the ctrl directory", "where the last policy is kept"),
     entry("OUTRIDER_DEFAULT_MODE", "discover", "discover, monitor or protect, until a policy came"),

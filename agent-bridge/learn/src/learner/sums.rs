@@ -228,3 +228,23 @@ fn a_policy_never_outgrows_a_proxy() {
     assert_eq!(policy.left_out, 300_000 - crate::MAX_COMPILED);
     assert!(learner.is_full(&group("web")) && !learner.is_full(&group("shop")));
 }
+
+#[test]
+fn what_is_announced_is_listed_and_becomes_one_with_what_it_turns_out_to_be() {
+    let mut learner = world();
+    let told = inbound("web", FAR, 80, AppId::UNKNOWN);
+    learner.observe(&Row { sessions: 0, bytes: 0, first_seen: 5, ..told });
+    let listed = |learner: &Learner| {
+        let known = learner.conversations();
+        known
+            .map(|known| (known.key.app, known.sessions, known.first_seen))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&learner), [(AppId::UNKNOWN, 0, 5)]);
+    assert_eq!(learner.candidates().count(), 0, "nothing is learned from it");
+    learner.observe(&Row { first_seen: 9, ..inbound("web", FAR, 80, AppId::HTTP) });
+    assert_eq!(listed(&learner), [(AppId::HTTP, 1, 5)]);
+    learner.observe(&inbound("web", FAR, 80, AppId::UNKNOWN));
+    learner.observe(&inbound("web", FAR, 80, AppId::HTTP));
+    assert_eq!(listed(&learner).len(), 2, "what was counted stays as it was told");
+}
