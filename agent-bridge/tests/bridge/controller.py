@@ -64,6 +64,9 @@ class Controller(services.ControllerAgentServiceServicer):
                 return pb.CLUSReportResponse(Action=pb.Resend)
             case "no":
                 context.abort(grpc.StatusCode.PERMISSION_DENIED, "not now")
+            case "hang":
+                hang(context)
+                return answer
             case "swallow":
                 note("report", context, request)
                 hang(context)
