@@ -17,6 +17,8 @@ use crate::{
 const CONVERSATIONS: u16 = 32_768;
 /// Rows of one datagram.
 const ROWS: usize = 40;
+/// Datagrams of one batch.
+const BATCH: usize = 100;
 /// Memory that pages may take together, in KiB.
 const MOST_MEMORY: u64 = 32 * 1024;
 /// Largest page: where it ends, and one more element.
@@ -51,10 +53,12 @@ async fn all_conversations_are_paged_in_little_time_and_memory() {
         encode(Connections { rows: ports.iter().map(row).collect() })
     };
     let notes: Vec<_> = ports.chunks(ROWS).map(rows).collect();
-    for datagram in batch(7, 1, &notes) {
-        proxy.tell(&datagram).await;
+    for (notes, seq) in notes.chunks(BATCH).zip(1..) {
+        for datagram in batch(7, seq, notes) {
+            proxy.tell(&datagram).await;
+        }
+        proxy.hears_ack(seq).await;
     }
-    proxy.hears_ack(1).await;
     for limit in ["", "?limit=1000"] {
         bridge.forget_peak();
         let before = bridge.peak();
