@@ -1,6 +1,7 @@
 //! The REST API, on TCP and on a unix socket.
 
 mod access;
+mod captures;
 mod events;
 pub(crate) mod lists;
 mod params;
@@ -18,7 +19,7 @@ use axum::{
     http::StatusCode,
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, get, put},
+    routing::{MethodRouter, delete, get, post, put},
 };
 use outrider_api::{ErrorBody, ExplainQuery, ListQuery, ModeRequest, openapi, paths};
 use outrider_model::Mode;
@@ -52,7 +53,7 @@ pub fn router(node: Arc<Node>, access: Access) -> Router {
 }
 
 /// Every route: its path, its method as OpenAPI writes it, who answers.
-fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<Node>>); 13] {
+fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<Node>>); 17] {
     [
         (paths::STATUS, "get", get(status)),
         (paths::WORKLOADS, "get", get(workloads)),
@@ -67,6 +68,10 @@ fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<Node>>); 13] {
         (paths::OPENAPI, "get", get(document)),
         (paths::MODE, "put", put(set_mode)),
         (paths::MODE_FULL, "put", put(set_mode_full)),
+        (paths::CAPTURE, "post", post(captures::start)),
+        (paths::CAPTURE_FULL, "post", post(captures::start_full)),
+        (paths::CAPTURES, "get", get(captures::list)),
+        (paths::CAPTURE_STOP, "delete", delete(captures::stop)),
     ]
 }
 
@@ -179,7 +184,7 @@ impl IntoResponse for Refusal {
         let status = match &self {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Bad(_) => StatusCode::BAD_REQUEST,
-            Self::Ambiguous(_) => StatusCode::CONFLICT,
+            Self::Ambiguous(_) | Self::Unable(_) => StatusCode::CONFLICT,
             Self::Busy(_) | Self::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         said(status, &self.to_string())

@@ -181,7 +181,7 @@ impl Bridge {
         let review = settings.review.as_ref();
         let review = review.map(|settings| Review::new(settings, counts.clone()));
         let over_tcp = api::router(Arc::clone(&node), guarded(&api, tokens, review));
-        let events = Arc::clone(node.events());
+        let known = Arc::clone(&node);
         let over_unix = api::router(Arc::clone(&node), Access::Unix);
         let grpc = grpc.run(node, stop.child_token());
         let gone = CancellationToken::new();
@@ -202,7 +202,8 @@ impl Bridge {
         };
         stop.cancel();
         gone.cancel();
-        events.close();
+        known.events().close();
+        known.captures().close();
         tracing::info!("stopping: mailboxes first, then what they told is stored");
         drop(std::fs::remove_file(&settings.socket));
         tasks.close();

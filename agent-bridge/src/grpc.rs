@@ -6,6 +6,7 @@ mod convert;
 pub mod dial;
 mod enforcer;
 mod rules;
+mod sniffer;
 pub mod tls;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};

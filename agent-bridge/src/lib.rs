@@ -16,6 +16,7 @@
 
 pub mod api;
 pub mod bridge;
+mod captures;
 pub(crate) mod connect;
 pub mod controller;
 pub mod counts;

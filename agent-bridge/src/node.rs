@@ -2,6 +2,7 @@
 //! rules. Reports come in, policy goes out, changes are handed to the store.
 
 mod asked;
+mod capturing;
 mod commit;
 mod coverage;
 mod events;
@@ -47,6 +48,7 @@ pub(crate) mod shown {
 }
 
 use crate::{
+    captures::Captures,
     controller::Controller,
     counts::Counts,
     export::Export,
@@ -80,6 +82,7 @@ pub struct Node {
     store: Mutex<StoreStatus>,
     events: Arc<Events>,
     export: Export,
+    captures: Captures,
     controller: Controller,
 }
 
@@ -179,6 +182,7 @@ impl Node {
             store: Mutex::new(status),
             events,
             export,
+            captures: Captures::new(store.path()),
             controller,
         })
     }

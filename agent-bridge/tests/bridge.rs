@@ -10,6 +10,9 @@ mod api;
 #[path = "bridge/api_hostile.rs"]
 mod api_hostile;
 #[cfg(test)]
+#[path = "bridge/captures.rs"]
+mod captures;
+#[cfg(test)]
 #[path = "bridge/controller.rs"]
 mod controller;
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod hooks;
 mod identity;
 pub mod packets;
 mod readiness;
+mod recorder;
 mod rights;
 pub mod settings;
 mod status;

@@ -5,6 +5,7 @@
 //! in later versions: readers skip what they do not know.
 #![forbid(unsafe_code)]
 
+mod captures;
 mod events;
 mod explain;
 mod observed;
@@ -13,6 +14,7 @@ mod query;
 pub mod share;
 mod status;
 
+pub use captures::{CAPTURE_ID, CAPTURE_TYPE, Capture, CaptureRequest, CaptureState};
 pub use events::{EventKind, GAP, Gap, ModeChange};
 pub use explain::{ExplainQuery, Explanation, Judgement};
 pub use observed::{Conversation, Evidence, Flow, Rule, Session, Threat, Violation};
@@ -51,6 +53,14 @@ pub mod paths {
     pub const EXPLAIN: &str = "/v1/explain";
     /// `PUT` a [`super::ModeRequest`], answered by a [`super::ModeReply`]. The name is bare.
     pub const MODE: &str = "/v1/workloads/{name}/mode";
+    /// `POST` a [`super::CaptureRequest`], answered by a pcapng file. The name is bare.
+    pub const CAPTURE: &str = "/v1/workloads/{name}/capture";
+    /// The same, for `<namespace>/<name>`.
+    pub const CAPTURE_FULL: &str = "/v1/workloads/{namespace}/{name}/capture";
+    /// Array of [`super::Capture`].
+    pub const CAPTURES: &str = "/v1/captures";
+    /// `DELETE` to stop a [`super::Capture`] that runs, or forget one that is over.
+    pub const CAPTURE_STOP: &str = "/v1/captures/{id}";
     /// The same, for `<namespace>/<name>`.
     pub const MODE_FULL: &str = "/v1/workloads/{namespace}/{name}/mode";
 }

@@ -4,9 +4,9 @@ use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Conversation, ErrorBody, EventsQuery, ExplainQuery, Explanation, Flow, Gap, ListQuery,
-    ModeChange, ModeReply, ModeRequest, NEXT_CURSOR, Rule, Session, Status, Threat, Violation,
-    Workload, paths,
+    CAPTURE_ID, CAPTURE_TYPE, Capture, CaptureRequest, Conversation, ErrorBody, EventsQuery,
+    ExplainQuery, Explanation, Flow, Gap, ListQuery, ModeChange, ModeReply, ModeRequest,
+    NEXT_CURSOR, Rule, Session, Status, Threat, Violation, Workload, paths,
 };
 
 /// Where the document keeps schemas.
@@ -78,6 +78,7 @@ fn operations(types: &mut SchemaGenerator) -> Vec<Operation> {
         operation["security"] = json!([{ "token": [] }, {}]);
         all.push((path, "put", operation));
     }
+    all.extend(captures(types));
     let document = json!({
         "operationId": "openapi",
         "summary": "This document",
@@ -105,6 +106,42 @@ fn lists(types: &mut SchemaGenerator) -> Vec<Operation> {
         (paths::FLOWS, "get", list::<Flow>(types, "flows", "Samples of flows, newest first")),
         (paths::SESSIONS, "get", list::<Session>(types, "sessions", "Flows that are open now")),
     ]
+}
+
+fn captures(types: &mut SchemaGenerator) -> Vec<Operation> {
+    let mut all = Vec::new();
+    let starts = [
+        (paths::CAPTURE, "capture", &["name"][..]),
+        (paths::CAPTURE_FULL, "captureOfFullName", &["namespace", "name"]),
+    ];
+    for (path, id, names) in starts {
+        let body = types.subschema_for::<CaptureRequest>();
+        let file = json!({ "type": "string", "contentMediaType": CAPTURE_TYPE });
+        let operation = json!({
+            "operationId": id,
+            "summary": "Capture a workload's packets; the answer comes as they do and ends with the capture",
+            "parameters": names.iter().map(|name| in_path(name)).collect::<Value>(),
+            "requestBody": { "required": true, "content": { "application/json": { "schema": body } } },
+            "security": [{ "token": [] }, {}],
+            "responses": { "200": {
+                "description": "A pcapng file. An answer that is cut off is not the whole capture.",
+                "headers": { CAPTURE_ID: {
+                    "description": "The capture's name.", "schema": { "type": "string" },
+                } },
+                "content": { CAPTURE_TYPE: { "schema": file } },
+            } },
+        });
+        all.push((path, "post", operation));
+    }
+    let list = object::<Vec<Capture>>(types, "captures", "Captures that run, and the last ones");
+    all.push((paths::CAPTURES, "get", list));
+    let about =
+        "End a capture that runs: what was seen until now still comes; forget one that is over";
+    let mut stop = object::<Capture>(types, "stopCapture", about);
+    stop["parameters"] = [in_path("id")].into_iter().collect();
+    stop["security"] = json!([{ "token": [] }, {}]);
+    all.push((paths::CAPTURE_STOP, "delete", stop));
+    all
 }
 
 fn object<T: JsonSchema>(types: &mut SchemaGenerator, id: &str, summary: &str) -> Value {

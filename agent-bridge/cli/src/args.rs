@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use outrider_model::Mode;
 
 use crate::{
+    capture::Wanted,
     client::Target,
     narrow::{Followed, Narrow},
 };
@@ -22,6 +23,8 @@ Examples:
   outrider violations                        what was refused or would have been
   outrider explain intruder cache 6379 --app redis
                                              which rule decides, why, and what would allow it
+  outrider capture cache -f 'port 6379' -w cache.pcapng
+                                             a pod's packets, for a minute or until interrupted
   outrider inspect capture.pcapng            what a capture file holds, flow by flow; needs no bridge
   outrider --bridge http://127.0.0.1:15180 status
   outrider --bridge unix:/run/outrider/api.sock status
@@ -92,6 +95,9 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME")]
         app: Option<String>,
     },
+    /// Capture a pod's packets to a file or a pipe (pcapng)
+    #[command(after_help = CAPTURE_HELP)]
+    Capture(Wanted),
     /// Print what makes a shell complete commands and options
     #[command(after_help = COMPLETION_HELP)]
     Completion {
@@ -114,6 +120,22 @@ Examples:
   outrider flows --follow --workload cache
   outrider violations --since 10m
   outrider threats --follow --json | jq .name";
+
+const CAPTURE_HELP: &str = "\
+What the pod sends and receives on its interfaces, as it is on the wire. Connections that the proxy
+relays are there once, on their way to or from the other pod; with --loopback also between proxy and
+application. The capture ends at the first of its bounds, or when it is interrupted. What comes too
+fast is left out and counted: capturing never holds up traffic. The proxy needs NET_RAW for it.
+
+A filter is made of  host ADDRESS, net NETWORK, port N, portrange A-B  (with src or dst before them,
+ports also with tcp, udp or sctp),  tcp, udp, sctp, icmp, icmp6, ip, ip6, arp, proto N,  joined by
+and, or, not and brackets. Names are not looked up.
+
+Examples:
+  outrider capture default/cache -w cache.pcapng
+  outrider capture cache -f 'tcp port 6379 and not host 10.0.0.7' -d 10m -w - | tcpdump -nr -
+  outrider capture cache -c 1000 | outrider inspect -
+  outrider capture cache -s 96 -f 'portrange 8000-8100 or icmp' -w headers.pcapng";
 
 const COMPLETION_HELP: &str = "\
 Examples:

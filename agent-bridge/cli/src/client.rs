@@ -72,6 +72,8 @@ pub(crate) enum Failure {
     Forbidden(String),
     /// The answer could not be printed.
     Output(io::Error),
+    /// What was typed makes no sense here.
+    Usage(String),
 }
 
 impl Failure {
@@ -79,6 +81,7 @@ impl Failure {
         match self {
             Self::Unreachable(_) => 3,
             Self::Forbidden(_) => 4,
+            Self::Usage(_) => 2,
             Self::Refused(_) | Self::Output(_) => 1,
         }
     }
@@ -87,9 +90,10 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(what) | Self::Refused(what) | Self::Forbidden(what) => {
-                f.write_str(what)
-            }
+            Self::Unreachable(what)
+            | Self::Refused(what)
+            | Self::Forbidden(what)
+            | Self::Usage(what) => f.write_str(what),
             Self::Output(error) => write!(f, "cannot print: {error}"),
         }
     }
@@ -156,6 +160,11 @@ impl Client {
     ) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| refused(&error))?;
         let answer = self.exchange(Method::PUT, path, body.into()).await?;
+        answer.read()
+    }
+
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let answer = self.exchange(Method::DELETE, path, Bytes::new()).await?;
         answer.read()
     }
 
@@ -336,7 +345,7 @@ pub(crate) fn explain_path(query: &ExplainQuery) -> String {
 }
 
 /// Percent-encodes all but unreserved characters.
-fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes()
         .map(|byte| if plain(byte) { char::from(byte).into() } else { format!("%{byte:02X}") })

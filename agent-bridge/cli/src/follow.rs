@@ -159,7 +159,7 @@ impl Following<'_> {
 }
 
 /// Why the bridge does not tell; a busy one may later.
-async fn refusal(status: StatusCode, body: Incoming) -> Failure {
+pub(crate) async fn refusal(status: StatusCode, body: Incoming) -> Failure {
     let body = Limited::new(body, MAX_REFUSAL).collect().await;
     let body = body.map(http_body_util::Collected::to_bytes);
     match failure(status, &body.unwrap_or_default()) {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod capture;
 mod client;
 mod follow;
 mod human;
@@ -93,6 +94,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
             output.mode_set(&reply)?;
             confirmed(&reply)
         }
+        Command::Capture(wanted) => Box::pin(capture::run(&client, &mut output, wanted)).await,
         Command::Inspect { .. } | Command::Completion { .. } => Ok(()),
         Command::Explain { client: from, server, port, app } => {
             let query = ExplainQuery {

@@ -8,7 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use outrider_api::{Explanation, ModeReply, Status, Workload};
+use outrider_api::{Capture, Explanation, ModeReply, Status, Workload};
 use serde::Serialize;
 
 use crate::{
@@ -63,6 +63,16 @@ impl Output {
             return self.object(row);
         }
         table::next(&mut self.out, T::COLUMNS, &mut self.widths, &row.cells(now()))?;
+        Ok(self.out.flush()?)
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// A capture that is over, for programs.
+    pub(crate) fn capture(&mut self, capture: &Capture) -> Printed {
+        self.object(capture)?;
         Ok(self.out.flush()?)
     }
 

@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
-use super::{convert, rules};
+use super::{convert, rules, sniffer};
 use crate::{
     mailbox::{
         link::{Command, Question},
@@ -38,9 +38,6 @@ const MAX_NAMED: usize = 4096;
 
 /// Workloads that an error names.
 const MAX_SAID: usize = 8;
-
-/// Why packets are not captured here.
-const NO_SNIFFER: &str = "packet capture is not offered over gRPC";
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -213,6 +210,7 @@ impl From<Refusal> for Status {
             Refusal::NotFound(_) => Self::not_found(said),
             Refusal::Bad(_) | Refusal::Ambiguous(_) => Self::invalid_argument(said),
             Refusal::Busy(_) => Self::resource_exhausted(said),
+            Refusal::Unable(_) => Self::failed_precondition(said),
             Refusal::NotStored(_) => Self::unavailable(said),
         }
     }
@@ -354,22 +352,20 @@ impl EnforcerService for Enforcer {
         Err(Status::unimplemented("whoever runs the bridge restarts it"))
     }
 
-    async fn sniffer_cmd(
-        &self,
-        _asked: Request<ClusSnifferRequest>,
-    ) -> Answer<ClusSnifferResponse> {
-        Err(Status::unimplemented(NO_SNIFFER))
+    async fn sniffer_cmd(&self, asked: Request<ClusSnifferRequest>) -> Answer<ClusSnifferResponse> {
+        let done = Box::pin(sniffer::command(&self.node, asked.into_inner())).await?;
+        Ok(Response::new(done))
     }
 
-    async fn get_sniffers(&self, _asked: Request<ClusSnifferFilter>) -> Answer<ClusSnifferArray> {
-        Err(Status::unimplemented(NO_SNIFFER))
+    async fn get_sniffers(&self, asked: Request<ClusSnifferFilter>) -> Answer<ClusSnifferArray> {
+        sniffer::list(&self.node, asked.get_ref()).map(Response::new)
     }
 
     async fn get_sniffer_pcap(
         &self,
-        _asked: Request<ClusSnifferDownload>,
+        asked: Request<ClusSnifferDownload>,
     ) -> Answer<BoxStream<ClusSnifferPcap>> {
-        Err(Status::unimplemented(NO_SNIFFER))
+        sniffer::download(&self.node, asked.get_ref()).map(Response::new)
     }
 
     async fn probe_summary(&self, _asked: Request<RpcVoid>) -> Answer<ClusProbeSummary> {

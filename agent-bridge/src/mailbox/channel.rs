@@ -4,9 +4,16 @@
 //! Replies that nobody waits for any more are thrown away before each request, so that a late one
 //! is never taken for the next one's.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io::{self, IoSlice},
+    os::fd::{AsRawFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::{
+    io::Interest,
     net::UnixDatagram,
     time::{Instant, timeout, timeout_at},
 };
@@ -53,6 +60,23 @@ impl Channel {
     /// What the system says, or `TimedOut` when the proxy does not take it.
     pub async fn send(&self, request: &[u8]) -> io::Result<()> {
         let sent = timeout(WRITE_TIME, self.socket.send(request)).await;
+        let sent = sent.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
+        if sent == request.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+
+    /// Sends one request, and a descriptor with it.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn send_with(&self, request: &[u8], descriptor: &OwnedFd) -> io::Result<()> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let send = || {
+            let descriptors = [descriptor.as_raw_fd()];
+            let with = [ControlMessage::ScmRights(&descriptors)];
+            let socket = self.socket.as_raw_fd();
+            Ok(sendmsg::<()>(socket, &[IoSlice::new(request)], &with, flags, None)?)
+        };
+        let sent = timeout(WRITE_TIME, self.socket.async_io(Interest::WRITABLE, send)).await;
         let sent = sent.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
         if sent == request.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }

@@ -7,10 +7,13 @@
 //! link is asked every 4 s. One answer missed for 3 s, or a request that cannot be sent, ends the
 //! connection: what the proxy has is then unknown, and the next one starts from nothing.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use outrider_model::{MacAddr, names};
-use outrider_wire::{Meter, Reply, Session, ext::Status};
+use outrider_wire::{
+    Meter, Reply, Session,
+    ext::{CaptureOrder, CaptureReply, Instance, Status},
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, Interval, MissedTickBehavior, interval},
@@ -41,6 +44,8 @@ const MAX_GREETINGS: u32 = 15;
 const LIST_TIME: Duration = Duration::from_secs(5);
 /// How long it may take for a whole list.
 const WHOLE_LIST_TIME: Duration = Duration::from_secs(10);
+/// How long it may take to begin a capture; one that does not know how never says.
+const CAPTURE_TIME: Duration = Duration::from_secs(3);
 /// Sessions taken from one proxy's list; more are counted.
 const MAX_LISTED: usize = 65_536;
 
@@ -57,6 +62,10 @@ pub enum Command {
     Ask(Question, oneshot::Sender<Reply>),
     /// Open flows are to end: this one, or all if it is 0. Answered once that is said.
     Clear(u32, oneshot::Sender<()>),
+    /// Packets are to be captured into this pipe. Nothing is sent back by a proxy that does not know how.
+    Capture(Box<(CaptureOrder, OwnedFd)>, oneshot::Sender<CaptureReply>),
+    /// No longer.
+    StopCapture(Instance),
 }
 
 /// What one datagram answers.
@@ -245,6 +254,15 @@ impl Link {
                 answered(answer, channel.receive(LIST_TIME, end, wanted).await);
                 Ok(())
             }
+            Command::Capture(ordered, answer) => {
+                // The pipe is none of a proxy's business that does not know what to do with it.
+                if self.state.borrow().proxy.is_some() {
+                    self.capture(channel, &ordered.0, &ordered.1, answer)
+                        .await?;
+                }
+                Ok(())
+            }
+            Command::StopCapture(id) => self.send(channel, &program::stop_capture(id)?).await,
             Command::Clear(id, done) => {
                 self.send(channel, &program::clear_session(id)?).await?;
                 answered(done, Ok(()));
@@ -260,6 +278,25 @@ impl Link {
         let foreign = told.saturating_sub(all.len());
         self.counts.dropped(Dropped::ForeignMac, foreign as u64);
         all
+    }
+
+    async fn capture(
+        &self,
+        channel: &Channel,
+        order: &CaptureOrder,
+        pipe: &OwnedFd,
+        answer: oneshot::Sender<CaptureReply>,
+    ) -> io::Result<()> {
+        channel.drain();
+        channel.send_with(&program::capture(order)?, pipe).await?;
+        self.activity.note();
+        let wanted = |datagram: &[u8]| match Reply::decode_exact(datagram) {
+            Ok(Reply::Capture(reply)) if reply.id == order.id => Some(reply),
+            _ => None,
+        };
+        let end = Instant::now() + CAPTURE_TIME;
+        answered(answer, channel.receive(CAPTURE_TIME, end, wanted).await);
+        Ok(())
     }
 
     /// Asks for a list and reads it to its closing datagram. The outer error ends the connection.

@@ -7,7 +7,7 @@ use outrider_learn::CompiledPolicy;
 use outrider_model::{MacAddr, Mode};
 use outrider_wire::{
     ChunkFlags, Directions, PolicyCommand, WireError, chunk,
-    ext::{Ack, Hello, Instance},
+    ext::{Ack, CaptureOrder, CaptureStop, Hello, Instance},
     limits,
     request::{
         AddMac, CfgMac, CfgNbe, ClearSession, DelMac, DetectUnmanaged, DisableNetPolicy,
@@ -158,6 +158,26 @@ pub fn hello() -> io::Result<Vec<u8>> {
 pub fn ack(batch: BatchId) -> io::Result<Vec<u8>> {
     let ack = Ack { instance: Instance(batch.instance), seq: batch.seq };
     Request::OutriderAck(ack).encode().map_err(unsendable)
+}
+
+/// Has packets captured into the pipe that goes along.
+///
+/// # Errors
+/// When the filter is longer than any may be; see [`keep_alive`].
+pub fn capture(order: &CaptureOrder) -> io::Result<Vec<u8>> {
+    Request::OutriderCapture(order.clone())
+        .encode()
+        .map_err(unsendable)
+}
+
+/// Ends a capture.
+///
+/// # Errors
+/// See [`keep_alive`].
+pub fn stop_capture(id: Instance) -> io::Result<Vec<u8>> {
+    Request::OutriderCaptureStop(CaptureStop { id })
+        .encode()
+        .map_err(unsendable)
 }
 
 /// Asks for the open flows.

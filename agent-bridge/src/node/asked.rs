@@ -139,7 +139,7 @@ impl Node {
     }
 
     /// Hands a command to a link; nothing if there is no connection, or it has too much to do.
-    fn command<T>(
+    pub(super) fn command<T>(
         &self,
         uid: &str,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
@@ -149,6 +149,15 @@ impl Node {
         let (answer, answered) = oneshot::channel();
         link.commands.try_send(command(answer)).ok()?;
         Some(answered)
+    }
+
+    /// Hands a command to a link that nobody waits for.
+    pub(super) fn tell(&self, uid: &str, command: Command) {
+        let state = self.state.lock();
+        let link = state.links.get(uid).filter(|link| link.is_connected());
+        if link.is_some_and(|link| link.commands.try_send(command).is_err()) {
+            tracing::debug!(uid, "the link has too much to do");
+        }
     }
 }
 

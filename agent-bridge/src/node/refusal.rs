@@ -19,6 +19,9 @@ pub enum Refusal {
     /// There is no room for it now.
     #[error("{0}")]
     Busy(String),
+    /// Whoever would have to do it cannot.
+    #[error("{0}")]
+    Unable(String),
     /// The store does not take it.
     #[error("{0}")]
     NotStored(String),

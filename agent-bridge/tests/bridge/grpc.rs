@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Read, time::Duration};
 
 use flate2::read::GzDecoder;
 use outrider_api::share::{
-    ClusFilter, ClusSession, ClusSnifferFilter, ClusWlIdArray, RpcVoid,
+    ClusFilter, ClusSession, ClusWlIdArray, RpcVoid,
     enforcer_cap_service_client::EnforcerCapServiceClient,
     enforcer_service_client::EnforcerServiceClient,
 };
@@ -341,7 +341,7 @@ async fn what_is_not_about_the_network_is_unimplemented() {
     for status in [
         client.get_process(of("")).await.unwrap_err(),
         client.run_docker_bench(RpcVoid {}).await.unwrap_err(),
-        client.get_sniffers(ClusSnifferFilter {}).await.unwrap_err(),
+        client.get_file_monitor_file(of("")).await.unwrap_err(),
     ] {
         assert_eq!(status.code(), Code::Unimplemented, "{status}");
         assert!(!status.message().is_empty());

@@ -10,6 +10,7 @@ use outrider_wire::{
 use serde_json::Value;
 
 use crate::{
+    captures,
     events::Source,
     proxy::Proxy,
     reports::{encode, row},
@@ -135,6 +136,8 @@ async fn busy(world: &World) -> (Proxy, Running) {
     }
     let session = Session { id: 1, epmac: mac(2), ..Session::default() };
     proxy.carries(vec![session]);
+    let captured = captures::take(&world.path().join("api.sock"), "cache", "{}").await;
+    assert_eq!(captured.status, 200);
     (proxy, bridge)
 }
 
@@ -161,7 +164,7 @@ async fn every_answer_is_as_the_document_says() {
         is_right(&document, &answers(path, "get", "200"), &answer, path);
         checked += 1;
     }
-    assert_eq!(checked, 10);
+    assert_eq!(checked, 11);
     for (status, mode) in [(200, "protect"), (400, "block")] {
         let body = format!("{{\"mode\":{mode:?}}}");
         let (found, said) = bridge.ask("PUT", "/v1/workloads/cache/mode", &body).await;

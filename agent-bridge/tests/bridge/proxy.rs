@@ -2,19 +2,25 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    fs::File,
+    io::{self, IoSliceMut, Write as _},
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
+
 use outrider_wire::{
     DeviceCounter, DeviceStats, KeepAlive, MacStats, Meter, MeterFlags, MeterId, MeterList,
     PARSERS, Reply, SessionCount, SessionList, Stats, StatsWindow,
-    ext::Status,
+    ext::{CaptureReply, Status},
     request::{Policy, Request},
 };
 use parking_lot::Mutex;
 use tokio::{
+    io::Interest,
     net::UnixDatagram,
     task::JoinHandle,
     time::{Instant, sleep, timeout},
@@ -51,6 +57,7 @@ pub(crate) struct Proxy {
     sessions: Arc<Mutex<Vec<outrider_wire::Session>>>,
     script: Arc<Mutex<Script>>,
     manner: Arc<Mutex<Manner>>,
+    captured: Arc<Mutex<Vec<u8>>>,
     teller: UnixDatagram,
     dir: PathBuf,
 }
@@ -68,6 +75,7 @@ impl Proxy {
         let sessions = Arc::new(Mutex::new(Vec::new()));
         let script = Arc::new(Mutex::new(Script::default()));
         let manner = Arc::new(Mutex::new(manner));
+        let captured = Arc::new(Mutex::new(Vec::new()));
         let serving = Serving {
             socket,
             dir: mailbox.to_owned(),
@@ -75,11 +83,13 @@ impl Proxy {
             heard: Arc::clone(&heard),
             sessions: Arc::clone(&sessions),
             script: Arc::clone(&script),
+            captured: Arc::clone(&captured),
         };
         #[expect(clippy::disallowed_methods, reason = "ended when the proxy is dropped")]
         let task = tokio::spawn(serving.run());
         let teller = UnixDatagram::unbound().unwrap();
-        Self { task, heard, sessions, script, manner, teller, dir: mailbox.to_owned() }
+        let dir = mailbox.to_owned();
+        Self { task, heard, sessions, script, manner, captured, teller, dir }
     }
 
     /// Sends one notification; the bridge may still be on its way.
@@ -118,6 +128,11 @@ impl Proxy {
     /// Does not answer those of the next hellos that are true.
     pub(crate) fn is_deaf_to(&self, hellos: &[bool]) {
         self.script.lock().deaf.extend(hellos);
+    }
+
+    /// Sets what it writes when it is to capture packets.
+    pub(crate) fn captures(&self, file: Vec<u8>) {
+        *self.captured.lock() = file;
     }
 
     pub(crate) fn heard(&self) -> Vec<Request> {
@@ -233,19 +248,52 @@ struct Serving {
     heard: Arc<Mutex<Vec<(Instant, Request)>>>,
     sessions: Arc<Mutex<Vec<outrider_wire::Session>>>,
     script: Arc<Mutex<Script>>,
+    captured: Arc<Mutex<Vec<u8>>>,
+}
+
+/// A datagram, who sent it, and the pipe that came with it.
+fn receive(socket: &UnixDatagram, buffer: &mut [u8]) -> io::Result<(usize, PathBuf, Option<File>)> {
+    let mut control = nix::cmsg_space!([i32; 1]);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let fd = socket.as_raw_fd();
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<UnixAddr>(fd, &mut parts, Some(&mut control), flags)?;
+    let rights = message.cmsgs()?.find_map(|one| match one {
+        ControlMessageOwned::ScmRights(rights) => rights.first().copied(),
+        _ => None,
+    });
+    // Another descriptor of the same pipe, in place of the number.
+    let pipe = rights.map(|number| {
+        let pipe = File::options()
+            .write(true)
+            .open(format!("/proc/self/fd/{number}"));
+        nix::unistd::close(number).unwrap();
+        pipe.unwrap()
+    });
+    let from = message
+        .address
+        .and_then(|from| from.path().map(Path::to_owned));
+    Ok((message.bytes, from.unwrap_or_default(), pipe))
 }
 
 impl Serving {
     async fn run(self) {
         let mut buffer = vec![0; 8192];
         loop {
-            let (length, from) = self.socket.recv_from(&mut buffer).await.unwrap();
-            let Some(from) = from.as_pathname().and_then(Path::file_name) else { continue };
+            let received = self
+                .socket
+                .async_io(Interest::READABLE, || receive(&self.socket, &mut buffer))
+                .await;
+            let (length, from, mut pipe) = received.unwrap();
+            let Some(from) = from.file_name() else { continue };
             let answer_to = self.dir.join(from);
             for command in Request::parse_datagram(&buffer[..length]).unwrap() {
                 let request = command.request.unwrap();
                 for reply in self.datagrams(&request) {
                     drop(self.socket.send_to(&reply, &answer_to).await);
+                }
+                if let (Request::OutriderCapture(_), Some(mut pipe)) = (&request, pipe.take()) {
+                    let _unread = pipe.write_all(&self.captured.lock());
                 }
                 self.heard.lock().push((Instant::now(), request));
             }
@@ -279,6 +327,9 @@ impl Serving {
             Request::ListSession => SessionList::split(&self.sessions.lock())
                 .map(Reply::from)
                 .collect(),
+            Request::OutriderCapture(order) => {
+                vec![CaptureReply::new(order.id, String::new()).into()]
+            }
             other => answer(other),
         }
     }

@@ -58,7 +58,7 @@ fn cases() -> Vec<(&'static str, Vec<Vec<u8>>, &'static str, u64)> {
         MeterList::default().into(),
     ];
     let replies = replies.map(|reply| reply.encode().unwrap()).to_vec();
-    let unknown = [0, 14, 63, 67, 255]
+    let unknown = [0, 14, 63, 68, 255]
         .map(|kind| vec![kind, 0, 0, 4])
         .to_vec();
     let odd_family = Connection { ether_type: outrider_wire::EtherType(0x0806), ..honest() };

@@ -7,7 +7,7 @@
 //! For what is not TCP, or did not cross the proxy: a [`Tap`] shows a copy of every frame, a [`Queue`]
 //! hands out packets that wait for a verdict, [`Conntrack`] takes verdicts back that the kernel keeps, an
 //! [`Injector`] sends packets of our own making. None of them reads what is inside. [`Sockets`] and
-//! [`SocketEvents`] show which sockets the pod has. The only `unsafe` of the project is in the module `sys`.
+//! [`SocketEvents`] show which sockets the pod has. [`receive_letter`] takes a descriptor with a datagram. The only `unsafe` of the project is in the module `sys`.
 
 mod conntrack;
 mod error;
@@ -37,6 +37,7 @@ pub use sockets::{
     InetSocket, MAX_RAW_SOCKETS, MAX_SOCKETS, RawKind, RawSocket, RawSockets, SocketEvents,
     SocketState, Sockets, Wanted, families, own_inodes, raw_sockets,
 };
+pub use sys::{Letter, receive_letter};
 pub use tap::{
     Filter, Frame, Link, MAX_FILTER_PORTS, MAX_RING_BYTES, Tap, TapCounters, TapSettings,
 };

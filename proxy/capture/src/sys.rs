@@ -3,10 +3,14 @@
 #![expect(unsafe_code, reason = "a ring shared with the kernel and options that no crate wraps")]
 
 use std::{
-    ffi::CString,
+    ffi::{CString, OsString},
     io,
     mem::size_of,
-    os::fd::AsRawFd,
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStringExt as _,
+    },
+    path::PathBuf,
     ptr::{self, NonNull},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -23,6 +27,82 @@ pub(crate) fn watch(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // which `AsyncFd` does after it has stopped watching; nobody takes it out while it is watched.
     let watched = unsafe { AsyncFd::register_with_interest(socket, FRAMES_OR_ERROR) };
     watched.map_err(Into::into)
+}
+
+/// A datagram of a unix socket.
+#[derive(Debug)]
+pub struct Letter {
+    /// Its bytes; the buffer's, if it is longer than that.
+    pub length: usize,
+    /// The path that its sender is bound to.
+    pub from: Option<PathBuf>,
+    /// The first descriptor that came with it; others are closed.
+    pub descriptor: Option<OwnedFd>,
+}
+
+/// Receives a datagram without waiting, and the descriptor that comes with it.
+///
+/// # Errors
+/// What the system says, `WouldBlock` if there is none.
+pub fn receive_letter(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<Letter> {
+    let mut address = libc::sockaddr_un { sun_family: 0, sun_path: [0; 108] };
+    let mut control = [0_u64; CONTROL_WORDS];
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut message = libc::msghdr {
+        msg_name: ptr::from_mut(&mut address).cast(),
+        msg_namelen: length_of::<libc::sockaddr_un>(),
+        msg_iov: &raw mut part,
+        msg_iovlen: 1,
+        msg_control: control.as_mut_ptr().cast(),
+        msg_controllen: size_of_val(&control),
+        msg_flags: 0,
+    };
+    let fd = socket.as_fd().as_raw_fd();
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: every pointer in `message` leads to live memory of ours of the length beside it, which
+    // nobody else uses meanwhile and which may hold any bytes.
+    let length = unsafe { libc::recvmsg(fd, &raw mut message, flags) };
+    let length = usize::try_from(length).map_err(|_negative| io::Error::last_os_error())?;
+    let control: Vec<u8> = control
+        .iter()
+        .flat_map(|word| word.to_ne_bytes())
+        .take(message.msg_controllen)
+        .collect();
+    let received = descriptors(&control).into_iter().map(|fd| {
+        // SAFETY: the kernel has just made this descriptor for us: nobody else has it, and each comes
+        // once.
+        unsafe { OwnedFd::from_raw_fd(fd) }
+    });
+    let received: Vec<_> = received.collect();
+    let named = (message.msg_namelen as usize).saturating_sub(size_of::<libc::sa_family_t>());
+    let path = address
+        .sun_path
+        .iter()
+        .take(named)
+        .map(|byte| byte.cast_unsigned());
+    let path: Vec<u8> = path.take_while(|byte| *byte != 0).collect();
+    let from = (!path.is_empty()).then(|| PathBuf::from(OsString::from_vec(path)));
+    Ok(Letter { length, from, descriptor: received.into_iter().next() })
+}
+
+/// The descriptors among what the kernel put beside a message.
+fn descriptors(mut control: &[u8]) -> Vec<RawFd> {
+    let mut found = Vec::new();
+    while let Some((length, rest)) = control.split_first_chunk::<8>() {
+        let length = usize::from_ne_bytes(*length);
+        let body = control.get(CONTROL_HEADER..length).unwrap_or_default();
+        let (level, kind) = (rest.first_chunk::<4>(), rest.get(4..8));
+        let is_rights = level == Some(&libc::SOL_SOCKET.to_ne_bytes())
+            && kind == Some(&libc::SCM_RIGHTS.to_ne_bytes());
+        if is_rights {
+            let (numbers, _) = body.as_chunks::<4>();
+            found.extend(numbers.iter().map(|number| RawFd::from_ne_bytes(*number)));
+        }
+        control = control
+            .get(length.max(CONTROL_HEADER).next_multiple_of(8)..)
+            .unwrap_or_default();
+    }
+    found
 }
 
 /// Number of the interface with that name in this thread's network namespace.
@@ -266,3 +346,8 @@ const FRAME_UNIT: u32 = 2048;
 /// Slots that the kernel allocates together: 64 KiB.
 const SLOTS_OF_ALLOCATION: u32 = 32;
 const ON: libc::c_int = 1;
+/// Room for what comes beside a message: as many descriptors as the kernel lets through (253), so that
+/// none is left open that we were not told of.
+const CONTROL_WORDS: usize = (CONTROL_HEADER + 253 * 4).div_ceil(8);
+/// Length, level and kind.
+const CONTROL_HEADER: usize = 16;

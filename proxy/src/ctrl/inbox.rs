@@ -2,15 +2,19 @@
 
 use std::{
     fs, io,
-    os::unix::{
-        fs::{FileTypeExt as _, PermissionsExt as _},
-        net,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{FileTypeExt as _, PermissionsExt as _},
+            net,
+        },
     },
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use tokio::net::UnixDatagram;
+use outrider_capture::receive_letter;
+use tokio::{io::Interest, net::UnixDatagram};
 use tracing::{info, warn};
 
 /// The socket that requests come to.
@@ -21,6 +25,8 @@ pub(crate) struct Inbox {
     /// The same socket for replies. One client's full queue says nothing about another's, so that
     /// the runtime's idea of "writable" must not stand in between.
     replies: Option<net::UnixDatagram>,
+    /// What came with the last datagram.
+    descriptor: Option<OwnedFd>,
     warned: bool,
 }
 
@@ -28,7 +34,7 @@ impl Inbox {
     /// An inbox that is not bound yet.
     #[must_use]
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, socket: None, replies: None, warned: false }
+        Self { path, socket: None, replies: None, descriptor: None, warned: false }
     }
 
     /// Binds, removing what an earlier life has left. Without a directory there is no bridge
@@ -63,12 +69,19 @@ impl Inbox {
 
     /// Takes one datagram and the path it came from; for ever while not bound. Cancel safe.
     pub(crate) async fn receive(
-        &self,
+        &mut self,
         buffer: &mut [u8],
     ) -> io::Result<(usize, Option<Arc<Path>>)> {
         let Some(socket) = &self.socket else { return std::future::pending().await };
-        let (length, from) = socket.recv_from(buffer).await?;
-        Ok((length, from.as_pathname().map(|from| self.here(from))))
+        let receive = || receive_letter(socket, buffer);
+        let letter = socket.async_io(Interest::READABLE, receive).await?;
+        self.descriptor = letter.descriptor;
+        Ok((letter.length, letter.from.map(|from| self.here(&from))))
+    }
+
+    /// The descriptor that came with the last datagram, once.
+    pub(crate) fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptor.take()
     }
 
     /// Where a client is found from here. It is named by the path it was bound at, which in another

@@ -31,7 +31,12 @@ use super::{
     swap::Swap,
 };
 use crate::{
-    context::SharedContext, identity::Identity, readiness::NotReady, status, survive::Lives,
+    context::SharedContext,
+    identity::Identity,
+    readiness::NotReady,
+    recorder::{Answer, Recorder},
+    status,
+    survive::Lives,
 };
 
 mod policy;
@@ -47,6 +52,7 @@ pub(crate) struct Server {
     inbox: Inbox,
     replies: Replies,
     notifier: Notifier,
+    recorder: Recorder,
     compiling: Background<Swap>,
     saving: Background<io::Result<()>>,
     /// Since when something else is wanted than what is in force.
@@ -70,6 +76,8 @@ enum Event {
     Compiled(Result<Swap, JoinError>),
     Saved(Result<io::Result<()>, JoinError>),
     Received(io::Result<(usize, Option<Arc<Path>>)>),
+    /// A capture has begun, or cannot.
+    Recording(Answer),
     /// Nothing more was asked for: now is the time to compile what was.
     Quiet,
     /// Something may be sent that could not be before.
@@ -93,6 +101,7 @@ impl Server {
             context.ctrl.clone(),
         );
         Self {
+            recorder: Recorder::new(&context.rights),
             inbox: Inbox::new(directory.join(names::DP_LISTEN)),
             context,
             relay,
@@ -121,6 +130,7 @@ impl Server {
         }
         let mut buffer = vec![0; MAX_REQUEST.saturating_add(1)];
         self.last_words(&mut ticker(), &mut buffer).await;
+        self.recorder.finish();
         self.inbox.close();
     }
 
@@ -167,13 +177,14 @@ impl Server {
         buffer: &mut [u8],
     ) -> Event {
         let may_compile = self.wanted_since.is_some() && self.compiling.is_idle();
-        let Self { compiling, saving, inbox, replies, notifier, .. } = self;
+        let Self { compiling, saving, inbox, replies, notifier, recorder, .. } = self;
         tokio::select! {
             biased;
             () = stop.cancelled() => Event::Stop,
             _ = ticker.tick() => Event::Tick,
             done = compiling.done() => Event::Compiled(done),
             done = saving.done() => Event::Saved(done),
+            answer = recorder.answer() => Event::Recording(answer),
             received = inbox.receive(buffer) => Event::Received(received),
             () = std::future::ready(()), if may_compile => Event::Quiet,
             () = tokio::time::sleep(RETRY), if !replies.is_empty() => Event::Writable,
@@ -191,6 +202,7 @@ impl Server {
             Event::Received(Ok((length, from))) => {
                 self.received(buffer.get(..length).unwrap_or_default(), from.as_ref(), now);
             }
+            Event::Recording(Answer { to, reply }) => self.reply(to.as_ref(), &[reply.into()]),
             Event::Received(Err(error)) => debug!(%error, "receiving failed"),
             Event::Quiet => self.compile(),
         }
@@ -310,6 +322,12 @@ impl Server {
                 self.notifier.acknowledge(ack.instance, ack.seq);
             }
             Effect::Ack(_) => self.context.ctrl.invalid("foreign-ack"),
+            Effect::Capture(order) if from.is_some() && from == self.bridge.as_ref() => {
+                let pipe = self.inbox.take_descriptor();
+                self.recorder.start(order, pipe, from);
+            }
+            Effect::Capture(_) => self.context.ctrl.invalid("foreign-capture"),
+            Effect::StopCapture(id) => self.recorder.stop(id),
         }
     }
 

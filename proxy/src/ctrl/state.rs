@@ -58,6 +58,10 @@ pub(crate) enum Effect {
     Hello(ext::Hello),
     /// Our bridge has stored a batch.
     Ack(ext::Ack),
+    /// Packets are to be captured.
+    Capture(ext::CaptureOrder),
+    /// No longer.
+    StopCapture(ext::Instance),
 }
 
 /// Questions that telemetry answers.
@@ -181,6 +185,8 @@ impl State {
             Request::ClearSession(asked) => Ok(vec![Effect::ClearSessions(asked.filter_id)]),
             Request::OutriderHello(hello) => Ok(vec![Effect::Hello(hello)]),
             Request::OutriderAck(ack) => Ok(vec![Effect::Ack(ack)]),
+            Request::OutriderCapture(order) => Ok(vec![Effect::Capture(order)]),
+            Request::OutriderCaptureStop(stop) => Ok(vec![Effect::StopCapture(stop.id)]),
             Request::SetDebug(asked) if asked.categories.is_nil() => Ok(Vec::new()),
             Request::SetDebug(asked) => Ok(vec![Effect::Debug(
                 asked

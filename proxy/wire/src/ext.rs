@@ -5,14 +5,18 @@
 //! |---|---|---|
 //! | request `ctrl_outrider_hello` | bridge | [`Hello`]; answered by [`Status`] |
 //! | request `ctrl_outrider_ack` | bridge | [`Ack`] of a [`Batch`] |
+//! | request `ctrl_outrider_capture` | bridge | [`CaptureOrder`], a pipe with it; answered by [`CaptureReply`] |
+//! | request `ctrl_outrider_capture_stop` | bridge | [`CaptureStop`] |
 //! | kind 64 | proxy | [`Batch`] |
 //! | kind 65 | proxy | [`Status`] |
 //! | kind 66 | proxy | [`Evidence`] |
+//! | kind 67 | proxy | [`CaptureReply`] |
 //! | member `rules6` of `ctrl_cfg_policy` | bridge | rules between IPv6 addresses; `::` is the external marker |
 //! | member `grace` of `ctrl_cfg_policy` | bridge | false: an unknown peer is not let through for a while |
 //! | member `subnet_addr6` of the three subnet lists | bridge | IPv6 subnets |
 
 mod batch;
+mod capture;
 mod evidence;
 mod hello;
 mod json;
@@ -21,6 +25,7 @@ mod status;
 mod tests;
 
 pub use batch::Batch;
+pub use capture::{CaptureOrder, CaptureReply, CaptureStop};
 pub use evidence::{Evidence, SampleFlow};
 pub use hello::{Ack, Hello};
 pub use status::{FlowTotals, Status};
@@ -35,6 +40,8 @@ pub const BATCH: Kind = Kind(64);
 pub const STATUS: Kind = Kind(65);
 /// [`Evidence`].
 pub const EVIDENCE: Kind = Kind(66);
+/// [`CaptureReply`].
+pub const CAPTURE: Kind = Kind(67);
 
 /// A run of a proxy: random at its start, so that numbers of an earlier run are told apart. Sixteen
 /// hexadecimal digits in JSON.
@@ -48,7 +55,9 @@ impl fmt::Display for Instance {
 }
 
 impl Instance {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    /// Reads sixteen digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         u64::from_str_radix(text, 16)
             .ok()

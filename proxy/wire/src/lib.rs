@@ -55,6 +55,7 @@ pub mod ext;
 pub mod limits;
 mod list;
 mod message;
+pub mod pcapng;
 pub mod request;
 mod text;
 

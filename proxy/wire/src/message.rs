@@ -28,7 +28,7 @@ pub use threat_log::ThreatLog;
 
 use crate::{
     Reader, WireError, Writer,
-    ext::{Batch, Evidence, Status},
+    ext::{Batch, CaptureReply, Evidence, Status},
     limits::MAX_MESSAGE,
 };
 
@@ -252,6 +252,8 @@ kinds! {
         KeepAlive(KeepAlive),
         /// Ours, to `ctrl_outrider_hello`.
         Status(Status),
+        /// Ours, to `ctrl_outrider_capture`.
+        Capture(CaptureReply),
     }
 }
 

@@ -29,7 +29,7 @@ pub use text_ip::TextIp;
 
 use crate::{
     WireError,
-    ext::{Ack, Hello},
+    ext::{Ack, CaptureOrder, CaptureStop, Hello},
     limits::MAX_REQUEST,
 };
 use fields::Fields;
@@ -175,6 +175,10 @@ requests! {
         "ctrl_outrider_hello" => OutriderHello(Hello, Hello::parse),
         /// Ours: a batch is stored.
         "ctrl_outrider_ack" => OutriderAck(Ack, Ack::parse),
+        /// Ours: packets are to be captured; asks for [`CaptureReply`](crate::ext::CaptureReply).
+        "ctrl_outrider_capture" => OutriderCapture(CaptureOrder, CaptureOrder::parse),
+        /// Ours: no longer.
+        "ctrl_outrider_capture_stop" => OutriderCaptureStop(CaptureStop, CaptureStop::parse),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use outrider_model::{AppId, IpProto, MacAddr, RuleId};
 
-use super::{Batch, Evidence, FlowTotals, Instance, SampleFlow, Status};
+use super::{Batch, CaptureReply, Evidence, FlowTotals, Instance, SampleFlow, Status};
 use crate::{
     ActionCode, Body, Message, WireError,
     limits::{MAX_EVIDENCE, MAX_MESSAGE, MAX_NESTING, MAX_STATUS_LIST, MAX_TEXT},
@@ -69,6 +69,24 @@ const EVIDENCE_TEXT: &str = concat!(
 );
 
 five!(evidence: Evidence, Evidence { flows: vec![flow()] }, json(66, EVIDENCE_TEXT), []);
+
+const CAPTURE_TEXT: &str = r#"{"id":"0000000000000abc","error":"no right"}"#;
+
+five!(
+    capture: CaptureReply,
+    CaptureReply { id: Instance(0xabc), error: "no right".into() },
+    json(67, CAPTURE_TEXT),
+    []
+);
+
+#[test]
+fn errors_of_a_capture_are_cut_and_capped() {
+    let long = CaptureReply::new(Instance(1), "é".repeat(300));
+    assert_eq!(long.error.len(), 512);
+    assert!(long.encode().is_ok());
+    let longer = CaptureReply { error: "x".repeat(513), ..long };
+    assert!(matches!(longer.encode(), Err(WireError::TooMany { what: "error bytes", .. })));
+}
 
 #[test]
 fn members_of_a_newer_status_are_ignored_and_absent_ones_read_as_nothing() {

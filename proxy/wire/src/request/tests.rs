@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     ActionCode, ChunkFlags, Directions, List, PolicyCommand, WireError,
-    ext::{Ack, Hello, Instance},
+    ext::{Ack, CaptureOrder, CaptureStop, Hello, Instance},
     limits::MAX_REQUEST,
 };
 
@@ -35,11 +35,11 @@ fn both_ways(request: Request, text: &str) {
 }
 
 #[test]
-fn there_are_37_keys_and_two_of_ours() {
+fn there_are_37_keys_and_four_of_ours() {
     let ours = Request::KEYS
         .iter()
         .filter(|key| key.starts_with("ctrl_outrider_"));
-    assert_eq!((Request::KEYS.len(), ours.count()), (39, 2));
+    assert_eq!((Request::KEYS.len(), ours.count()), (41, 4));
 }
 
 #[test]
@@ -167,6 +167,27 @@ fn our_requests_have_their_form() {
         Request::OutriderAck(Ack { instance: Instance(0xabc), seq: u64::MAX }),
         r#"{"ctrl_outrider_ack":{"instance":"0000000000000abc","seq":18446744073709551615}}"#,
     );
+    let order = CaptureOrder {
+        id: Instance(0xabc),
+        filter: "port 53".into(),
+        loopback: true,
+        snap: 96,
+        packets: 7,
+        bytes: u64::MAX,
+        seconds: 60,
+    };
+    both_ways(
+        Request::OutriderCapture(order),
+        concat!(
+            r#"{"ctrl_outrider_capture":{"id":"0000000000000abc","filter":"port 53","#,
+            r#""loopback":true,"snap":96,"packets":7,"bytes":18446744073709551615,"seconds":60}}"#
+        ),
+    );
+    both_ways(
+        Request::OutriderCaptureStop(CaptureStop { id: Instance(0xabc) }),
+        r#"{"ctrl_outrider_capture_stop":{"id":"0000000000000abc"}}"#,
+    );
+    assert!(parse(r#"{"ctrl_outrider_capture":{"filter":"port 53"}}"#).is_err(), "without an id");
     let bad = [r#"{"instance":"abc","seq":1}"#, r#"{"instance":"0000000000000abc"}"#, "{}"];
     for arguments in bad {
         assert!(parse(&format!(r#"{{"ctrl_outrider_ack":{arguments}}}"#)).is_err(), "{arguments}");
