@@ -297,6 +297,9 @@ impl Packets {
             self.enforce();
         }
         drop(view);
+        if self.gate.is_fresh() {
+            self.context.packets.follow_policy(self.version);
+        }
         if self.ticks.is_multiple_of(TICKS_A_SECOND) {
             let now = self.started.elapsed();
             self.watch.advance(now);

@@ -2,7 +2,7 @@
 
 use outrider_capture::{QueueCounters, TapCounters};
 use outrider_packet::Counters;
-use outrider_telemetry::{Counter, CounterFamily, GaugeFamily, MetricError, Registry};
+use outrider_telemetry::{Counter, CounterFamily, Gauge, GaugeFamily, MetricError, Registry};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -43,6 +43,7 @@ pub(crate) struct Shown {
 pub(crate) struct PacketMetrics {
     tier: Mutex<Tier>,
     tiers: GaugeFamily,
+    policy: Gauge,
     unread: Counter,
     ignored: CounterFamily,
     verdicts: CounterFamily,
@@ -131,6 +132,10 @@ impl PacketMetrics {
                 "1 for what the proxy sees and can stop, 0 for the others",
                 &["tier"],
             )?,
+            policy: registry.gauge(
+                "outrider_packets_policy_version",
+                "Number of the snapshot that no verdict on packets is older than",
+            )?,
             unread: registry.counter(
                 "outrider_packets_unread_total",
                 "Sessions that were not read on, since what is held of all of them was too much",
@@ -174,6 +179,11 @@ impl PacketMetrics {
     #[must_use]
     pub(crate) fn tier(&self) -> Tier {
         *self.tier.lock()
+    }
+
+    /// Packets are decided by this snapshot, those of old flows too.
+    pub(crate) fn follow_policy(&self, version: u64) {
+        self.policy.set(i64::try_from(version).unwrap_or(i64::MAX));
     }
 
     /// A session is not read on: too much was held.

@@ -120,6 +120,11 @@ impl Gate {
         }
     }
 
+    /// Whether the kernel remembers no verdict that is older than the policy.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.reader.is_none() || !self.stale
+    }
+
     /// What became of packets, over all readers.
     pub(crate) fn counters(&mut self) -> QueueCounters {
         if let Some(reader) = &self.reader {

@@ -89,11 +89,13 @@ impl Stage {
         }
         let stage = Self { web, shop, intruder, far, node, _open: open, _world: world };
         until("the queue to be read", Duration::from_secs(5), || {
-            let tier = stage
-                .web
-                .metrics()?
-                .sum("outrider_tier", &[("tier", "relay+tap+queue")]);
+            let metrics = stage.web.metrics()?;
+            let tier = metrics.sum("outrider_tier", &[("tier", "relay+tap+queue")]);
             ensure!(tier == 1.0, "another tier");
+            // Verdicts from before the policy are taken back after it is in force.
+            let [policy, packets] = ["outrider_policy_version", "outrider_packets_policy_version"]
+                .map(|gauge| metrics.sum(gauge, &[]));
+            ensure!(policy == packets, "packets are at policy {packets} of {policy}");
             Ok(())
         })?;
         Ok(stage)
