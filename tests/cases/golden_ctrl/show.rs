@@ -53,7 +53,7 @@ fn reply(answer: &Reply) -> Value {
         Reply::MacStats(stats) => show_stats(&stats.0),
         Reply::DeviceStats(stats) => show_stats(&stats.0),
         Reply::KeepAlive(alive) => json!({"seq_num": alive.seq_num}),
-        Reply::Status(_) => Value::Null,
+        Reply::Status(_) | Reply::Capture(_) => Value::Null,
     }
 }
 
