@@ -27,8 +27,10 @@ fn what_is_captured_is_what_tcpdump_sees() -> Result<()> {
         .arg(&theirs);
     let log = stage.file("tcpdump.log");
     let mut tcpdump = Process::spawn("tcpdump", command, &log)?;
-    tcpdump
-        .ready(LONG, || Ok(ensure!(fs::read_to_string(&log)?.contains("listening on"), "no")))?;
+    tcpdump.ready(LONG, || {
+        ensure!(fs::read_to_string(&log)?.contains("listening on"), "no");
+        Ok(())
+    })?;
     let ours = stage.file("ours.pcapng");
     let capture = stage.capture("ours", &["default/web", "-w", ours.to_str().context("path")?])?;
     stage.running(1)?;
@@ -56,7 +58,8 @@ fn what_is_captured_is_what_tcpdump_sees() -> Result<()> {
     until("tcpdump to have written all", LONG, || {
         let seen = flows(&theirs)?;
         let whole = seen.iter().filter(|row| row.contains("HTTP")).count();
-        Ok(ensure!(whole == 6 && seen.len() >= 8, "{seen:#?}"))
+        ensure!(whole == 6 && seen.len() >= 8, "{seen:#?}");
+        Ok(())
     })?;
     capture.signal(Signal::SIGINT)?;
     let log = capture.log().to_owned();

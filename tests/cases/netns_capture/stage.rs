@@ -114,7 +114,8 @@ impl Stage {
         until("captures to run", LONG, || {
             let running = self.all_running()?;
             let begun = running.iter().all(|one| one["bytes"].as_u64() > Some(0));
-            Ok(ensure!(running.len() == count && begun, "{running:#?}"))
+            ensure!(running.len() == count && begun, "{running:#?}");
+            Ok(())
         })
     }
 
@@ -123,7 +124,8 @@ impl Stage {
         until("packets to come", LONG, || {
             let running = self.all_running()?;
             let come = running.iter().any(|one| one["packets"].as_u64() > Some(20));
-            Ok(ensure!(running.len() == 1 && come, "{running:#?}"))
+            ensure!(running.len() == 1 && come, "{running:#?}");
+            Ok(())
         })
     }
 
@@ -141,7 +143,8 @@ impl Stage {
             for task in fs::read_dir(format!("/proc/{pid}/task"))? {
                 names.push(fs::read_to_string(task?.path().join("comm")).unwrap_or_default());
             }
-            Ok(ensure!(!names.iter().any(|name| name.trim() == "capture"), "{names:?}"))
+            ensure!(!names.iter().any(|name| name.trim() == "capture"), "{names:?}");
+            Ok(())
         })
     }
 
@@ -176,7 +179,8 @@ impl Stage {
         }
         left.retain(|name| !name.ends_with(".sock") && !name.starts_with("dp_client."));
         left.retain(|name| !["bridge.redb", "bridge.log", "policy.json"].contains(&name.as_str()));
-        Ok(ensure!(left.is_empty(), "{left:?}"))
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
     }
 }
 
