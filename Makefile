@@ -10,7 +10,8 @@ PROFILE ?= release
 FUZZ_SECONDS ?= 60
 BINARIES := outrider-init outrider-proxy outrider-agent-bridge outrider-cli
 FUZZ_ROOMS := proxy/wire proxy/dpi proxy/packet
-NETNS := $(patsubst tests/cases/%.rs,--test=%,$(wildcard tests/cases/netns_*.rs))
+# These need the built binaries.
+NETNS := $(patsubst tests/cases/%.rs,--test=%,$(wildcard tests/cases/netns_*.rs tests/cases/load.rs))
 CASES := $(filter-out $(NETNS),$(patsubst tests/cases/%.rs,--test=%,$(wildcard tests/cases/*.rs)))
 # Namespaces and rules need root: by sudo where it is there, otherwise those tests say SKIPPED.
 SUDO := $(shell test "$$(id -u)" = 0 || ! command -v sudo >/dev/null || echo sudo -E)
@@ -66,6 +67,8 @@ bench: build ## figures beside direct, a copy loop, HAProxy and Envoy (docs/perf
 	@$(SUDO) target/release/outrider-bench run \
 	    --envoy target/bench-tools/lib/python3*/site-packages/envoy/_bin/envoy $(BENCH)
 	@$(SUDO) target/release/outrider-bench packets $(PACKETS)
+	cargo build --locked --release --package outrider-tests --bin bridge-load
+	target/release/bridge-load $(LOAD)
 
 e2e: ## a real cluster of its own making, or the one of KUBECONFIG; KEEP=1 leaves it (docs/e2e.md)
 	e2e/cluster/run.sh

@@ -5,10 +5,7 @@ use std::{io, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::A
 use axum::Router;
 use outrider_telemetry::{MetricError, Registry, unix_seconds};
 use thiserror::Error;
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::mpsc,
-};
+use tokio::net::{TcpListener, UnixListener};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -20,15 +17,13 @@ use crate::{
     counts::Counts,
     export::Export,
     grpc::{self, tls::Certificates},
-    mailbox::Mailboxes,
+    mailbox::{Mailboxes, lines::Lines},
     metrics,
     node::{Committer, Node},
     settings::Settings,
     store::{Store, StoreError},
 };
 
-/// Reports that may wait for the node, from all mailboxes together.
-const MAX_REPORTS: usize = 1024;
 /// Who may use the unix socket: its owner and group.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -153,7 +148,7 @@ impl Bridge {
     /// # Errors
     /// When a part ends that should not.
     pub async fn run(self, stop: CancellationToken) -> Result<(), BridgeError> {
-        let (reports, taken) = mpsc::channel(MAX_REPORTS);
+        let lines = Lines::default();
         let Self {
             settings,
             node,
@@ -171,11 +166,12 @@ impl Bridge {
         } = self;
         let tasks = TaskTracker::new();
         export.start(&settings.export, &tasks, &stop);
-        let mailboxes = Mailboxes::new(settings.pods, Arc::clone(&node), reports, counts.clone());
+        let mailboxes =
+            Mailboxes::new(settings.pods, Arc::clone(&node), lines.clone(), counts.clone());
         let mailboxes = tasks.spawn(mailboxes.run(stop.child_token()));
         let stored = CancellationToken::new();
         let reporting = controller.start(&node, certificates);
-        let committer = Committer::new(Arc::clone(&node), store, taken);
+        let committer = Committer::new(Arc::clone(&node), store, lines);
         let committer = tasks.spawn(committer.run(stored.clone()));
         tasks.spawn(Arc::clone(&tokens).follow(stop.child_token()));
         let review = settings.review.as_ref();
@@ -207,7 +203,7 @@ impl Bridge {
         tracing::info!("stopping: mailboxes first, then what they told is stored");
         drop(std::fs::remove_file(&settings.socket));
         tasks.close();
-        // The committer ends when the last mailbox has let go of its end of the queue.
+        // The committer ends when the mailboxes have closed the lines.
         tasks.wait().await;
         stored.cancel();
         // Then nothing more comes in: the controller gets the rest.

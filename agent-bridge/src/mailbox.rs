@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod channel;
 pub mod dir;
+pub mod lines;
 pub mod link;
 pub(crate) mod load;
 pub mod peer;
@@ -15,7 +16,6 @@ use std::{collections::HashMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use outrider_model::names;
 use tokio::{
-    sync::mpsc,
     task::{JoinHandle, spawn_blocking},
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -25,9 +25,10 @@ use tracing::Instrument;
 use crate::{counts::Counts, node::Node};
 use activity::Activity;
 use dir::MailboxDir;
+use lines::Lines;
 use link::Link;
 use peer::Gate;
-use receive::{Receiver, Report};
+use receive::Receiver;
 use watch::{Change, Refused, Watcher, Workload};
 
 /// How long the farewell to the proxy of a removed pod may take.
@@ -38,10 +39,16 @@ const FAREWELL_TIME: Duration = Duration::from_secs(2);
 pub struct Mailboxes {
     root: PathBuf,
     node: Arc<Node>,
-    reports: mpsc::Sender<Report>,
+    lines: Lines,
     counts: Counts,
     tasks: TaskTracker,
     open: HashMap<String, Open>,
+}
+
+impl Drop for Mailboxes {
+    fn drop(&mut self) {
+        self.lines.close();
+    }
 }
 
 /// One mailbox's task.
@@ -55,13 +62,8 @@ struct Open {
 impl Mailboxes {
     /// Mailboxes below `root`.
     #[must_use]
-    pub fn new(
-        root: PathBuf,
-        node: Arc<Node>,
-        reports: mpsc::Sender<Report>,
-        counts: Counts,
-    ) -> Self {
-        Self { root, node, reports, counts, tasks: TaskTracker::new(), open: HashMap::new() }
+    pub fn new(root: PathBuf, node: Arc<Node>, lines: Lines, counts: Counts) -> Self {
+        Self { root, node, lines, counts, tasks: TaskTracker::new(), open: HashMap::new() }
     }
 
     /// Looks every 500 ms, until `stop`; then lets every mailbox go.
@@ -114,7 +116,7 @@ impl Mailboxes {
             root: self.root.clone(),
             workload: workload.clone(),
             node: Arc::clone(&self.node),
-            reports: self.reports.clone(),
+            lines: self.lines.clone(),
             counts: self.counts.clone(),
             tasks: self.tasks.clone(),
         };
@@ -161,7 +163,7 @@ struct Mailbox {
     root: PathBuf,
     workload: Workload,
     node: Arc<Node>,
-    reports: mpsc::Sender<Report>,
+    lines: Lines,
     counts: Counts,
     tasks: TaskTracker,
 }
@@ -190,7 +192,7 @@ impl Mailbox {
             (uid.into(), self.workload.mac),
             socket,
             (Arc::clone(&activity), gate.clone()),
-            self.reports,
+            self.lines,
             self.counts.clone(),
         );
         let link = Link {

@@ -2,6 +2,7 @@
 
 use std::{fmt::Debug, io, pin::Pin};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use outrider_telemetry::{LogFormat, init_log};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -15,8 +16,17 @@ pub fn begin(settings: &dyn Debug, log: &str, unknown: &[String]) -> Result<(), 
     for name in unknown {
         tracing::warn!(name, "no such setting; see --help");
     }
-    tracing::info!(?settings, "effective settings");
+    tracing::info!(?settings, files = raise_open_files(), "effective settings");
     Ok(())
+}
+
+/// Every mailbox of a bridge costs four descriptors, so the soft limit goes up to the hard one.
+fn raise_open_files() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_kept) => soft,
+    }
 }
 
 /// Names of the variables that are set.

@@ -13,6 +13,7 @@
 
 pub mod binaries;
 pub mod cli;
+pub mod crowd;
 pub mod ctrl;
 pub mod exchange;
 pub mod metrics;

@@ -1,5 +1,7 @@
 //! Flows summed per client, server, application and port.
 
+use std::sync::Arc;
+
 use outrider_model::{AppId, IpProto, PolicyAction, RuleId, Severity, ThreatId};
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +10,8 @@ use crate::{
     kept::{Aged, Kept},
 };
 
-/// Conversations that are told apart; the oldest make room and are counted.
+/// Conversations that are told apart; the oldest of the reporter that has most make room and are
+/// counted.
 pub const MAX_CONVERSATIONS: usize = 32_768;
 
 /// Names kept per conversation.
@@ -63,11 +66,18 @@ pub struct Conversation {
     /// The newest examples, at most [`MAX_SAMPLES`].
     #[serde(default)]
     pub samples: Vec<FlowSample>,
+    /// The workload whose proxy reported it first, and in whose share it is kept.
+    #[serde(default)]
+    pub(crate) reporter: Arc<str>,
 }
 
 impl Aged for Conversation {
     fn last_seen(&self) -> u64 {
         self.last_seen
+    }
+
+    fn reporter(&self) -> &str {
+        &self.reporter
     }
 }
 
@@ -278,5 +288,6 @@ fn begin(key: &ConversationKey, row: &Row, directory: &Directory) -> Conversatio
         last_seen: row.last_seen,
         names: Vec::new(),
         samples: Vec::new(),
+        reporter: Arc::clone(&row.reporter),
     }
 }

@@ -1,11 +1,14 @@
-//! Bounded records: the oldest make room, and what changed is known.
+//! Bounded records: the oldest of those who have most make room, and what changed is known.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, HashMap, btree_map};
 
 /// A record with an age.
 pub(crate) trait Aged {
     /// Unix seconds of the last thing it stands for.
     fn last_seen(&self) -> u64;
+
+    /// In whose share it is: the workload whose proxy reported it first.
+    fn reporter(&self) -> &str;
 }
 
 /// The oldest records go in lots of this part of the bound, so that making room is cheap.
@@ -16,6 +19,8 @@ const LOT: usize = 16;
 pub(crate) struct Kept<K, V> {
     cap: usize,
     slots: BTreeMap<K, Slot<V>>,
+    /// Keys of records that changed since they were last handed out, and of some that are gone.
+    dirty: Vec<K>,
     /// Stored records that are gone.
     removed: Vec<K>,
 }
@@ -31,7 +36,7 @@ struct Slot<V> {
 
 impl<K: Clone + Ord, V: Aged> Kept<K, V> {
     pub(crate) fn new(cap: usize) -> Self {
-        Self { cap, slots: BTreeMap::new(), removed: Vec::new() }
+        Self { cap, slots: BTreeMap::new(), dirty: Vec::new(), removed: Vec::new() }
     }
 
     #[cfg(test)]
@@ -54,7 +59,10 @@ impl<K: Clone + Ord, V: Aged> Kept<K, V> {
     /// The record, taken as changed.
     pub(crate) fn change(&mut self, key: &K) -> Option<&mut V> {
         let slot = self.slots.get_mut(key)?;
-        slot.dirty = true;
+        if !slot.dirty {
+            slot.dirty = true;
+            self.dirty.push(key.clone());
+        }
         Some(&mut slot.value)
     }
 
@@ -71,10 +79,13 @@ impl<K: Clone + Ord, V: Aged> Kept<K, V> {
         let slot = match self.slots.entry(key.clone()) {
             btree_map::Entry::Occupied(entry) => entry.into_mut(),
             btree_map::Entry::Vacant(entry) => {
-                entry.insert(Slot { value: make(), dirty: true, stored: false })
+                entry.insert(Slot { value: make(), dirty: false, stored: false })
             }
         };
-        slot.dirty = true;
+        if !slot.dirty {
+            slot.dirty = true;
+            self.dirty.push(key.clone());
+        }
         &mut slot.value
     }
 
@@ -103,32 +114,56 @@ impl<K: Clone + Ord, V: Aged> Kept<K, V> {
                 change(&key, None);
             }
         }
-        for (key, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.dirty) {
+        for key in std::mem::take(&mut self.dirty) {
+            // One that went and came again is listed twice.
+            let Some(slot) = self.slots.get_mut(&key).filter(|slot| slot.dirty) else { continue };
             slot.dirty = false;
             slot.stored = true;
-            change(key, Some(&slot.value));
+            change(&key, Some(&slot.value));
         }
     }
 
+    /// Nobody loses a record as long as another reporter has more of them.
     fn make_room(&mut self, mut gone: impl FnMut(V)) {
         let lot = (self.cap / LOT).max(1);
-        let mut ages: Vec<(u64, &K)> = self
-            .slots
-            .iter()
-            .map(|(key, slot)| (slot.value.last_seen(), key))
-            .collect();
-        if lot < ages.len() {
-            ages.select_nth_unstable(lot);
+        let mut shares = HashMap::<&str, Vec<(u64, &K)>>::new();
+        for (key, slot) in &self.slots {
+            let share = shares.entry(slot.value.reporter()).or_default();
+            share.push((slot.value.last_seen(), key));
         }
-        let oldest: Vec<K> = ages
-            .into_iter()
-            .take(lot)
-            .map(|(_, key)| key.clone())
-            .collect();
+        let level = level(shares.values().map(Vec::len).collect(), lot);
+        let mut oldest = Vec::new();
+        for share in shares.values_mut() {
+            let surplus = share.len().saturating_sub(level);
+            if surplus == 0 {
+                continue;
+            }
+            if surplus < share.len() {
+                share.select_nth_unstable(surplus);
+            }
+            oldest.extend(share.iter().take(surplus).map(|(_, key)| (*key).clone()));
+        }
         for key in oldest {
             self.remove(&key).into_iter().for_each(&mut gone);
         }
+        let Self { dirty, slots, .. } = self;
+        dirty.retain(|key| slots.contains_key(key));
     }
+}
+
+/// The number to which the largest shares are cut for at least `lot` to become free.
+fn level(mut shares: Vec<usize>, lot: usize) -> usize {
+    shares.sort_unstable_by_key(|share| std::cmp::Reverse(*share));
+    let mut sum = 0_usize;
+    for (count, share) in (1_usize..).zip(&shares) {
+        sum = sum.saturating_add(*share);
+        let next = shares.get(count).copied().unwrap_or_default();
+        // Cut to the next share, the largest so many give that much.
+        if sum.saturating_sub(next.saturating_mul(count)) >= lot {
+            return sum.saturating_sub(lot) / count;
+        }
+    }
+    0
 }
 
 #[cfg(test)]
@@ -138,6 +173,10 @@ mod tests {
     impl Aged for u64 {
         fn last_seen(&self) -> u64 {
             *self
+        }
+
+        fn reporter(&self) -> &str {
+            if *self < 1_000 { "one" } else { "other" }
         }
     }
 
@@ -159,6 +198,24 @@ mod tests {
     }
 
     #[test]
+    fn who_has_most_makes_room() {
+        assert_eq!(level(vec![5, 100, 5, 5], 8), 92);
+        assert_eq!(level(vec![40, 50, 5], 20), 35);
+        assert_eq!(level(vec![10, 10, 10], 3), 9);
+        assert_eq!(level(vec![2, 1], 9), 0);
+        let (mut kept, mut gone) = (Kept::new(64), Vec::new());
+        for at in 0..8u32 {
+            kept.change_or_make(&at, || u64::from(at), drop);
+        }
+        for at in 8..1_000u32 {
+            kept.change_or_make(&at, || 1_000 + u64::from(at), |value| gone.push(value));
+        }
+        assert!(gone.iter().all(|value| *value >= 1_000), "{gone:?}");
+        assert_eq!(kept.iter().filter(|(_, value)| **value < 1_000).count(), 8);
+        assert!(kept.len() <= 64 && gone.len() + kept.len() == 1_000);
+    }
+
+    #[test]
     fn hands_out_each_change_once() {
         let mut kept = Kept::new(4);
         *kept.change_or_make(&1, || 5, drop) += 1;
@@ -169,6 +226,12 @@ mod tests {
         kept.change_or_make(&3, || 5, drop);
         kept.remove(&3);
         assert_eq!(changes(&mut kept), [(1, None)], "what was never handed out is not taken back");
+        for _ in 0..2 {
+            kept.change_or_make(&4, || 7, drop);
+            kept.remove(&4);
+        }
+        kept.change_or_make(&4, || 8, drop);
+        assert_eq!(changes(&mut kept), [(4, Some(8))]);
     }
 
     #[test]

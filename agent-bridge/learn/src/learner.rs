@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -205,10 +206,12 @@ impl Learner {
             push(conversation_text(key), value.cloned().map(Record::Conversation));
         });
         self.violations.kept.take_changes(|key, value| {
-            let client = text(["violation", &end_text(&key.client), &end_text(&key.server)]);
-            let ends = [&client, &*key.client_ip.to_string(), &key.server_ip.to_string()];
-            let rest = [text(ends), format!("{}/{}/{}", key.proto, key.port, key.app.0)];
-            push(text(rest), value.cloned().map(Record::Violation));
+            let (client, server) = (EndText(&key.client), EndText(&key.server));
+            let (from, to) = (key.client_ip, key.server_ip);
+            let what = format_args!("{}/{}/{}", key.proto, key.port, key.app.0);
+            let text =
+                format!("violation{SEP}{client}{SEP}{server}{SEP}{from}{SEP}{to}{SEP}{what}");
+            push(text, value.cloned().map(Record::Violation));
         });
         self.rules.rules.take_changes(|key, value| {
             push(rule_text("rule", key), value.cloned().map(Record::Rule))
@@ -258,9 +261,12 @@ impl Learner {
             }
         };
         if mode == Mode::Discover && row.action != PolicyAction::Open {
-            return self
-                .rules
-                .learn(&learned, &self.settings, &mut self.totals, note);
+            return self.rules.learn(
+                (&learned, &row.reporter),
+                &self.settings,
+                &mut self.totals,
+                note,
+            );
         }
         self.rules.confirm(&learned, note);
         false
@@ -307,31 +313,35 @@ fn port(proto: IpProto, port: u16) -> u16 {
     }
 }
 
-/// Joins the parts of a record's key by what none of them holds.
-fn text<const N: usize>(parts: [impl AsRef<str>; N]) -> String {
-    parts.map(|part| part.as_ref().to_owned()).join("\u{1f}")
-}
+/// Between the parts of a record's key: none of them holds it.
+const SEP: char = '\u{1f}';
 
-fn end_text(endpoint: &Endpoint) -> String {
-    match endpoint {
-        Endpoint::Workload(uid) => format!("workload {uid}"),
-        Endpoint::Host(address) => format!("host {address}"),
-        Endpoint::Unmanaged(address) => address.to_string(),
-        Endpoint::Ingress => Group::INGRESS.into(),
-        Endpoint::Addresses(name) => format!("addresses {name}"),
-        Endpoint::Named(name) => format!("name {name}"),
-        Endpoint::External => Group::EXTERNAL.into(),
+/// An end in a record's key.
+struct EndText<'a>(&'a Endpoint);
+
+impl fmt::Display for EndText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Endpoint::Workload(uid) => write!(f, "workload {uid}"),
+            Endpoint::Host(address) => write!(f, "host {address}"),
+            Endpoint::Unmanaged(address) => address.fmt(f),
+            Endpoint::Ingress => f.write_str(Group::INGRESS),
+            Endpoint::Addresses(name) => write!(f, "addresses {name}"),
+            Endpoint::Named(name) => write!(f, "name {name}"),
+            Endpoint::External => f.write_str(Group::EXTERNAL),
+        }
     }
 }
 
 fn conversation_text(key: &ConversationKey) -> String {
-    let what = format!("{}/{}/{}", key.proto, key.port, key.app.0);
-    text(["conversation", &end_text(&key.client), &end_text(&key.server), &what])
+    let (client, server) = (EndText(&key.client), EndText(&key.server));
+    let what = format_args!("{}/{}/{}", key.proto, key.port, key.app.0);
+    format!("conversation{SEP}{client}{SEP}{server}{SEP}{what}")
 }
 
 fn rule_text(kind: &str, key: &LearnKey) -> String {
-    let what = format!("{}/{}/{}", key.proto, key.port, key.app.0);
-    text([kind, key.from.name(), key.to.name(), &what])
+    let what = format_args!("{}/{}/{}", key.proto, key.port, key.app.0);
+    format!("{kind}{SEP}{}{SEP}{}{SEP}{what}", key.from, key.to)
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! What a proxy reports.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use outrider_model::{AppId, IpProto, PolicyAction, RuleId, Severity, ThreatId};
 
@@ -8,7 +11,7 @@ use outrider_model::{AppId, IpProto, PolicyAction, RuleId, Severity, ThreatId};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Row {
     /// The workload whose proxy reports, by uid.
-    pub reporter: Box<str>,
+    pub reporter: Arc<str>,
     /// The reporter is the server.
     pub inbound: bool,
     /// Who opened the flows.
@@ -48,7 +51,7 @@ pub struct Row {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Sample {
     /// The workload whose proxy reports, by uid.
-    pub reporter: Box<str>,
+    pub reporter: Arc<str>,
     /// The reporter is the server.
     pub inbound: bool,
     /// Who opened the flow.

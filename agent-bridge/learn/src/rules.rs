@@ -1,6 +1,6 @@
 //! Rules that traffic made, and those it is about to make.
 
-use std::{collections::BTreeMap, ops::RangeInclusive};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 
 use outrider_model::{AppId, IpProto, RuleId};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,8 @@ pub const FIRST_RULE: u32 = 10_001;
 /// The last number of a learned rule.
 pub const LAST_RULE: u32 = 99_999;
 
-/// Beginnings of rules that are told apart; the oldest make room and are counted.
+/// Beginnings of rules that are told apart; the oldest of the reporter that has most make room and
+/// are counted.
 pub const MAX_CANDIDATES: usize = 8_192;
 
 /// Rules that one group of workloads has as a client, and as many again as a server: one noisy
@@ -65,17 +66,29 @@ pub struct Candidate {
     pub key: LearnKey,
     /// What speaks for it so far.
     pub evidence: Evidence,
+    /// The workload whose proxy reported it first, and in whose share it is kept.
+    #[serde(default)]
+    pub(crate) reporter: Arc<str>,
 }
 
 impl Aged for Candidate {
     fn last_seen(&self) -> u64 {
         self.evidence.last_seen
     }
+
+    fn reporter(&self) -> &str {
+        &self.reporter
+    }
 }
 
 impl Aged for Rule {
     fn last_seen(&self) -> u64 {
         self.evidence.last_seen
+    }
+
+    /// There are as many as there are numbers, and groups have bounds: none makes room.
+    fn reporter(&self) -> &str {
+        ""
     }
 }
 
@@ -201,7 +214,7 @@ impl Rules {
     /// Takes in what `note` adds to the evidence for a key; says whether a new rule came of it.
     pub(crate) fn learn(
         &mut self,
-        key: &LearnKey,
+        (key, reporter): (&LearnKey, &Arc<str>),
         settings: &Settings,
         totals: &mut Totals,
         note: impl FnOnce(&mut Evidence),
@@ -210,7 +223,11 @@ impl Rules {
             note(&mut rule.evidence);
             return false;
         }
-        let begin = || Candidate { key: key.clone(), evidence: Evidence::default() };
+        let begin = || Candidate {
+            key: key.clone(),
+            evidence: Evidence::default(),
+            reporter: Arc::clone(reporter),
+        };
         let gone = |_| totals.evicted_candidates = totals.evicted_candidates.saturating_add(1);
         let candidate = self.candidates.change_or_make(key, begin, gone);
         note(&mut candidate.evidence);
@@ -312,10 +329,16 @@ mod tests {
         }
     }
 
+    /// With a reporter, which none of these is about.
+    fn by(key: &LearnKey) -> (&LearnKey, &'static Arc<str>) {
+        static REPORTER: std::sync::LazyLock<Arc<str>> = std::sync::LazyLock::new(|| "a".into());
+        (key, &REPORTER)
+    }
+
     fn feed(rules: &mut Rules, key: &LearnKey, times: usize) -> bool {
         let (settings, mut totals) = (Settings::default(), Totals::default());
         (0..times).fold(false, |made, _| {
-            made | rules.learn(key, &settings, &mut totals, |evidence| evidence.count(1, 10))
+            made | rules.learn(by(key), &settings, &mut totals, |evidence| evidence.count(1, 10))
         })
     }
 
@@ -392,18 +415,18 @@ mod tests {
         let count = |evidence: &mut Evidence| evidence.count(9, 10);
         let cap = u16::try_from(MAX_GROUP_RULES).unwrap();
         for port in 0..cap {
-            assert!(rules.learn(&key(port, AppId::HTTP), &settings, &mut totals, count));
+            assert!(rules.learn(by(&key(port, AppId::HTTP)), &settings, &mut totals, count));
         }
-        assert!(!rules.learn(&key(cap, AppId::HTTP), &settings, &mut totals, count));
+        assert!(!rules.learn(by(&key(cap, AppId::HTTP)), &settings, &mut totals, count));
         assert_eq!(totals.refused_rules, 1);
         assert!(rules.is_full(&Group::named("nv.a.default")));
         let other = Group::named("nv.c.default");
         let to_other = LearnKey { from: other.clone(), to: other.clone(), ..key(1, AppId::HTTP) };
-        assert!(rules.learn(&to_other, &settings, &mut totals, count), "others have their own");
+        assert!(rules.learn(by(&to_other), &settings, &mut totals, count), "others have their own");
         let from_outside = LearnKey { from: Group::named(Group::EXTERNAL), ..to_other };
-        assert!(rules.learn(&from_outside, &settings, &mut totals, count));
+        assert!(rules.learn(by(&from_outside), &settings, &mut totals, count));
         assert!(rules.remove(RuleId(FIRST_RULE)));
-        assert!(rules.learn(&key(cap, AppId::HTTP), &settings, &mut totals, count));
+        assert!(rules.learn(by(&key(cap, AppId::HTTP)), &settings, &mut totals, count));
     }
 
     #[test]
@@ -433,7 +456,7 @@ mod tests {
             rules.by_id.insert(RuleId(id), key(1, AppId(id)));
         }
         let count = |evidence: &mut Evidence| evidence.count(9, 10);
-        assert!(!rules.learn(&key(80, AppId::HTTP), &settings, &mut totals, count));
+        assert!(!rules.learn(by(&key(80, AppId::HTTP)), &settings, &mut totals, count));
         assert_eq!(totals.refused_rules, 1);
     }
 }

@@ -74,6 +74,10 @@ impl Aged for Violation {
     fn last_seen(&self) -> u64 {
         self.last_seen
     }
+
+    fn reporter(&self) -> &str {
+        &self.reporter
+    }
 }
 
 /// All violations.
@@ -157,8 +161,8 @@ impl Violations {
     }
 
     /// Gives a new kind its place in the reporter's share.
-    fn enlist(&mut self, reporter: &str, key: &ViolationKey, totals: &mut Totals) -> Arc<str> {
-        let reporter: Arc<str> = reporter.into();
+    fn enlist(&mut self, reporter: &Arc<str>, key: &ViolationKey, totals: &mut Totals) -> Arc<str> {
+        let reporter = Arc::clone(reporter);
         let own = self.of.get(&reporter).map_or(0, BTreeSet::len);
         if own >= MAX_WORKLOAD_VIOLATIONS {
             self.make_room(&Arc::clone(&reporter), totals);

@@ -1,32 +1,30 @@
 //! What one proxy tells without being asked: datagrams in, whole reports out.
 //!
 //! The socket is read by a task that does nothing else and never waits for the node, so that a
-//! proxy's sends never meet a full queue for long. A report that the node has no room for is
-//! dropped and counted; if it was a batch, the proxy keeps it and sends it again.
+//! proxy's sends never meet a full queue for long. What the node has no room for is dropped, before
+//! it costs more than being read, and counted; if it was a batch, the proxy keeps it and sends it
+//! again.
 
 use std::{io, sync::Arc};
 
 use outrider_model::MacAddr;
 use outrider_wire::{
     Connections, Kind, Notification, WireError,
-    ext::{Batch, EVIDENCE},
+    ext::{BATCH, Batch, EVIDENCE},
 };
-use tokio::{
-    net::UnixDatagram,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, mpsc::error::TrySendError},
-};
+use tokio::net::UnixDatagram;
 
 use super::{
     activity::Activity,
     channel::MAX_DATAGRAM,
+    lines::{Account, Lines, Room},
     peer::{self, Gate},
 };
 use crate::counts::{Counts, Dropped, Received};
 
-/// Reports of one mailbox that may wait for the node: one pod can't take the others' room.
-pub const MAX_WAITING: usize = 8;
-/// Datagrams of one batch. A proxy's largest is a few hundred.
-pub const MAX_BATCH: u16 = 1024;
+/// Datagrams of one batch. A proxy's largest has 16 384 rows, 1024 threats and 1024 sample flows,
+/// which is 1239.
+pub const MAX_BATCH: u16 = 2048;
 
 /// One batch, or one notification outside of any.
 #[derive(Debug)]
@@ -37,8 +35,16 @@ pub struct Report {
     pub batch: Option<BatchId>,
     /// What was told, in order.
     pub notes: Vec<Notification>,
-    /// The mailbox's share of the node's queue, given back when the report is done with.
-    pub room: Option<OwnedSemaphorePermit>,
+    /// What it takes of the mailbox's share, given back when the report is done with.
+    pub room: Option<Room>,
+}
+
+impl Report {
+    /// Bytes of its datagrams.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.room.as_ref().map_or(0, Room::size)
+    }
 }
 
 /// A batch's name.
@@ -74,8 +80,7 @@ pub struct Receiver {
     activity: Arc<Activity>,
     gate: Gate,
     assembler: Assembler,
-    room: Arc<Semaphore>,
-    node: mpsc::Sender<Report>,
+    lines: Lines,
     counts: Counts,
 }
 
@@ -86,12 +91,11 @@ impl Receiver {
         (uid, mac): (Arc<str>, MacAddr),
         socket: UnixDatagram,
         (activity, gate): (Arc<Activity>, Gate),
-        node: mpsc::Sender<Report>,
+        lines: Lines,
         counts: Counts,
     ) -> Self {
-        let assembler = Assembler::new(mac, counts.clone());
-        let room = Arc::new(Semaphore::new(MAX_WAITING));
-        Self { uid, socket, activity, gate, assembler, room, node, counts }
+        let assembler = Assembler::new(mac, lines.account(), counts.clone());
+        Self { uid, socket, activity, gate, assembler, lines, counts }
     }
 
     /// Reads until the socket fails, which it does not in practice.
@@ -109,22 +113,16 @@ impl Receiver {
             }
             self.activity.note();
             let datagram = buffer.get(..length).unwrap_or_default();
-            if let Some((batch, notes)) = self.assembler.take(datagram) {
-                self.hand_over(batch, notes);
+            if let Some(whole) = self.assembler.take(datagram) {
+                self.hand_over(whole);
             }
         }
     }
 
-    fn hand_over(&self, batch: Option<BatchId>, notes: Vec<Notification>) {
-        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
-            self.counts.dropped(Dropped::MailboxFull, 1);
-            return;
-        };
+    fn hand_over(&self, Whole { batch, notes, room }: Whole) {
         let report = Report { uid: Arc::clone(&self.uid), batch, notes, room: Some(room) };
-        match self.node.try_send(report) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => self.counts.dropped(Dropped::NodeFull, 1),
-            Err(TrySendError::Closed(_)) => self.counts.dropped(Dropped::Stopping, 1),
+        if let Err(why) = self.lines.put(report) {
+            self.counts.dropped(why, 1);
         }
     }
 }
@@ -134,6 +132,7 @@ impl Receiver {
 pub struct Assembler {
     mac: MacAddr,
     open: Option<Open>,
+    account: Account,
     counts: Counts,
 }
 
@@ -143,67 +142,101 @@ struct Open {
     id: BatchId,
     missing: u16,
     notes: Vec<Notification>,
+    /// `None` if the batch is refused: what is left of it is passed over.
+    room: Option<Room>,
 }
 
-type Whole = (Option<BatchId>, Vec<Notification>);
+/// One batch, or one notification outside of any, and the room that it takes.
+#[derive(Debug)]
+pub struct Whole {
+    batch: Option<BatchId>,
+    notes: Vec<Notification>,
+    room: Room,
+}
 
 impl Assembler {
-    /// An assembler for the workload with `mac`.
+    /// An assembler for the workload with `mac`, which may hold what `account` allows.
     #[must_use]
-    pub fn new(mac: MacAddr, counts: Counts) -> Self {
-        Self { mac, open: None, counts }
+    pub fn new(mac: MacAddr, account: Account, counts: Counts) -> Self {
+        Self { mac, open: None, account, counts }
     }
 
     /// Takes one datagram; gives a report when one is whole.
     pub fn take(&mut self, datagram: &[u8]) -> Option<Whole> {
+        let kind = kind_of(datagram);
+        let belongs = self.open.is_some() && is_batched(kind);
+        if belongs && self.open.as_ref().is_some_and(|open| open.room.is_none()) {
+            return self.count_down(None);
+        }
+        let mut room = self.account.room();
+        let grown = match self.open.as_mut().and_then(|open| open.room.as_mut()) {
+            Some(held) if belongs => held.grow(datagram.len()),
+            _ => room.grow(datagram.len()),
+        };
+        if let Err(why) = grown {
+            self.counts.dropped(why, 1);
+            if belongs {
+                return self.refuse_batch();
+            }
+            // What is announced must be known for all of it to be passed over.
+            if kind != BATCH {
+                return None;
+            }
+        }
         let note = match Notification::decode_exact(datagram) {
-            Ok(note) => note,
+            Ok(Notification::Batch(batch)) => {
+                return self.begin(&batch, grown.is_ok().then_some(room));
+            }
+            Ok(note) => self.own(note),
             Err(error) => {
                 self.refuse(&error);
-                return self.count_down(kind_of(datagram), None);
+                None
             }
         };
-        if let Notification::Batch(batch) = note {
-            return self.begin(&batch);
+        if belongs {
+            return self.count_down(note);
         }
-        let kind = note.kind();
-        let note = self.own(note);
-        if self.open.is_some() && is_batched(kind) {
-            self.count_down(kind, note)
-        } else {
-            note.map(|note| (None, vec![note]))
-        }
+        note.map(|note| Whole { batch: None, notes: vec![note], room })
     }
 
-    fn begin(&mut self, batch: &Batch) -> Option<Whole> {
+    fn begin(&mut self, batch: &Batch, room: Option<Room>) -> Option<Whole> {
         if self.open.take().is_some() {
             self.counts.dropped(Dropped::IncompleteBatch, 1);
         }
         let id = BatchId { instance: batch.instance.0, seq: batch.seq };
-        match batch.datagrams {
-            0 => Some((Some(id), Vec::new())),
-            missing @ 1..=MAX_BATCH => {
-                self.open = Some(Open { id, missing, notes: Vec::new() });
-                None
-            }
-            _ => {
-                self.counts.dropped(Dropped::OversizeBatch, 1);
-                None
-            }
+        let (missing, notes) = (batch.datagrams, Vec::new());
+        if missing == 0 {
+            return Some(Whole { batch: Some(id), notes, room: room? });
         }
+        let fits = missing <= MAX_BATCH;
+        if !fits {
+            self.counts.dropped(Dropped::OversizeBatch, 1);
+        }
+        self.open = Some(Open { id, missing, notes, room: room.filter(|_| fits) });
+        None
+    }
+
+    /// The node has no room for the open batch: it is dropped whole, since in part it could not be
+    /// acknowledged, and comes again.
+    fn refuse_batch(&mut self) -> Option<Whole> {
+        if let Some(open) = &mut self.open {
+            open.room = None;
+            open.notes = Vec::new();
+        }
+        self.count_down(None)
     }
 
     /// One datagram of the open batch is here. One that cannot be used is counted and passed over:
     /// the batch is stored without it, since sent again it would be no better.
-    fn count_down(&mut self, kind: Kind, note: Option<Notification>) -> Option<Whole> {
-        let open = self.open.as_mut().filter(|_| is_batched(kind))?;
+    fn count_down(&mut self, note: Option<Notification>) -> Option<Whole> {
+        let open = self.open.as_mut()?;
         open.notes.extend(note);
         open.missing = open.missing.saturating_sub(1);
         if open.missing > 0 {
             return None;
         }
-        let done = self.open.take()?;
-        Some((Some(done.id), done.notes))
+        let Open { id, notes, room, .. } = self.open.take()?;
+        Some(Whole { batch: Some(id), notes, room: room? })
     }
 
     /// Leaves what concerns this pod, if anything.

@@ -6,9 +6,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use outrider_learn::{Group, Record};
+use outrider_learn::{Change as Learned, Group, Record};
 use tokio::{
-    sync::mpsc,
     task::{JoinHandle, spawn_blocking},
     time::{Instant, MissedTickBehavior, interval},
 };
@@ -19,16 +18,20 @@ use crate::{
     counts::Dropped,
     export::Export,
     mailbox::{
+        lines::Lines,
         link::Command,
         receive::{BatchId, Report},
     },
     store::{Change, Store, StoreError, Table},
 };
 
-/// Least time between two transactions.
+/// Least time between the ends of two transactions. One that took longer is given as long again: the
+/// busier the node, the more goes into one, and half of the time is left to others.
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
-/// Reports taken between two looks at the clock.
-const MAX_BURST: usize = 256;
+/// Longest time between the end of a transaction and the next, well below a proxy's patience.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// Bytes of reports taken between two looks at the clock: about 10 000 rows.
+const MAX_BURST: usize = 1 << 20;
 
 type Key = (Table, Vec<u8>);
 
@@ -37,7 +40,7 @@ type Key = (Table, Vec<u8>);
 pub struct Committer {
     node: Arc<Node>,
     store: Option<Store>,
-    reports: mpsc::Receiver<Report>,
+    lines: Lines,
     /// Not stored yet.
     changes: BTreeMap<Key, Option<Vec<u8>>>,
     unacked: Vec<(String, BatchId)>,
@@ -46,25 +49,31 @@ pub struct Committer {
     /// The last event among what was collected.
     head: u64,
     in_flight: Option<JoinHandle<Written>>,
+    /// When the last transaction began, and how long the next one has to wait.
+    began: Instant,
+    due: Instant,
 }
 
 /// What comes back from the writing thread.
 type Written = (Store, Vec<Change>, Result<(), StoreError>);
 
 impl Committer {
-    /// Writes to `store` what `node` makes of `reports`.
+    /// Writes to `store` what `node` makes of the reports in `lines`.
     #[must_use]
-    pub fn new(node: Arc<Node>, store: Store, reports: mpsc::Receiver<Report>) -> Self {
+    pub fn new(node: Arc<Node>, store: Store, lines: Lines) -> Self {
+        let now = Instant::now();
         Self {
             node,
             store: Some(store),
-            reports,
+            lines,
             changes: BTreeMap::new(),
             unacked: Vec::new(),
             version: 0,
             stored_version: 0,
             head: 0,
             in_flight: None,
+            began: now,
+            due: now,
         }
     }
 
@@ -72,8 +81,7 @@ impl Committer {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut ticker = interval(COMMIT_EVERY);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let node = Arc::clone(&self.node);
-        let mut burst = Vec::new();
+        let (node, lines) = (Arc::clone(&self.node), self.lines.clone());
         loop {
             tokio::select! {
                 biased;
@@ -81,12 +89,10 @@ impl Committer {
                 written = finished(&mut self.in_flight) => self.after(written),
                 _ = ticker.tick() => self.tick(),
                 () = node.wake.notified() => self.begin(),
-                taken = self.reports.recv_many(&mut burst, MAX_BURST) => {
-                    burst.drain(..).for_each(|report| node.enter(&report));
-                    if taken == 0 {
-                        break;
-                    }
-                }
+                report = lines.take() => match report {
+                    Some(first) => enter(&node, &lines, first),
+                    None => break,
+                },
             }
         }
         self.finish().await;
@@ -100,7 +106,9 @@ impl Committer {
         }
         state.tell_held(now, &self.node.counts);
         drop(state);
-        self.begin();
+        if now >= self.due {
+            self.begin();
+        }
     }
 
     /// Starts a transaction, if there is something to write and none under way.
@@ -108,42 +116,50 @@ impl Committer {
         if self.in_flight.is_some() {
             return;
         }
-        self.collect();
+        self.began = Instant::now();
+        let learned = self.collect();
         let Some(mut store) = self.store.take() else { return };
-        if self.changes.is_empty() {
+        if self.changes.is_empty() && learned.is_empty() {
             self.store = Some(store);
             self.stored();
             return;
         }
-        let changes = std::mem::take(&mut self.changes);
-        let changes: Vec<Change> = changes
-            .into_iter()
-            .map(|((table, key), value)| Change { table, key, value })
-            .collect();
+        let mut changes = std::mem::take(&mut self.changes);
         let took = self.node.counts.commit_time.clone();
         self.in_flight = Some(spawn_blocking(move || {
             let began = Instant::now();
+            let rows = learned.into_iter().map(row);
+            changes.extend(rows.map(|change| ((change.table, change.key), change.value)));
+            let changes: Vec<Change> = changes
+                .into_iter()
+                .map(|((table, key), value)| Change { table, key, value })
+                .collect();
             let result = store.commit(&changes);
             took.observe(began.elapsed());
             (store, changes, result)
         }));
     }
 
-    /// Takes over what changed in the state since the last look.
-    fn collect(&mut self) {
+    /// Takes over what changed in the state since the last look; what was learned is not yet written
+    /// out, which takes longer than anybody should have to wait for the state.
+    fn collect(&mut self) -> Vec<Learned> {
         let mut state = self.node.state.lock();
         self.version = state.version;
         self.unacked.append(&mut state.unacked);
-        let (changes, head) = state.take_changes(&self.node.export);
+        let (learned, changes, head) = state.take_changes(&self.node.export);
+        drop(state);
         self.head = head;
         for change in changes {
             self.changes
                 .insert((change.table, change.key), change.value);
         }
+        learned
     }
 
     fn after(&mut self, (store, changes, result): Written) {
         self.store = Some(store);
+        let now = Instant::now();
+        self.due = now + (now - self.began).min(MAX_PAUSE);
         match result {
             Ok(()) => {
                 self.node.counts.commits.inc();
@@ -188,8 +204,8 @@ impl Committer {
 
     /// Takes in what waits and writes it.
     async fn finish(mut self) {
-        self.reports.close();
-        while let Ok(report) = self.reports.try_recv() {
+        self.lines.close();
+        while let Some(report) = self.lines.try_take() {
             self.node.enter(&report);
         }
         if let Some(under_way) = self.in_flight.take() {
@@ -207,6 +223,17 @@ impl Committer {
     }
 }
 
+/// Enters a report and what waits behind it, up to a burst.
+fn enter(node: &Node, lines: &Lines, first: Report) {
+    let mut size = 0_usize;
+    let mut next = Some(first);
+    while let Some(report) = next {
+        node.enter(&report);
+        size = size.saturating_add(report.size());
+        next = if size < MAX_BURST { lines.try_take() } else { None };
+    }
+}
+
 /// The end of the transaction under way; never, if there is none.
 async fn finished(in_flight: &mut Option<JoinHandle<Written>>) -> Written {
     let Some(under_way) = in_flight.as_mut() else { return std::future::pending().await };
@@ -219,8 +246,9 @@ async fn finished(in_flight: &mut Option<JoinHandle<Written>>) -> Written {
 }
 
 impl State {
-    /// What changed since the last call, as rows of the store, and the last event among them.
-    fn take_changes(&mut self, export: &Export) -> (Vec<Change>, u64) {
+    /// What changed since the last call: what was learned, the rest as rows of the store, and the
+    /// last event among them.
+    fn take_changes(&mut self, export: &Export) -> (Vec<Learned>, Vec<Change>, u64) {
         let learned = self.learner.take_changes();
         for change in &learned {
             if let Some(Record::Violation(known)) = &change.record {
@@ -231,7 +259,6 @@ impl State {
         let mut changes = self.threats.take_changes();
         let (mut events, head) = export.take_changes(&learned, &changes);
         changes.append(&mut events);
-        changes.extend(learned.into_iter().map(row));
         for group in std::mem::take(&mut self.unsaved_modes) {
             let value = self
                 .modes
@@ -244,7 +271,7 @@ impl State {
             let value = self.batches.get(&uid).map(|batch| batch.to_bytes());
             changes.push(Change { table: Table::Batches, key: uid.into_bytes(), value });
         }
-        (changes, head)
+        (learned, changes, head)
     }
 
     /// Takes back a row of the store; `false` if it makes no sense.
@@ -287,7 +314,7 @@ impl State {
 }
 
 /// A record of the learner as a row of the store.
-fn row(change: outrider_learn::Change) -> Change {
+fn row(change: Learned) -> Change {
     let value = change
         .record
         .and_then(|record| serde_json::to_vec(&record).ok());

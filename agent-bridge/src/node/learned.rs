@@ -24,9 +24,9 @@ pub(super) fn workload(workload: &Workload) -> outrider_learn::Workload {
 }
 
 /// A connection row; `None` if its addresses or its action make no sense.
-pub(super) fn row(uid: &str, row: &Connection) -> Option<Row> {
+pub(super) fn row(uid: &Arc<str>, row: &Connection) -> Option<Row> {
     Some(Row {
-        reporter: uid.into(),
+        reporter: Arc::clone(uid),
         inbound: row.flags.contains(ConnectionFlags::INGRESS),
         client: row.client()?.to_canonical(),
         client_port: (row.client_port != 0).then_some(row.client_port),
@@ -47,10 +47,10 @@ pub(super) fn row(uid: &str, row: &Connection) -> Option<Row> {
 }
 
 /// A sample flow.
-pub(super) fn sample(uid: &str, flow: &SampleFlow) -> Sample {
+pub(super) fn sample(uid: &Arc<str>, flow: &SampleFlow) -> Sample {
     let names = [&flow.host, &flow.sni];
     Sample {
-        reporter: uid.into(),
+        reporter: Arc::clone(uid),
         inbound: flow.inbound,
         client: flow.client,
         server: flow.server,
@@ -145,11 +145,12 @@ mod tests {
 
     #[test]
     fn a_row_without_meaning_is_none() {
-        assert!(row("pod", &Connection::default()).is_some());
+        let pod = Arc::from("pod");
+        assert!(row(&pod, &Connection::default()).is_some());
         let family = Connection { ether_type: EtherType(1), ..Connection::default() };
-        assert!(row("pod", &family).is_none());
+        assert!(row(&pod, &family).is_none());
         let action = Connection { policy_action: ActionCode(99), ..Connection::default() };
-        assert!(row("pod", &action).is_none());
+        assert!(row(&pod, &action).is_none());
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Node {
         let rows = report.notes.iter().filter(is_rows);
         let others = report.notes.iter().filter(|note| !is_rows(note));
         for note in rows.chain(others) {
-            state.enter(&workload, note, &self.counts);
+            state.enter(&report.uid, &workload, note, &self.counts);
         }
         count(&self.counts, &before, &state.learner.totals());
     }
@@ -88,13 +88,13 @@ impl State {
         true
     }
 
-    fn enter(&mut self, workload: &Workload, note: &Notification, counts: &Counts) {
+    fn enter(&mut self, uid: &Arc<str>, workload: &Workload, note: &Notification, counts: &Counts) {
         match note {
             Notification::Connections(list) => {
                 counts.received(Received::Rows, list.rows.len() as u64);
                 list.rows
                     .iter()
-                    .for_each(|row| self.enter_row(workload, row, counts));
+                    .for_each(|row| self.enter_row(uid, workload, row, counts));
             }
             Notification::ThreatLog(log) => self.enter_threat(workload, log, counts),
             Notification::Evidence(evidence) => {
@@ -102,7 +102,7 @@ impl State {
                 evidence
                     .flows
                     .iter()
-                    .for_each(|flow| self.enter_sample(workload, flow));
+                    .for_each(|flow| self.enter_sample(uid, workload, flow));
             }
             Notification::AppUpdate(update) => self.enter_ports(workload, update, counts),
             Notification::FqdnUpdate(_)
@@ -113,8 +113,14 @@ impl State {
         }
     }
 
-    fn enter_row(&mut self, workload: &Workload, found: &Connection, counts: &Counts) {
-        let Some(mut row) = learned::row(&workload.uid, found) else {
+    fn enter_row(
+        &mut self,
+        uid: &Arc<str>,
+        workload: &Workload,
+        found: &Connection,
+        counts: &Counts,
+    ) {
+        let Some(mut row) = learned::row(uid, found) else {
             counts.dropped(Dropped::BadRow, 1);
             return;
         };
@@ -131,8 +137,8 @@ impl State {
         }
     }
 
-    fn enter_sample(&mut self, workload: &Workload, flow: &SampleFlow) {
-        let mut example = learned::sample(&workload.uid, flow);
+    fn enter_sample(&mut self, uid: &Arc<str>, workload: &Workload, flow: &SampleFlow) {
+        let mut example = learned::sample(uid, flow);
         if flow.inbound && !flow.action.known().is_some_and(PolicyAction::violates) {
             let at = (flow.proto, flow.server.port());
             example.app = self.spoken(workload, at, flow.app);

@@ -147,6 +147,34 @@ fn a_noisy_pods_violations_push_out_none_of_another() {
 }
 
 #[test]
+fn a_noisy_pods_conversations_and_beginnings_push_out_none_of_another() {
+    let mut learner = world();
+    learner.observe(&inbound("web", FAR, 80, AppId::HTTP));
+    let many = u16::try_from(crate::MAX_CONVERSATIONS).unwrap();
+    for port in 1..=many {
+        for app in [AppId::HTTP, AppId::REDIS] {
+            let noise = outbound("intruder", FAR, port, app);
+            learner.observe(&Row { last_seen: 2_000 + u64::from(port), ..noise });
+        }
+    }
+    let of_web = |known: &&Conversation| known.key.server == Endpoint::Workload("uid-web".into());
+    let kept = learner.conversations().count();
+    assert!(kept <= crate::MAX_CONVERSATIONS && kept > crate::MAX_CONVERSATIONS * 9 / 10);
+    assert_eq!(learner.conversations().filter(of_web).count(), 1);
+    let begun = learner
+        .candidates()
+        .filter(|known| known.key.to == group("web"));
+    assert_eq!(begun.count(), 1);
+    let all = 1 + 2 * u64::from(many);
+    assert_eq!(learner.totals().evicted, all - u64::try_from(kept).unwrap());
+    let mut restored = world();
+    for change in learner.take_changes() {
+        assert!(change.record.is_none_or(|record| restored.restore(record)));
+    }
+    assert!(restored.conversations().eq(learner.conversations()));
+}
+
+#[test]
 fn what_has_no_port_is_one_conversation() {
     let mut learner = world();
     for (proto, port) in [(IpProto::ICMP, 0), (IpProto::ICMP, 0x0800), (IpProto(47), 7)] {

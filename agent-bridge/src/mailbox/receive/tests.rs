@@ -10,7 +10,8 @@ use super::*;
 const MAC: MacAddr = MacAddr([0x0a, 0, 0, 0, 0, 1]);
 
 fn assembler() -> Assembler {
-    Assembler::new(MAC, Counts::register(&Registry::default()).unwrap())
+    let counts = Counts::register(&Registry::default()).unwrap();
+    Assembler::new(MAC, Lines::default().account(), counts)
 }
 
 fn rows(macs: &[MacAddr]) -> Vec<u8> {
@@ -41,16 +42,16 @@ fn a_batch_is_whole_once_its_last_datagram_is_there() {
     assert!(assembler.take(&batch(1, 2)).is_none());
     assert!(assembler.take(&rows(&[MAC])).is_none());
     let evidence = Notification::from(Evidence::default()).encode().unwrap();
-    let (id, notes) = assembler.take(&evidence).unwrap();
+    let Whole { batch: id, notes, .. } = assembler.take(&evidence).unwrap();
     assert_eq!(id, Some(BatchId { instance: 7, seq: 1 }));
     assert_eq!(notes.len(), 2);
-    let (id, _) = assembler.take(&rows(&[MAC])).unwrap();
+    let Whole { batch: id, .. } = assembler.take(&rows(&[MAC])).unwrap();
     assert_eq!(id, None, "what follows belongs to no batch");
 }
 
 #[test]
 fn an_empty_batch_is_whole_at_once() {
-    assert_eq!(assembler().take(&batch(1, 0)).unwrap().1.len(), 0);
+    assert_eq!(assembler().take(&batch(1, 0)).unwrap().notes.len(), 0);
 }
 
 #[test]
@@ -59,7 +60,7 @@ fn a_batch_that_starts_anew_replaces_the_unfinished_one() {
     assembler.take(&batch(1, 2));
     assembler.take(&rows(&[MAC]));
     assembler.take(&batch(1, 1));
-    assert_eq!(assembler.take(&rows(&[MAC])).unwrap().1.len(), 1);
+    assert_eq!(assembler.take(&rows(&[MAC])).unwrap().notes.len(), 1);
     assert_eq!(dropped(&assembler, "incomplete-batch"), 1);
 }
 
@@ -68,7 +69,10 @@ fn a_batch_has_a_largest_size() {
     let mut assembler = assembler();
     assert!(assembler.take(&batch(1, MAX_BATCH + 1)).is_none());
     assert_eq!(dropped(&assembler, "oversize-batch"), 1);
-    assert!(assembler.take(&rows(&[MAC])).unwrap().0.is_none(), "it was not opened");
+    for _ in 0..=MAX_BATCH {
+        assert!(assembler.take(&rows(&[MAC])).is_none(), "it is passed over");
+    }
+    assert!(assembler.take(&rows(&[MAC])).unwrap().batch.is_none());
     assert!(assembler.take(&batch(2, MAX_BATCH)).is_none());
     assert_eq!(assembler.open.unwrap().missing, MAX_BATCH);
 }
@@ -77,7 +81,7 @@ fn a_batch_has_a_largest_size() {
 fn what_is_about_another_pod_is_refused_and_counted() {
     let mut assembler = assembler();
     let other = MacAddr([0x0a, 0, 0, 0, 0, 2]);
-    let (_, notes) = assembler.take(&rows(&[MAC, other, other])).unwrap();
+    let Whole { notes, .. } = assembler.take(&rows(&[MAC, other, other])).unwrap();
     let Notification::Connections(list) = &notes[0] else { panic!("{notes:?}") };
     assert_eq!(list.rows.len(), 1);
     let threat = Notification::from(ThreatLog { epmac: other, ..ThreatLog::default() });
@@ -92,7 +96,7 @@ fn a_datagram_of_a_batch_that_makes_no_sense_is_passed_over() {
     let mut broken = rows(&[MAC]);
     broken.truncate(20);
     assert!(assembler.take(&broken).is_none());
-    let (id, notes) = assembler.take(&rows(&[MAC])).unwrap();
+    let Whole { batch: id, notes, .. } = assembler.take(&rows(&[MAC])).unwrap();
     assert_eq!((id.unwrap().seq, notes.len()), (1, 1));
     assert_eq!(dropped(&assembler, "malformed"), 1);
 }
@@ -118,6 +122,31 @@ fn a_batch_name_survives_the_store() {
     let id = BatchId { instance: u64::MAX - 1, seq: 3 };
     assert_eq!(BatchId::from_bytes(&id.to_bytes()), Some(id));
     assert_eq!(BatchId::from_bytes(b"short"), None);
+}
+
+#[test]
+fn a_batch_without_room_is_refused_whole_and_comes_again() {
+    let mut assembler = assembler();
+    let whole = rows(&[MAC; 85]);
+    let held: Vec<_> = std::iter::repeat_with(|| assembler.take(&whole))
+        .map_while(|taken| taken)
+        .collect();
+    assert_eq!(dropped(&assembler, "mailbox-full"), 1);
+    let last: Vec<_> = std::iter::repeat_with(|| assembler.take(&rows(&[MAC])))
+        .map_while(|taken| taken)
+        .collect();
+    for seq in 1..3 {
+        // The announcement has no room, or has all that is left.
+        assert!(assembler.take(&batch(seq, 3)).is_none());
+        for _ in 0..3 {
+            assert!(assembler.take(&whole).is_none());
+        }
+        assert!(assembler.open.is_none());
+        assert_eq!(dropped(&assembler, "mailbox-full"), 2 + seq, "once for the batch");
+    }
+    drop((held, last));
+    assembler.take(&batch(1, 1));
+    assert!(assembler.take(&whole).unwrap().batch.is_some());
 }
 
 /// A datagram of any kind about any pod, sound or spoilt.
@@ -169,11 +198,11 @@ proptest! {
     fn any_sequence_is_contained(datagrams in prop::collection::vec(any_datagram(), 0..120)) {
         let mut assembler = assembler();
         for datagram in &datagrams {
-            if let Some((_, notes)) = assembler.take(datagram) {
+            if let Some(Whole { notes, .. }) = assembler.take(datagram) {
                 prop_assert!(notes.len() <= usize::from(MAX_BATCH) && notes.iter().all(is_own));
             }
-            let (missing, held) =
-                assembler.open.as_ref().map_or((1, 0), |open| (open.missing, open.notes.len()));
+            let open = assembler.open.as_ref().filter(|open| open.room.is_some());
+            let (missing, held) = open.map_or((1, 0), |open| (open.missing, open.notes.len()));
             prop_assert!(missing > 0 && held + usize::from(missing) <= usize::from(MAX_BATCH));
         }
     }

@@ -20,7 +20,7 @@ struct World {
     dir: tempfile::TempDir,
     node: Arc<Node>,
     link: LinkParts,
-    reports: mpsc::Sender<Report>,
+    reports: Lines,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -63,9 +63,9 @@ impl World {
         prepare(&mut store, &path);
         node.update_roster(&[watch::Change::Present(workload())], Vec::new());
         let link = node.attach("cache").unwrap();
-        let (reports, taken) = mpsc::channel(1024);
+        let reports = Lines::default();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        tasks.spawn(Committer::new(Arc::clone(&node), store, taken).run(stop.clone()));
+        tasks.spawn(Committer::new(Arc::clone(&node), store, reports.clone()).run(stop.clone()));
         Self { dir, node, link, reports, stop, tasks }
     }
 
@@ -77,7 +77,7 @@ impl World {
             notes: vec![Notification::from(Connections { rows: vec![row] })],
             room: None,
         };
-        self.reports.send(report).await.unwrap();
+        self.reports.put(report).unwrap();
     }
 
     /// The next batch that is acknowledged.
