@@ -200,7 +200,8 @@ impl Assembler {
     }
 
     fn begin(&mut self, batch: &Batch, room: Option<Room>) -> Option<Whole> {
-        if self.open.take().is_some() {
+        // One that was refused is counted as that.
+        if self.open.take().is_some_and(|open| open.room.is_some()) {
             self.counts.dropped(Dropped::IncompleteBatch, 1);
         }
         let id = BatchId { instance: batch.instance.0, seq: batch.seq };

@@ -52,6 +52,8 @@ pub struct Committer {
     /// When the last transaction began, and how long the next one has to wait.
     began: Instant,
     due: Instant,
+    /// Somebody waits for the next one.
+    urgent: bool,
 }
 
 /// What comes back from the writing thread.
@@ -74,6 +76,7 @@ impl Committer {
             in_flight: None,
             began: now,
             due: now,
+            urgent: false,
         }
     }
 
@@ -88,7 +91,10 @@ impl Committer {
                 () = stop.cancelled() => break,
                 written = finished(&mut self.in_flight) => self.after(written),
                 _ = ticker.tick() => self.tick(),
-                () = node.wake.notified() => self.begin(),
+                () = node.wake.notified() => {
+                    self.urgent = true;
+                    self.begin();
+                }
                 report = lines.take() => match report {
                     Some(first) => enter(&node, &lines, first),
                     None => break,
@@ -106,7 +112,7 @@ impl Committer {
         }
         state.tell_held(now, &self.node.counts);
         drop(state);
-        if now >= self.due {
+        if self.urgent || now >= self.due {
             self.begin();
         }
     }
@@ -117,6 +123,7 @@ impl Committer {
             return;
         }
         self.began = Instant::now();
+        self.urgent = false;
         let learned = self.collect();
         let Some(mut store) = self.store.take() else { return };
         if self.changes.is_empty() && learned.is_empty() {
