@@ -19,7 +19,7 @@ use outrider_tests::{
 /// Proxies, as many as a large node has.
 const SIZE: u32 = 500;
 /// How long the reports may take; a machine that does nothing else takes some seconds.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// What the bridge takes at most in front of so many with every table full, in KiB; see docs/bridge.md.
 const MEMORY: u64 = 320 << 10;
 

@@ -37,11 +37,11 @@ use mischief::Mischief;
 use traffic::{Pair, Traffic};
 
 /// How long the bridge may take to answer at first.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(120);
 /// How long it may take to reach and program every proxy.
-const CONNECT: Duration = Duration::from_secs(60);
+const CONNECT: Duration = Duration::from_secs(180);
 /// How long what is under way may take to be acknowledged.
-const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_secs(180);
 
 /// Who is there and what they do.
 #[derive(Clone, Debug)]
