@@ -76,7 +76,14 @@ pub async fn receive(
         .await
 }
 
-fn receive_now(socket: &UnixDatagram, buffer: &mut [u8]) -> io::Result<(usize, Option<Sender>)> {
+/// Receives one datagram that is there already.
+///
+/// # Errors
+/// `WouldBlock` if none is, or what else the system says.
+pub fn receive_now(
+    socket: &UnixDatagram,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Option<Sender>)> {
     let mut control = cmsg_space!(UnixCredentials);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
