@@ -61,7 +61,7 @@ fn who_behaves_among_500_loses_nothing_to_those_who_do_not() -> Result<()> {
 }
 
 #[test]
-fn every_table_full_stays_within_the_memory_that_is_stated() -> Result<()> {
+fn a_full_table_of_conversations_stays_within_the_memory_that_is_stated() -> Result<()> {
     let crowd = Crowd::start(Plan {
         size: SIZE,
         foreign: 0,
@@ -71,7 +71,7 @@ fn every_table_full_stays_within_the_memory_that_is_stated() -> Result<()> {
         mode: "discover",
     })?;
     crowd.go();
-    until("every table to be full", PATIENCE, || {
+    until("the table to be full", PATIENCE, || {
         let account = crowd.account()?;
         let full = account
             .dropped
