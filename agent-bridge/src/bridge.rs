@@ -184,8 +184,7 @@ impl Bridge {
         let api = serve(api, over_tcp, Limits::API, counts.clone(), gone.clone());
         let socket = serve(socket, over_unix, Limits::API, counts.clone(), gone.clone());
         let metrics = serve(metrics, health, Limits::HEALTH, counts, gone.clone());
-        let (api, socket) = (tasks.spawn(api), tasks.spawn(socket));
-        let metrics = tasks.spawn(metrics);
+        let [api, socket, metrics] = [tasks.spawn(api), tasks.spawn(socket), tasks.spawn(metrics)];
         let ended = tokio::select! {
             biased;
             () = stop.cancelled() => None,
