@@ -12,8 +12,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use outrider_model::names;
 use outrider_wire::{Reply, Session};
 
+use crate::until;
+
 /// The longest datagram of the protocol.
 const MAX_DATAGRAM: usize = 8192;
+/// How long a proxy may take from being ready to taking requests, on a busy machine.
+const START: Duration = Duration::from_secs(20);
 /// How long a reply may take.
 const REPLY: Duration = Duration::from_secs(3);
 
@@ -25,7 +29,7 @@ pub struct Ctrl {
 }
 
 impl Ctrl {
-    /// Connects to the proxy of a mailbox.
+    /// Connects to the proxy of a mailbox; one that has just started may be ready for traffic before it takes requests.
     pub fn connect(mailbox: &Path) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -33,9 +37,11 @@ impl Ctrl {
         let socket = UnixDatagram::bind(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
         let proxy = mailbox.join(names::DP_LISTEN);
-        socket
-            .connect(&proxy)
-            .with_context(|| format!("connecting {}", proxy.display()))?;
+        until("the proxy to take requests", START, || {
+            socket
+                .connect(&proxy)
+                .with_context(|| format!("connecting {}", proxy.display()))
+        })?;
         socket.set_read_timeout(Some(REPLY))?;
         Ok(Self { socket, path })
     }
