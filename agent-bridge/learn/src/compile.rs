@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use outrider_model::{Direction, IpProto, Mode, PolicyAction};
+use outrider_model::{AppId, Direction, IpProto, Mode, PolicyAction};
 use outrider_policy::{AddrSpec, AppRule, PolicySpec, RuleSpec};
 
 use crate::{Directory, Endpoint, Group, MAX_GROUP_RULES, Rule, Workload};
@@ -112,7 +112,8 @@ impl<'a> Compiler<'a> {
     }
 
     /// One rule for each peer and port, with the applications learned there: what is not among them
-    /// meets the default, an unidentified application too.
+    /// meets the default, an unidentified application too; except at a server whose clients alone
+    /// say what it is.
     fn rules<'r>(
         &self,
         rules: impl Iterator<Item = (&'r Rule, &'r Group)>,
@@ -123,9 +124,13 @@ impl<'a> Compiler<'a> {
         for (rule, peers) in rules {
             let entry = AppRule { app: rule.key.app, action, rule: rule.id };
             for peer in self.peers.get(peers).into_iter().flatten() {
-                apps.entry((*peer, rule.key.proto, rule.key.port))
-                    .or_default()
-                    .push(entry);
+                let known = apps
+                    .entry((*peer, rule.key.proto, rule.key.port))
+                    .or_default();
+                known.push(entry);
+                if direction == Direction::Inbound && rule.evidence.by_client {
+                    known.push(AppRule { app: AppId::UNIDENTIFIED, ..entry });
+                }
             }
         }
         let mut specs = Vec::with_capacity(apps.len());

@@ -178,6 +178,30 @@ impl Conversations {
         }
     }
 
+    /// Gives what was counted under one key to another one, as far as all of it was within policy;
+    /// says what policy said of it last, and who reported it.
+    pub(crate) fn rename(
+        &mut self,
+        from: &ConversationKey,
+        to: &ConversationKey,
+        totals: &mut Totals,
+    ) -> Option<(PolicyAction, Arc<str>)> {
+        let known = self.0.get(from)?;
+        if known.action.violates() || known.violations.total() > 0 {
+            return None;
+        }
+        let mut moved = self.0.remove(from)?;
+        moved.key = to.clone();
+        let said = (moved.action, Arc::clone(&moved.reporter));
+        if let Some(known) = self.0.change(to) {
+            known.absorb(moved);
+        } else {
+            self.0
+                .change_or_make(to, || moved, |gone| totals.evict(&gone));
+        }
+        Some(said)
+    }
+
     /// Adds an example, and the names that its client asked for, if the conversation is known.
     pub(crate) fn show(&mut self, key: &ConversationKey, sample: &Sample) {
         let flow = FlowSample { client: sample.client, server: sample.server };
@@ -268,6 +292,33 @@ impl Conversation {
             self.severity = row.severity;
             self.threat = row.threat;
         }
+    }
+}
+
+impl Conversation {
+    /// Takes over what was counted under another key.
+    fn absorb(&mut self, other: Self) {
+        let add = |own: &mut u64, more: u64| *own = own.saturating_add(more);
+        add(&mut self.sessions, other.sessions);
+        add(&mut self.bytes, other.bytes);
+        add(&mut self.threats, other.threats);
+        self.violations.add(other.violations);
+        if other.severity > self.severity {
+            (self.severity, self.threat) = (other.severity, other.threat);
+        }
+        if other.last_seen > self.last_seen {
+            (self.action, self.rule) = (other.action, other.rule);
+        }
+        self.first_seen = self.first_seen.min(other.first_seen);
+        self.last_seen = self.last_seen.max(other.last_seen);
+        let room = MAX_NAMES.saturating_sub(self.names.len());
+        let mut names = other.names;
+        names.retain(|name| !self.names.contains(name));
+        self.names.extend(names.into_iter().take(room));
+        let room = MAX_SAMPLES.saturating_sub(self.samples.len());
+        let new = |flow: &FlowSample| !self.samples.contains(flow);
+        let samples: Vec<_> = other.samples.into_iter().filter(new).take(room).collect();
+        self.samples.splice(0..0, samples);
     }
 }
 

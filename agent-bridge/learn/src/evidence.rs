@@ -48,6 +48,10 @@ pub struct Evidence {
     pub last_seen: u64,
     /// The newest examples.
     pub samples: Vec<FlowSample>,
+    /// Which application it is, only the client's proxy said: the server's saw none. Whoever
+    /// enforces it there must let pass what it can't identify.
+    #[serde(default)]
+    pub by_client: bool,
 }
 
 impl Evidence {
@@ -80,6 +84,14 @@ impl Evidence {
         let is_first = self.last_seen == 0;
         self.first_seen = if is_first { first_seen } else { self.first_seen.min(first_seen) };
         self.last_seen = self.last_seen.max(last_seen);
+    }
+
+    /// Notes whose word the application is, before the flows are counted; says whether that
+    /// became the server's own.
+    pub(crate) fn named(&mut self, by_client: bool) -> bool {
+        let before = self.by_client;
+        self.by_client = by_client && (before || self.last_seen == 0);
+        before && !self.by_client
     }
 
     /// Takes over what was noted elsewhere about the same flows.

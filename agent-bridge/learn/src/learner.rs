@@ -18,6 +18,7 @@ use crate::{
     directory::Entry,
     rules::Rules,
     violations::Violations,
+    words::Words,
 };
 
 /// One thing that outlives a restart.
@@ -52,9 +53,10 @@ pub struct Learner {
     pub(crate) directory: Directory,
     pub(crate) rules: Rules,
     modes: BTreeMap<Group, Mode>,
-    conversations: Conversations,
+    pub(crate) conversations: Conversations,
     violations: Violations,
-    totals: Totals,
+    pub(crate) words: Words,
+    pub(crate) totals: Totals,
     stored_totals: Totals,
     compiled: BTreeMap<Arc<str>, Arc<CompiledPolicy>>,
 }
@@ -108,12 +110,17 @@ impl Learner {
         let is_mirror = !row.inbound && self.directory.is_managed(&server);
         let weight = if is_mirror { Weight::Mirror } else { Weight::Full };
         let port = port(row.proto, row.port);
-        let key = ConversationKey { client, server, proto: row.proto, port, app: row.app };
+        let mut key = ConversationKey { client, server, proto: row.proto, port, app: row.app };
+        let renamed = is_mirror && self.hear(&key, row);
+        // Of what is outside policy nobody's word is taken.
+        if weight == Weight::Full && !row.action.violates() {
+            key.app = self.words.app(&key).unwrap_or(key.app);
+        }
         self.conversations
             .observe(&key, row, weight, &self.directory, &mut self.totals);
         self.violations
             .observe(&key, row, (weight, mode), &self.directory, &mut self.totals);
-        weight == Weight::Full && self.learn(&key, row, mode)
+        renamed | (weight == Weight::Full && self.learn(&key, row, mode))
     }
 
     /// Takes in one flow as an example; it is not counted.
@@ -123,7 +130,8 @@ impl Learner {
         let peer = self.peer(sample.inbound, ends, (&sample.reporter, sample.at));
         let (client, server) = self::ends(reporter, sample.inbound, peer);
         let (proto, port) = (sample.proto, port(sample.proto, sample.server.port()));
-        let key = ConversationKey { client, server, proto, port, app: sample.app };
+        let mut key = ConversationKey { client, server, proto, port, app: sample.app };
+        key.app = self.words.app(&key).unwrap_or(key.app);
         self.conversations.show(&key, sample);
         let flow = FlowSample { client: sample.client, server: sample.server };
         if let Some(key) = self.learn_key(&key) {
@@ -251,7 +259,8 @@ impl Learner {
         if row.action.violates() || row.app == AppId::NOT_CHECKED || says_nothing {
             return false;
         }
-        let Some(learned) = self.learn_key(key) else { return false };
+        let Some(mut learned) = self.learn_key(key) else { return false };
+        let by_client = key.app != row.app;
         let note = |evidence: &mut Evidence| {
             evidence.count(row.sessions, row.bytes);
             evidence.see(row.client.to_canonical(), row.first_seen, row.last_seen);
@@ -261,12 +270,19 @@ impl Learner {
             }
         };
         if mode == Mode::Discover && row.action != PolicyAction::Open {
-            return self.rules.learn(
-                (&learned, &row.reporter),
-                &self.settings,
-                &mut self.totals,
-                note,
-            );
+            let mut narrowed = false;
+            let note = |evidence: &mut Evidence| {
+                narrowed = evidence.named(by_client);
+                note(evidence);
+            };
+            let whose = (&learned, &row.reporter);
+            let is_new = self
+                .rules
+                .learn(whose, &self.settings, &mut self.totals, note);
+            return is_new | narrowed;
+        }
+        if by_client && !self.rules.has(&learned) {
+            learned.app = AppId::UNIDENTIFIED;
         }
         self.rules.confirm(&learned, note);
         false
@@ -287,7 +303,7 @@ impl Learner {
     }
 
     /// The rule that a conversation makes or meets; `None` if an end is gone.
-    fn learn_key(&self, key: &ConversationKey) -> Option<LearnKey> {
+    pub(crate) fn learn_key(&self, key: &ConversationKey) -> Option<LearnKey> {
         let app = if key.app == AppId::UNKNOWN { AppId::UNIDENTIFIED } else { key.app };
         Some(LearnKey {
             from: self.directory.group(&key.client)?,

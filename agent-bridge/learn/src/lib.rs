@@ -19,6 +19,7 @@ mod rules;
 mod settings;
 mod tally;
 mod violations;
+mod words;
 #[cfg(test)]
 mod world;
 
@@ -39,3 +40,4 @@ pub use rules::{
 pub use settings::Settings;
 pub use tally::Tally;
 pub use violations::{MAX_VIOLATIONS, MAX_WORKLOAD_VIOLATIONS, Violation, ViolationKey};
+pub use words::MAX_WORDS;

@@ -246,6 +246,35 @@ impl Rules {
         }
     }
 
+    /// Whether there is a rule for that key.
+    pub(crate) fn has(&self, key: &LearnKey) -> bool {
+        self.rules.get(key).is_some()
+    }
+
+    /// Gives what was learned about a bare port to the application that its clients say it is; says
+    /// whether a new rule came of it.
+    pub(crate) fn rename(
+        &mut self,
+        bare: &LearnKey,
+        (named, reporter): (&LearnKey, &Arc<str>),
+        settings: &Settings,
+        totals: &mut Totals,
+    ) -> bool {
+        let evidence = match self.rules.get(bare) {
+            // A rule never goes before another takes its place.
+            Some(rule) if rule.evidence.data_sessions < needed(named.app, settings) => {
+                return false;
+            }
+            Some(_) => self.absorb_bare_port(named),
+            None => self.candidates.remove(bare).map(|known| known.evidence),
+        };
+        let Some(evidence) = evidence else { return false };
+        self.learn((named, reporter), settings, totals, |known| {
+            known.named(true);
+            known.absorb(evidence);
+        })
+    }
+
     /// Adds an example to a rule or the beginning of one.
     pub(crate) fn show(&mut self, key: &LearnKey, flow: FlowSample) {
         let known = self.rules.get(key).map(|rule| &rule.evidence);
