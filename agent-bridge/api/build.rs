@@ -1,7 +1,7 @@
 //! Makes the gRPC types from `proto/`, without the C++ compiler of protocol buffers.
 
 /// Services, each in a file of its own; `common.proto` comes with them.
-const FILES: [&str; 2] = ["enforcer.proto", "controller.proto"];
+const FILES: [&str; 3] = ["enforcer.proto", "controller.proto", "cluster.proto"];
 const DIR: &str = "proto";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

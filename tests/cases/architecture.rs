@@ -55,7 +55,7 @@ const IMPURE_CRATES: [&str; 12] = [
 ];
 
 /// Crates that only these rooms may use.
-const RESERVED: [(&str, &[&str]); 7] = [
+const RESERVED: [(&str, &[&str]); 9] = [
     // QUIC hides a client's hello under keys that anybody can derive; whoever reads it must decrypt.
     // The bridge keeps digests of its API's tokens and signs the batches of events that it posts.
     ("aws-lc-rs", &["dpi", "agent-bridge"]),
@@ -64,6 +64,8 @@ const RESERVED: [(&str, &[&str]); 7] = [
     ("tonic", &["api", "agent-bridge"]),
     ("prost", &["api", "agent-bridge"]),
     ("redb", &["agent-bridge"]),
+    ("kube", &["agent-bridge"]),
+    ("k8s-openapi", &["agent-bridge"]),
     ("anyhow", &["proxy", "init", "agent-bridge", "cli", "tests", "e2e"]),
 ];
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod captures;
+pub mod cluster;
 mod events;
 mod explain;
 mod observed;
