@@ -13,7 +13,7 @@ end() {
     rm -f "$run/pids/$1"
 }
 
-for name in kubelet kube-proxy scheduler controller-manager; do end $name; done
+for name in kubelet kube-proxy dns scheduler controller-manager; do end $name; done
 
 # What pods left: every process below our cgroup, the runtime's helpers, which carry our socket in their arguments.
 groups() { find /sys/fs/cgroup -depth -type d -path "*/$cgroup*" 2>/dev/null; }

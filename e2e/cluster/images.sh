@@ -1,10 +1,10 @@
 #!/bin/bash
-# Builds what a node imports: Outrider's three images (PROFILE says how, see charts/images/build.sh) and one of busybox,
+# Builds what a node imports: Outrider's three images (unoptimised unless PROFILE says otherwise) and one of busybox,
 # which sandboxes, workloads and clients of pods run.
 . "$(dirname "$0")/env.sh"
 
 mkdir -p "$images"
-export REPOSITORY=outrider.local TAG=e2e
+export REPOSITORY=outrider.local TAG=e2e PROFILE=${PROFILE:-dev}
 if [ ! -f "$images/busybox.tar" ]; then
     files=$(mktemp -d)
     trap 'rm -rf "$files"' EXIT
@@ -17,4 +17,17 @@ if [ ! -f "$images/busybox.tar" ]; then
     "$root/charts/images/pack.sh" "$images/busybox.tar" $REPOSITORY/busybox:$TAG \
         "$(dpkg --print-architecture)" 65534:65534 "$files" /bin/sleep 2147483647
 fi
-"$root/charts/images/build.sh" "$images"
+
+# Made again only if what they are made of has changed: sources, locked crates, compiler, settings.
+made_of() {
+    cd "$root"
+    printf '%s\n' "$PROFILE" "$REPOSITORY:$TAG" "$(rustc -vV)"
+    git ls-files -z --cached --others --exclude-standard -- Cargo.toml Cargo.lock proxy init agent-bridge charts/images |
+        xargs -0 sha256sum 2>/dev/null || true
+}
+made=$(made_of | sha256sum)
+if [ "$made" != "$(cat "$images/made-of" 2>/dev/null)" ] || [ ! -f "$images/outrider-agent-bridge.tar" ]; then
+    rm -f "$images/made-of"
+    "$root/charts/images/build.sh" "$images"
+    echo "$made" >"$images/made-of"
+fi

@@ -87,6 +87,7 @@ YAML
     start kube-proxy kube-proxy --kubeconfig="$run/proxy.kubeconfig" --proxy-mode=iptables \
         --cluster-cidr="$pod_cidr" --hostname-override="$node" --conntrack-max-per-core=0 \
         --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
+    start dns python3 "$here/dns.py" "$dns_ip" "$run/admin.kubeconfig"
     wait_for 120 kubectl get node "$node"
     kubectl wait --for=condition=Ready "node/$node" --timeout=180s
     say "node ready"

@@ -11,10 +11,11 @@ mod steps;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{Parser, builder::FalseyValueParser};
 
 use crate::helm::Helm;
 use crate::manifests::Images;
+use crate::steps::Summary;
 
 /// Runs every step against the cluster that KUBECONFIG names.
 #[derive(Parser)]
@@ -32,12 +33,16 @@ struct Cli {
     /// Leave what was installed where it is.
     #[arg(long)]
     keep: bool,
+    /// A step that cannot be tried fails the run.
+    #[arg(long, env = "OUTRIDER_REQUIRE_CLUSTER", value_parser = FalseyValueParser::new())]
+    require: bool,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let images = Images { repository: cli.repository, tag: cli.tag };
-    let (passed, failed) = steps::run(&images, cli.helm.map(Helm), cli.keep);
-    eprintln!("{passed} passed, {failed} failed");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let Summary { passed, failed, skipped } = steps::run(&images, cli.helm.map(Helm), cli.keep);
+    eprintln!("{passed} passed, {failed} failed, {skipped} skipped");
+    let missing = cli.require && skipped > 0;
+    if failed == 0 && !missing { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -23,7 +23,28 @@ struct Stage<'a> {
     sidecar: Sidecar,
 }
 
-type Step = (&'static str, fn(&Stage<'_>) -> Result<()>);
+/// What a step came to, if nothing was wrong.
+enum Outcome {
+    /// All of it was seen.
+    Passed,
+    /// It cannot be tried here, and why.
+    Skipped(&'static str),
+}
+
+use Outcome::{Passed, Skipped};
+
+type Step = (&'static str, fn(&Stage<'_>) -> Result<Outcome>);
+
+/// How many steps ended in which way.
+#[derive(Default)]
+pub(crate) struct Summary {
+    /// Seen to hold.
+    pub(crate) passed: u32,
+    /// Not seen to hold; the steps after it were not tried.
+    pub(crate) failed: u32,
+    /// Not tried.
+    pub(crate) skipped: u32,
+}
 
 const STEPS: &[Step] = &[
     ("real Helm installs, upgrades and removes a release", helm_works),
@@ -34,35 +55,43 @@ const STEPS: &[Step] = &[
     ("a Job with a proxy ends", job_ends),
 ];
 
-/// Runs the steps until one fails; how many passed, how many failed.
-pub(crate) fn run(images: &Images, helm: Option<Helm>, keep: bool) -> (u32, u32) {
+/// Runs the steps until one fails.
+pub(crate) fn run(images: &Images, helm: Option<Helm>, keep: bool) -> Summary {
+    let mut summary = Summary::default();
     let kubectl = Kubectl;
     let sidecar = match sidecar_of(&kubectl) {
         Ok(sidecar) => sidecar,
         Err(error) => {
             eprintln!("FAILED the cluster does not answer: {error:#}");
-            return (0, 1);
+            summary.failed = 1;
+            return summary;
         }
     };
     let stage = Stage { kubectl, images, helm, sidecar };
-    let mut passed = 0;
     for (name, step) in STEPS {
         let start = Instant::now();
         match step(&stage) {
-            Ok(()) => eprintln!("ok {name} ({:.1} s)", start.elapsed().as_secs_f32()),
+            Ok(Passed) => {
+                eprintln!("ok {name} ({:.1} s)", start.elapsed().as_secs_f32());
+                summary.passed += 1;
+            }
+            Ok(Skipped(reason)) => {
+                eprintln!("SKIPPED {name}: {reason}");
+                summary.skipped += 1;
+            }
             Err(error) => {
                 eprintln!("FAILED {name}: {error:#}");
                 explain(&stage.kubectl);
-                return (passed, 1);
+                summary.failed = 1;
+                return summary;
             }
         }
-        passed += 1;
     }
     if !keep && let Err(error) = remove(&stage.kubectl) {
         eprintln!("FAILED what was installed could not be removed: {error:#}");
-        return (passed, 1);
+        summary.failed = 1;
     }
-    (passed, 0)
+    summary
 }
 
 fn sidecar_of(kubectl: &Kubectl) -> Result<Sidecar> {
@@ -75,10 +104,9 @@ fn sidecar_of(kubectl: &Kubectl) -> Result<Sidecar> {
     Ok(sidecar)
 }
 
-fn helm_works(stage: &Stage<'_>) -> Result<()> {
+fn helm_works(stage: &Stage<'_>) -> Result<Outcome> {
     let Some(helm) = &stage.helm else {
-        eprintln!("SKIPPED nothing stands for Helm");
-        return Ok(());
+        return Ok(Skipped("nothing stands for Helm (OUTRIDER_E2E_HELM)"));
     };
     helm.run("default", &["install", "probe", PROBE])?;
     helm.run("default", &["upgrade", "probe", PROBE])?;
@@ -89,10 +117,10 @@ fn helm_works(stage: &Stage<'_>) -> Result<()> {
         .kubectl
         .run(&["get", "configmap", "probe", "--ignore-not-found"])?;
     ensure!(left.is_empty(), "left: {left}");
-    Ok(())
+    Ok(Passed)
 }
 
-fn bridge_starts(stage: &Stage<'_>) -> Result<()> {
+fn bridge_starts(stage: &Stage<'_>) -> Result<Outcome> {
     for namespace in [SYSTEM, STAGE] {
         stage.kubectl.apply(&manifests::namespace(namespace))?;
     }
@@ -105,10 +133,11 @@ fn bridge_starts(stage: &Stage<'_>) -> Result<()> {
         ensure!(status["numberReady"].as_u64() > Some(0), "{status}");
         ensure!(status["numberReady"] == status["desiredNumberScheduled"], "{status}");
         Ok(())
-    })
+    })?;
+    Ok(Passed)
 }
 
-fn pods_start(stage: &Stage<'_>) -> Result<()> {
+fn pods_start(stage: &Stage<'_>) -> Result<Outcome> {
     start(stage, "server", "httpd -f -p 8080 -h /www", stage.sidecar)?;
     let address = address_of(stage, "server")?;
     let script = format!(
@@ -122,10 +151,11 @@ fn pods_start(stage: &Stage<'_>) -> Result<()> {
             bridge::find(&stage.kubectl, "workloads", &connected)?;
         }
         Ok(())
-    })
+    })?;
+    Ok(Passed)
 }
 
-fn learned(stage: &Stage<'_>) -> Result<()> {
+fn learned(stage: &Stage<'_>) -> Result<Outcome> {
     let ends = [
         ("client", &*format!("{STAGE}/client")),
         ("server", &*format!("{STAGE}/server")),
@@ -134,10 +164,10 @@ fn learned(stage: &Stage<'_>) -> Result<()> {
     until("the conversation", || bridge::find(&stage.kubectl, "conversations", &ends))?;
     let rule = [("from", &*format!("nv.client.{STAGE}")), ("to", &*format!("nv.server.{STAGE}"))];
     until("the rule", || bridge::find(&stage.kubectl, "rules", &rule))?;
-    Ok(())
+    Ok(Passed)
 }
 
-fn protected(stage: &Stage<'_>) -> Result<()> {
+fn protected(stage: &Stage<'_>) -> Result<Outcome> {
     bridge::ask(&stage.kubectl, &["mode", "set", &format!("{STAGE}/server"), "protect"])?;
     start(stage, "intruder", "sleep 2147483647", Sidecar::None)?;
     let url = format!("http://{}:8080/", address_of(stage, "server")?);
@@ -154,15 +184,12 @@ fn protected(stage: &Stage<'_>) -> Result<()> {
     let address = address_of(stage, "intruder")?;
     let violation = [("client_ip", &*address), ("server", &*format!("{STAGE}/server"))];
     until("the violation", || bridge::find(&stage.kubectl, "violations", &violation))?;
-    Ok(())
+    Ok(Passed)
 }
 
-fn job_ends(stage: &Stage<'_>) -> Result<()> {
+fn job_ends(stage: &Stage<'_>) -> Result<Outcome> {
     if stage.sidecar == Sidecar::Classic {
-        eprintln!(
-            "SKIPPED a classic sidecar has nobody yet who ends it when the workload has ended"
-        );
-        return Ok(());
+        return Ok(Skipped("a classic sidecar has nobody yet who ends it with the workload"));
     }
     stage
         .kubectl
@@ -173,7 +200,8 @@ fn job_ends(stage: &Stage<'_>) -> Result<()> {
             .json(&["get", "job", "job", "--namespace", STAGE])?;
         ensure!(job["status"]["succeeded"] == 1, "{}", job["status"]);
         Ok(())
-    })
+    })?;
+    Ok(Passed)
 }
 
 fn start(stage: &Stage<'_>, name: &str, script: &str, sidecar: Sidecar) -> Result<()> {
