@@ -172,6 +172,17 @@ fn assemble(
 fn introduce(settings: &Settings, rights: &Rights, identity: &Identity, tier: Tier) {
     let version = env!("CARGO_PKG_VERSION");
     info!(version, ?settings, "outrider-proxy starts");
+    introduce_pod(rights, identity, tier);
+    warn_of_rights(settings, rights);
+    if settings.packets.queue_rule == Some(QueueRule::Closed) && !tier.queue {
+        warn!("the pod's queue rules are closed and nobody reads the queue: only TCP passes");
+    }
+    if !settings.unknown.is_empty() {
+        warn!(names = ?settings.unknown, "settings of these names do not exist");
+    }
+}
+
+fn introduce_pod(rights: &Rights, identity: &Identity, tier: Tier) {
     info!(
         uid = rights.uid,
         capabilities = ?rights.capabilities,
@@ -184,6 +195,9 @@ fn introduce(settings: &Settings, rights: &Rights, identity: &Identity, tier: Ti
     let macs: Vec<_> = identity.macs().iter().map(ToString::to_string).collect();
     let addresses: Vec<_> = identity.addresses().collect();
     info!(?macs, ?addresses, "pod");
+}
+
+fn warn_of_rights(settings: &Settings, rights: &Rights) {
     if rights.uid != names::PROXY_UID {
         warn!(
             uid = rights.uid,
@@ -195,12 +209,6 @@ fn introduce(settings: &Settings, rights: &Rights, identity: &Identity, tier: Ti
         warn!(
             "OUTRIDER_MARK cannot be set on packets without NET_RAW: own connections may be captured"
         );
-    }
-    if settings.packets.queue_rule == Some(QueueRule::Closed) && !tier.queue {
-        warn!("the pod's queue rules are closed and nobody reads the queue: only TCP passes");
-    }
-    if !settings.unknown.is_empty() {
-        warn!(names = ?settings.unknown, "settings of these names do not exist");
     }
 }
 

@@ -182,16 +182,17 @@ impl Bridge {
         }
         match self.pair.set_path(path) {
             Ok(()) => info!(?path, interfaces = ?self.pair.interfaces(), "pair's path"),
-            Err(error) if path == PairPath::Kernel => {
-                self.kernel = false;
-                warn!(%error, "the kernel cannot redirect: every frame of the pair takes the ring");
-            }
+            Err(error) => self.not_followed(path, &error),
+        }
+    }
+
+    fn not_followed(&mut self, path: PairPath, error: &CaptureError) {
+        if path == PairPath::Kernel {
+            self.kernel = false;
+            warn!(%error, "the kernel cannot redirect: every frame of the pair takes the ring");
+        } else if !std::mem::replace(&mut self.warned, true) {
             // The kernel still forwards, in spite of us: this is tried again at once.
-            Err(error) => {
-                if !std::mem::replace(&mut self.warned, true) {
-                    warn!(%error, ?path, "pair is open against the policy");
-                }
-            }
+            warn!(%error, ?path, "pair is open against the policy");
         }
     }
 
