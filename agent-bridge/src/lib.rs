@@ -6,7 +6,7 @@
 //!                                   │  └── policy ───► mailbox::link ─────► dp_listen.sock
 //!                                   ├── changes ► store, then acknowledgements ► mailbox::link
 //!                                   ├── events ► store ► export
-//!                                   ├── rows ► controller
+//!                                   ├── rows ► neuvector
 //!                                   └── answers ► api, metrics
 //! ```
 //!
@@ -17,8 +17,8 @@
 pub mod api;
 pub mod bridge;
 mod captures;
+pub mod cluster;
 pub(crate) mod connect;
-pub mod controller;
 pub mod counts;
 pub mod export;
 pub mod grpc;
@@ -26,6 +26,7 @@ pub mod help;
 pub mod inject;
 pub mod mailbox;
 pub mod metrics;
+pub mod neuvector;
 pub mod node;
 pub mod process;
 pub mod settings;

@@ -49,7 +49,6 @@ pub(crate) mod shown {
 
 use crate::{
     captures::Captures,
-    controller::Controller,
     counts::Counts,
     export::Export,
     mailbox::{
@@ -59,6 +58,7 @@ use crate::{
         receive::BatchId,
         watch::{Change, Refused, Workload},
     },
+    neuvector::Controller,
     settings::Settings,
     store::{Store, StoreError, Table},
 };

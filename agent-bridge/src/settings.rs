@@ -13,9 +13,9 @@ use outrider_model::{Mode, names};
 
 use crate::{
     api::review::{self, ReviewSettings},
-    controller::{self, ControllerSettings},
     export::{self, ExportSettings},
     grpc::tls::Files,
+    neuvector::{self, ControllerSettings},
 };
 
 /// Most entries of a setting that is a list.
@@ -100,7 +100,7 @@ pub(crate) fn help() -> impl Iterator<Item = &'static (&'static str, &'static st
     HELP.iter()
         .chain(&review::HELP)
         .chain(&export::HELP)
-        .chain(&controller::HELP)
+        .chain(&neuvector::HELP)
 }
 
 /// Everything that is wrong with the environment.

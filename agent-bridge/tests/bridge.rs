@@ -13,9 +13,6 @@ mod api_hostile;
 #[path = "bridge/captures.rs"]
 mod captures;
 #[cfg(test)]
-#[path = "bridge/controller.rs"]
-mod controller;
-#[cfg(test)]
 #[path = "bridge/events.rs"]
 mod events;
 #[cfg(test)]
@@ -48,6 +45,9 @@ mod link;
 #[cfg(test)]
 #[path = "bridge/metrics.rs"]
 mod metrics;
+#[cfg(test)]
+#[path = "bridge/neuvector.rs"]
+mod neuvector;
 #[cfg(test)]
 #[path = "bridge/openapi.rs"]
 mod openapi;

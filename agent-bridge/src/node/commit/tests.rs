@@ -8,9 +8,9 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::{
-    controller::Controller,
     counts::Counts,
     mailbox::watch::{self, Workload},
+    neuvector::Controller,
     node::{LinkParts, Refusal},
     settings::Settings,
 };

@@ -8,9 +8,9 @@ use tokio::time::{advance, timeout};
 
 use super::*;
 use crate::{
-    controller::Controller,
     export::Export,
     mailbox::watch::Change,
+    neuvector::Controller,
     node::{Heard, LinkParts, Listener, Node},
     settings::Settings,
     store::Store,

@@ -64,7 +64,7 @@ impl Controller {
 
     async fn start(&mut self) {
         let mut child = Command::new(&self.python)
-            .arg(root().join("agent-bridge/tests/bridge/controller.py"))
+            .arg(root().join("agent-bridge/tests/bridge/neuvector.py"))
             .args([&self.generated, &self.dir])
             .arg(self.port.to_string())
             .stdout(Stdio::piped())

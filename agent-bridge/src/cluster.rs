@@ -1,0 +1,3 @@
+//! What all roles use of Kubernetes. Nothing here is needed by a bridge outside a cluster.
+
+pub mod client;
