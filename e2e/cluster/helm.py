@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 
 import helm_python
@@ -17,12 +18,16 @@ def main(verb, *arguments):
         findings = helm_python.lint(arguments[0])
         print(json.dumps(findings, indent=1, default=str))
         return None
+    if verb == "render":
+        with helm_python.Chart.load(arguments[0]) as chart:
+            results = [rendered(chart, text) for text in json.load(sys.stdin)]
+            return print(json.dumps({"values": chart.values, "results": results}))
     name = arguments[0]
     namespace = os.environ.get("HELM_NAMESPACE", "default")
     if verb == "template":
         with helm_python.Chart.load(arguments[1]) as chart:
-            rendered = chart.render(values(arguments), name=name, namespace=namespace)
-        return print("\n".join(f"---\n# {path}\n{text}" for path, text in sorted(rendered.items())))
+            files = chart.render(values(arguments), name=name, namespace=namespace)
+        return print("\n".join(f"---\n# {path}\n{text}" for path, text in sorted(files.items())))
     with helm_python.Config(namespace=namespace) as config:
         if verb == "install":
             config.install(arguments[1], name, values(arguments), wait="watcher", timeout=TIMEOUT,
@@ -36,6 +41,20 @@ def main(verb, *arguments):
         else:
             sys.exit(f"{verb}: no such verb")
     return None
+
+
+def rendered(chart, text):
+    """What the chart makes of values in YAML: its files, and their objects; or what is wrong with the values."""
+    try:
+        release = {"name": "outrider", "namespace": "outrider"}
+        files = chart.render(helm_python.values_from_yaml(text), **release)
+    except helm_python.HelmError as error:
+        return {"error": str(error)}
+    notes = [path for path in files if path.endswith("NOTES.txt")]
+    notes = "".join(files.pop(path) for path in notes)
+    parts = [part for path in sorted(files) for part in re.split("(?m)^---$", files[path])]
+    objects = [helm_python.values_from_yaml(part) for part in parts]
+    return {"files": files, "notes": notes, "objects": [one for one in objects if one]}
 
 
 def values(arguments):
