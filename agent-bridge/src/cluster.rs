@@ -1,3 +1,4 @@
 //! What all roles use of Kubernetes. Nothing here is needed by a bridge outside a cluster.
 
 pub mod client;
+pub mod objects;

@@ -1,10 +1,13 @@
 //! outrider-agent-bridge: one per node.
 #![forbid(unsafe_code)]
 
+use std::io::Write as _;
+
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use outrider_agent_bridge::{
     bridge::Bridge,
+    cluster::objects,
     help,
     process::{self, End},
     settings::{self, Settings},
@@ -28,6 +31,8 @@ enum Role {
     /// Tell the API server which pods get the sidecar, and which may not start
     #[command(after_help = help::webhook())]
     Webhook,
+    /// Print the definitions of our custom resources, as `kubectl apply -f -` takes them
+    Crds,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -47,6 +52,10 @@ fn main() -> anyhow::Result<()> {
                 .map_err(anyhow::Error::msg)
                 .context("OUTRIDER_WEBHOOK_LOG")?;
             process::run(webhook(settings))
+        }
+        Role::Crds => {
+            std::io::stdout().write_all(objects::yaml()?.as_bytes())?;
+            Ok(())
         }
     }
 }

@@ -108,6 +108,11 @@ impl AppId {
         NAMES.get(found).map(|(_, name)| *name)
     }
 
+    /// Every number that has a public name, in order of number.
+    pub fn known() -> impl Iterator<Item = (Self, &'static str)> {
+        NAMES.iter().map(|(id, name)| (Self(*id), *name))
+    }
+
     /// Finds an application by its public name, whatever the case; also by number.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
