@@ -19,6 +19,7 @@ pub mod bridge;
 mod captures;
 pub mod cluster;
 pub(crate) mod connect;
+pub mod controller;
 pub mod counts;
 pub mod export;
 pub mod grpc;

@@ -1,0 +1,168 @@
+//! What goes into a policy and what comes out: plain data, between the watches, `resolve` (pure) and the links.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use outrider_model::Mode;
+
+use crate::cluster::objects::{
+    ClusterNetworkRule, ClusterWorkloadGroup, ClusterWorkloadMode, NetworkRule, RuleNumber,
+    WorkloadGroup, WorkloadMode,
+};
+
+/// Labels by key.
+pub type Labels = BTreeMap<String, String>;
+
+/// What is kept of a pod.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Pod {
+    /// Its uid.
+    pub uid: Arc<str>,
+    /// Where it lives.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it is a replica of; its learned group is `nv.<service>.<namespace>`.
+    pub service: Arc<str>,
+    /// The node that runs it, empty before it is scheduled.
+    pub node: Arc<str>,
+    /// Its addresses; none if they are those of the node.
+    pub addresses: Vec<IpAddr>,
+    /// Its labels, one copy for all pods that have the same.
+    pub labels: Arc<Labels>,
+    /// A proxy was injected.
+    pub managed: bool,
+}
+
+impl Pod {
+    /// The learned group that it is in.
+    #[must_use]
+    pub fn group(&self) -> String {
+        format!("nv.{}.{}", self.service, self.namespace)
+    }
+}
+
+/// Everything that people wrote.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// Groups of namespaces.
+    pub groups: Vec<Arc<WorkloadGroup>>,
+    /// Groups of the cluster.
+    pub cluster_groups: Vec<Arc<ClusterWorkloadGroup>>,
+    /// Rules of namespaces.
+    pub rules: Vec<Arc<NetworkRule>>,
+    /// Rules of the cluster.
+    pub cluster_rules: Vec<Arc<ClusterNetworkRule>>,
+    /// Modes of namespaces.
+    pub modes: Vec<Arc<WorkloadMode>>,
+    /// Modes of the cluster.
+    pub cluster_modes: Vec<Arc<ClusterWorkloadMode>>,
+}
+
+/// Whom it is about.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Pods by uid.
+    pub pods: BTreeMap<Arc<str>, Arc<Pod>>,
+    /// Labels of namespaces, by name.
+    pub namespaces: BTreeMap<String, Arc<Labels>>,
+}
+
+/// What the objects come to.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Sets that rules name.
+    pub sets: BTreeMap<Arc<str>, Arc<Set>>,
+    /// Rules by id, `outrider.cluster.v1.Rule`s without those that were learned.
+    pub rules: BTreeMap<u32, Arc<Rule>>,
+    /// Modes by uid, where an object says one.
+    pub modes: BTreeMap<Arc<str>, Mode>,
+    /// What is to be said of each object.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// A named set of endpoints.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Set {
+    /// Uids of pods.
+    pub members: BTreeSet<Arc<str>>,
+    /// Networks.
+    pub networks: Vec<IpNet>,
+    /// DNS names, `*.` in front for all below.
+    pub names: Vec<Arc<str>>,
+    /// Everything outside the internal networks.
+    pub external: bool,
+    /// The nodes.
+    pub nodes: bool,
+    /// Everything.
+    pub any: bool,
+}
+
+/// A rule between two sets.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Rule {
+    /// Its number.
+    pub id: u32,
+    /// The first that matches decides, in this order.
+    pub order: u64,
+    /// Set of the clients.
+    pub from: Arc<str>,
+    /// Set of the servers.
+    pub to: Arc<str>,
+    /// IP protocol number, 0 for any.
+    pub proto: u8,
+    /// Ports, both ends included; 0 to 65535 for any.
+    pub ports: (u16, u16),
+    /// Applications, none for any.
+    pub apps: Vec<u32>,
+    /// It refuses.
+    pub deny: bool,
+    /// For people: `<kind>/<namespace>/<object>/<rule>`.
+    pub origin: Arc<str>,
+}
+
+/// Which object.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Kind {
+    /// `WorkloadGroup`.
+    Group,
+    /// `ClusterWorkloadGroup`.
+    ClusterGroup,
+    /// `NetworkRule`.
+    Rule,
+    /// `ClusterNetworkRule`.
+    ClusterRule,
+    /// `WorkloadMode`.
+    Mode,
+    /// `ClusterWorkloadMode`.
+    ClusterMode,
+}
+
+/// What is to be said of an object, apart from what nodes say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace, empty for those of the cluster.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its generation.
+    pub generation: i64,
+    /// Whether it holds.
+    pub accepted: bool,
+    /// One word: `Accepted`, `Invalid`, `UnknownGroup`, `Contested`, ….
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+    /// What the message is about, `spec.ingress[0].peers[1].group`.
+    pub field: Option<String>,
+    /// Numbers of its rules. One entry of an object may be several rules of the plan, whose ids are all here.
+    pub rules: Vec<RuleNumber>,
+    /// Pods that it is about: targets of rules, members of groups, those that have their mode from it.
+    pub workloads: BTreeSet<Arc<str>>,
+}
