@@ -130,3 +130,13 @@ topologySpreadConstraints:
 {{- define "outrider.controllerName" -}}
 {{ include "outrider.name" . }}-controller.{{ .Release.Namespace }}.svc
 {{- end }}
+
+{{/* Takes the rules out of a schema, for API servers that don't know them: there the controller alone says what is wrong with an object. */}}
+{{- define "outrider.withoutRules" -}}
+{{- if kindIs "map" . -}}
+{{- $_ := unset . "x-kubernetes-validations" -}}
+{{- range . }}{{ include "outrider.withoutRules" . }}{{ end -}}
+{{- else if kindIs "slice" . -}}
+{{- range . }}{{ include "outrider.withoutRules" . }}{{ end -}}
+{{- end -}}
+{{- end }}

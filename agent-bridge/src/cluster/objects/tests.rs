@@ -6,10 +6,10 @@ use super::*;
 
 #[test]
 fn the_chart_has_the_definitions_of_this_build() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/outrider/crds/outrider.yaml");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/outrider/files/crds.yaml");
     let fresh = yaml().unwrap();
     assert_eq!(fresh, yaml().unwrap(), "the same bytes each time");
-    let hint = "write it with `outrider-agent-bridge crds > charts/outrider/crds/outrider.yaml`";
+    let hint = "write it with `outrider-agent-bridge crds > charts/outrider/files/crds.yaml`";
     assert!(std::fs::read_to_string(path).unwrap_or_default() == fresh, "{hint}");
 }
 
