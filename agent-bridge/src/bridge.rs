@@ -5,7 +5,11 @@ use std::{io, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::A
 use axum::Router;
 use outrider_telemetry::{MetricError, Registry, unix_seconds};
 use thiserror::Error;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    runtime::Handle,
+    task::JoinHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -172,7 +176,7 @@ impl Bridge {
         let stored = CancellationToken::new();
         let reporting = controller.start(&node, certificates);
         let committer = Committer::new(Arc::clone(&node), store, lines);
-        let committer = tasks.spawn(committer.run(stored.clone()));
+        let committer = apart(&tasks, committer.run(stored.clone()));
         tasks.spawn(Arc::clone(&tokens).follow(stop.child_token()));
         let review = settings.review.as_ref();
         let review = review.map(|settings| Review::new(settings, counts.clone()));
@@ -209,6 +213,12 @@ impl Bridge {
         reporting.finish().await;
         ended.map_or(Ok(()), |part| Err(BridgeError::Ended(part)))
     }
+}
+
+/// Runs on a thread of its own: what it does takes long, and keep-alives must not wait for it.
+fn apart(tasks: &TaskTracker, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    let runtime = Handle::current();
+    tasks.spawn_blocking(move || runtime.block_on(task))
 }
 
 /// How requests come in over TCP.

@@ -111,6 +111,9 @@ struct State {
     unacked: Vec<(String, BatchId)>,
     /// When the policy is to be compiled again, if it is.
     policy_due: Option<Instant>,
+    /// The group whose policy was compiled last: the next one's turn comes first.
+    published: Option<Group>,
+    around: policy::Around,
     events: Arc<Events>,
     controller: Controller,
 }
@@ -211,7 +214,7 @@ impl Node {
             }
         }
         if !changes.is_empty() {
-            state.publish();
+            state.roster_changed();
         }
     }
 
@@ -291,6 +294,8 @@ impl State {
             unsaved_batches: BTreeSet::new(),
             unacked: Vec::new(),
             policy_due: None,
+            published: None,
+            around: policy::Around::default(),
         }
     }
 

@@ -1,6 +1,7 @@
-//! From rules, groups and modes to what each workload's proxy enforces.
+//! From rules, groups and modes to what each group's workloads enforce.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
@@ -8,37 +9,45 @@ use std::{
 use outrider_model::{AppId, Direction, IpProto, Mode, PolicyAction};
 use outrider_policy::{AddrSpec, AppRule, PolicySpec, RuleSpec};
 
-use crate::{Directory, Endpoint, Group, MAX_GROUP_RULES, Rule, Workload};
+use crate::{Directory, Endpoint, Group, Rule};
 
 /// Applications in one compiled rule, so that it fits a datagram of the ctrl wire; more make more
 /// rules.
 const APPS_PER_RULE: usize = 64;
 
-/// Rules that one compiled policy has at most. One that means all of the outside is in the lists of
-/// both families, so this stays below what a proxy takes by as many as there can be of those.
-pub const MAX_COMPILED: usize = outrider_policy::MAX_RULES - 2 * MAX_GROUP_RULES;
+/// Rules that the compiled policies of all groups have. What is free is shared: one may take half of
+/// it, so the more there are, the less any gets.
+pub const MAX_ALL_COMPILED: usize = 262_144;
 
-/// What one workload's proxy enforces.
+/// Rules that one compiled policy has at most, which is what one gets that is alone. One that means all of the outside is
+/// in the lists of both families, and a proxy takes 250 000.
+pub const MAX_COMPILED: usize = MAX_ALL_COMPILED / SHARE;
+
+/// Rules that a compiled policy may have however many the others have.
+pub const MIN_COMPILED: usize = 128;
+
+/// A policy may take this part of what is free.
+const SHARE: usize = 2;
+
+/// What the workloads of a group enforce.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CompiledPolicy {
-    /// The workload's mode.
+    /// The group's mode.
     pub mode: Mode,
     /// Its rules, both directions.
     pub spec: PolicySpec,
-    /// Rules that are not in it because it has [`MAX_COMPILED`].
+    /// Rules that are not in it because it has as many as it may.
     pub left_out: usize,
 }
 
-/// Rules by the group at each end, and the addresses of each group.
-pub(crate) struct Compiler<'a> {
-    by_server: HashMap<&'a Group, Vec<&'a Rule>>,
-    by_client: HashMap<&'a Group, Vec<&'a Rule>>,
-    peers: HashMap<Group, Vec<Peer>>,
+/// How many rules a policy may have, beside so many of all others.
+pub(crate) fn allowance(others: usize) -> usize {
+    (MAX_ALL_COMPILED.saturating_sub(others) / SHARE).max(MIN_COMPILED)
 }
 
 /// A peer as a rule's address; ordered, so that equal policy compiles to equal rules.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Peer {
+pub(crate) enum Peer {
     Range(IpAddr, IpAddr),
     External,
 }
@@ -56,88 +65,131 @@ impl Peer {
     }
 }
 
-impl<'a> Compiler<'a> {
-    /// Takes the rules in order of number.
-    pub(crate) fn new(directory: &'a Directory, rules: impl Iterator<Item = &'a Rule>) -> Self {
-        let mut compiler =
-            Self { by_server: HashMap::new(), by_client: HashMap::new(), peers: peers(directory) };
-        for rule in rules {
-            compiler
-                .by_server
-                .entry(&rule.key.to)
-                .or_default()
-                .push(rule);
-            compiler
-                .by_client
-                .entry(&rule.key.from)
-                .or_default()
-                .push(rule);
-            for group in [&rule.key.from, &rule.key.to] {
-                if let Some(address) = unmanaged(group) {
-                    compiler
-                        .peers
-                        .insert(group.clone(), vec![Peer::one(address)]);
-                }
-            }
+/// The addresses of each group.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peers(HashMap<Group, Vec<Peer>>);
+
+impl Peers {
+    /// As the directory has them now.
+    pub(crate) fn new(directory: &Directory) -> Self {
+        let mut peers: HashMap<Group, Vec<Peer>> = HashMap::new();
+        for workload in directory.workloads() {
+            let known = peers.entry(workload.group()).or_default();
+            known.extend(
+                workload
+                    .addresses
+                    .iter()
+                    .map(|address| Peer::one(address.to_canonical())),
+            );
         }
-        compiler
+        for known in peers.values_mut() {
+            known.sort_unstable();
+            known.dedup();
+        }
+        let nodes = directory.hosts().map(Peer::one).collect();
+        peers.insert(Group::named(Group::NODES), nodes);
+        let tunnels = directory.tunnels().map(Peer::one).collect();
+        peers.insert(Group::named(Group::INGRESS), tunnels);
+        for (net, group) in directory.address_groups() {
+            let range = Peer::Range(net.network(), net.broadcast());
+            peers.entry(group.clone()).or_default().push(range);
+        }
+        peers.insert(Group::named(Group::EXTERNAL), vec![Peer::External]);
+        Self(peers)
     }
 
-    /// What a workload's proxy enforces in that mode.
-    pub(crate) fn policy(&self, workload: &Workload, mode: Mode) -> CompiledPolicy {
-        let group = workload.group();
-        let action = match mode {
-            Mode::Discover => PolicyAction::Learn,
-            Mode::Monitor | Mode::Protect => PolicyAction::Allow,
-        };
-        let mut rules = Vec::new();
-        if let Some(known) = self.by_server.get(&group) {
-            let known = known.iter().map(|rule| (*rule, &rule.key.from));
-            rules.extend(self.rules(known, Direction::Inbound, action));
+    fn of(&self, group: &Group) -> Cow<'_, [Peer]> {
+        match (self.0.get(group), unmanaged(group)) {
+            (Some(known), _) => known.into(),
+            (None, Some(address)) => vec![Peer::one(address)].into(),
+            (None, None) => Cow::default(),
         }
-        if let Some(known) = self.by_client.get(&group) {
-            let known = known.iter().map(|rule| (*rule, &rule.key.to));
-            rules.extend(self.rules(known, Direction::Outbound, action));
-        }
-        let left_out = rules.len().saturating_sub(MAX_COMPILED);
-        rules.truncate(MAX_COMPILED);
-        let spec = PolicySpec {
-            default_action: mode.default_action(),
-            inbound: true,
-            outbound: true,
-            rules,
-            grace: false,
-        };
-        CompiledPolicy { mode, spec, left_out }
     }
+}
 
-    /// One rule for each peer and port, with the applications learned there: what is not among them
-    /// meets the default, an unidentified application too; except at a server whose clients alone
-    /// say what it is.
-    fn rules<'r>(
-        &self,
-        rules: impl Iterator<Item = (&'r Rule, &'r Group)>,
-        direction: Direction,
-        action: PolicyAction,
-    ) -> Vec<RuleSpec> {
-        let mut apps: BTreeMap<(Peer, IpProto, u16), Vec<AppRule>> = BTreeMap::new();
-        for (rule, peers) in rules {
-            let entry = AppRule { app: rule.key.app, action, rule: rule.id };
-            for peer in self.peers.get(peers).into_iter().flatten() {
-                let known = apps
-                    .entry((*peer, rule.key.proto, rule.key.port))
-                    .or_default();
-                known.push(entry);
-                if direction == Direction::Inbound && rule.evidence.by_client {
-                    known.push(AppRule { app: AppId::UNIDENTIFIED, ..entry });
-                }
+/// The address that a group of one unmanaged endpoint stands for.
+fn unmanaged(group: &Group) -> Option<IpAddr> {
+    let address = group.name().strip_prefix(Endpoint::UNMANAGED_PREFIX)?;
+    address.parse().ok()
+}
+
+/// What the workloads of `group` enforce in that mode, of `rules` in order of number. What comes after `most` is left out: so what is in force stays so.
+pub(crate) fn policy<'r>(
+    (group, mode): (&Group, Mode),
+    rules: impl Iterator<Item = &'r Rule>,
+    peers: &Peers,
+    most: usize,
+) -> CompiledPolicy {
+    let action = match mode {
+        Mode::Discover => PolicyAction::Learn,
+        Mode::Monitor | Mode::Protect => PolicyAction::Allow,
+    };
+    let mut places = Places { most: most.min(MAX_COMPILED), ..Places::default() };
+    for rule in rules {
+        let app = AppRule { app: rule.key.app, action, rule: rule.id };
+        if rule.key.to == *group {
+            let from = peers.of(&rule.key.from);
+            places.add(Direction::Inbound, &from, (rule, app));
+            if rule.evidence.by_client {
+                let unseen = AppRule { app: AppId::UNIDENTIFIED, ..app };
+                places.add(Direction::Inbound, &from, (rule, unseen));
             }
         }
-        let mut specs = Vec::with_capacity(apps.len());
-        for ((peer, proto, port), apps) in apps {
-            let (client, server) = match direction {
-                Direction::Inbound => (peer.spec(), AddrSpec::Any),
-                Direction::Outbound => (AddrSpec::Any, peer.spec()),
+        if rule.key.from == *group {
+            places.add(Direction::Outbound, &peers.of(&rule.key.to), (rule, app));
+        }
+    }
+    let left_out = places.left_out;
+    let spec = PolicySpec {
+        default_action: mode.default_action(),
+        inbound: true,
+        outbound: true,
+        rules: places.rules(),
+        grace: false,
+    };
+    CompiledPolicy { mode, spec, left_out }
+}
+
+/// One place for each direction, peer and port, with the applications learned there: what is not among
+/// them meets the default, an unidentified application too; except at a server whose clients alone
+/// say what it is.
+#[derive(Default)]
+struct Places {
+    most: usize,
+    /// Whether it is the way out, to or from whom, and the port.
+    apps: BTreeMap<(bool, Peer, IpProto, u16), Vec<AppRule>>,
+    /// Rules that this makes.
+    count: usize,
+    left_out: usize,
+}
+
+impl Places {
+    fn add(&mut self, direction: Direction, peers: &[Peer], (rule, app): (&Rule, AppRule)) {
+        let is_out = direction == Direction::Outbound;
+        for peer in peers {
+            let place = (is_out, *peer, rule.key.proto, rule.key.port);
+            let known = self.apps.get_mut(&place);
+            let begins = known
+                .as_ref()
+                .is_none_or(|known| known.len() % APPS_PER_RULE == 0);
+            if begins && self.count >= self.most {
+                self.left_out += 1;
+                continue;
+            }
+            self.count += usize::from(begins);
+            match known {
+                Some(known) => known.push(app),
+                None => drop(self.apps.insert(place, vec![app])),
+            }
+        }
+    }
+
+    fn rules(self) -> Vec<RuleSpec> {
+        let mut specs = Vec::with_capacity(self.count);
+        for ((is_out, peer, proto, port), apps) in self.apps {
+            let (client, server, direction) = match is_out {
+                false => (peer.spec(), AddrSpec::Any, Direction::Inbound),
+                true => (AddrSpec::Any, peer.spec(), Direction::Outbound),
             };
             specs.extend(apps.chunks(APPS_PER_RULE).map(|apps| RuleSpec {
                 id: apps[0].rule,
@@ -154,37 +206,4 @@ impl<'a> Compiler<'a> {
         }
         specs
     }
-}
-
-fn peers(directory: &Directory) -> HashMap<Group, Vec<Peer>> {
-    let mut peers: HashMap<Group, Vec<Peer>> = HashMap::new();
-    for workload in directory.workloads() {
-        let known = peers.entry(workload.group()).or_default();
-        known.extend(
-            workload
-                .addresses
-                .iter()
-                .map(|address| Peer::one(address.to_canonical())),
-        );
-    }
-    for known in peers.values_mut() {
-        known.sort_unstable();
-        known.dedup();
-    }
-    let nodes = directory.hosts().map(Peer::one).collect();
-    peers.insert(Group::named(Group::NODES), nodes);
-    let tunnels = directory.tunnels().map(Peer::one).collect();
-    peers.insert(Group::named(Group::INGRESS), tunnels);
-    for (net, group) in directory.address_groups() {
-        let range = Peer::Range(net.network(), net.broadcast());
-        peers.entry(group.clone()).or_default().push(range);
-    }
-    peers.insert(Group::named(Group::EXTERNAL), vec![Peer::External]);
-    peers
-}
-
-/// The address that a group of one unmanaged endpoint stands for.
-fn unmanaged(group: &Group) -> Option<IpAddr> {
-    let address = group.name().strip_prefix(Endpoint::UNMANAGED_PREFIX)?;
-    address.parse().ok()
 }

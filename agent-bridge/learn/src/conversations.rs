@@ -112,8 +112,11 @@ pub struct Totals {
     pub evicted_kinds: u64,
     /// Beginnings of rules that made room for others.
     pub evicted_candidates: u64,
-    /// Rules that could not be made because all numbers are taken.
+    /// Rules that could not be made because there are as many as may be.
     pub refused_rules: u64,
+    /// Rules that no workload here had any more and that made room for others.
+    #[serde(default)]
+    pub unused_rules: u64,
 }
 
 /// Whose word counts for a row.

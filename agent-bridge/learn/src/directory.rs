@@ -171,6 +171,8 @@ pub struct Directory {
     internal: Vec<IpNet>,
     gone: Gone,
     names: Names,
+    /// Counts changes of what groups are here and what their addresses are.
+    epoch: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -219,11 +221,13 @@ impl Directory {
     /// Says which addresses are the nodes'.
     pub fn set_hosts(&mut self, hosts: impl IntoIterator<Item = IpAddr>) {
         self.hosts = hosts.into_iter().map(|host| host.to_canonical()).collect();
+        self.epoch += 1;
     }
 
     /// Says which addresses are the nodes' ends of tunnels, behind which others stand.
     pub fn set_tunnels(&mut self, tunnels: impl IntoIterator<Item = IpAddr>) {
         self.tunnels = tunnels.into_iter().map(|one| one.to_canonical()).collect();
+        self.epoch += 1;
     }
 
     /// Says which networks are groups of their own; of several that hold an address, the narrowest
@@ -237,6 +241,17 @@ impl Directory {
             .collect();
         self.address_groups
             .sort_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
+        self.epoch += 1;
+    }
+
+    /// Counts changes of what groups are here and what their addresses are.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Groups of the workloads that are here; one comes up as often as it has workloads.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.workloads.values().map(|entry| &entry.group)
     }
 
     /// The networks that are groups of their own.
@@ -384,6 +399,7 @@ impl Directory {
     }
 
     fn index(&mut self) {
+        self.epoch += 1;
         self.by_address.clear();
         for (uid, entry) in &self.workloads {
             for address in &entry.workload.addresses {

@@ -8,8 +8,7 @@ use outrider_model::{
 use outrider_policy::{AppKnowledge, Network, Query, Snapshot};
 
 use crate::{
-    Endpoint, Group, LearnError, LearnKey, Learner, Rule, Workload, compile::Compiler,
-    rules::needed,
+    Endpoint, Group, LearnError, LearnKey, Learner, Rule, Workload, compile::Peers, rules::needed,
 };
 
 /// One end of a flow that is asked about.
@@ -157,7 +156,7 @@ impl Learner {
 
     fn judge(&self, workload: &Workload, direction: Direction, flow: &Flow) -> Judgement {
         let mode = self.mode(&workload.group());
-        let policy = Compiler::new(&self.directory, self.rules()).policy(workload, mode);
+        let policy = self.policy_of(&workload.group(), &Peers::new(&self.directory));
         let network =
             Network { internal: self.directory.internal().to_vec(), ..Network::default() };
         let query = Query {

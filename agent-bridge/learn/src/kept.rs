@@ -39,7 +39,6 @@ impl<K: Clone + Ord, V: Aged> Kept<K, V> {
         Self { cap, slots: BTreeMap::new(), dirty: Vec::new(), removed: Vec::new() }
     }
 
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }

@@ -11,11 +11,11 @@ use outrider_model::{AppId, IpProto, Mode, PolicyAction, RuleId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Candidate, CompiledPolicy, Conversation, ConversationKey, Directory, Endpoint, Evidence,
-    FlowSample, Group, LearnKey, Row, Rule, Sample, Settings, Totals, Violation,
-    compile::Compiler,
+    Candidate, Conversation, ConversationKey, Directory, Endpoint, Evidence, FlowSample, Group,
+    LearnKey, Row, Rule, Sample, Settings, Totals, Violation,
     conversations::{Conversations, Weight},
     directory::Entry,
+    policies::Policies,
     rules::Rules,
     violations::Violations,
     words::Words,
@@ -52,13 +52,13 @@ pub struct Learner {
     pub(crate) settings: Settings,
     pub(crate) directory: Directory,
     pub(crate) rules: Rules,
-    modes: BTreeMap<Group, Mode>,
+    pub(crate) modes: BTreeMap<Group, Mode>,
+    pub(crate) policies: Policies,
     pub(crate) conversations: Conversations,
     violations: Violations,
     pub(crate) words: Words,
     pub(crate) totals: Totals,
     stored_totals: Totals,
-    compiled: BTreeMap<Arc<str>, Arc<CompiledPolicy>>,
 }
 
 impl Learner {
@@ -77,11 +77,6 @@ impl Learner {
     /// Who is who, to be changed.
     pub fn directory_mut(&mut self) -> &mut Directory {
         &mut self.directory
-    }
-
-    /// Sets how far policy goes for a group's workloads.
-    pub fn set_mode(&mut self, group: Group, mode: Mode) {
-        self.modes.insert(group, mode);
     }
 
     /// How far policy goes for a group's workloads.
@@ -179,33 +174,6 @@ impl Learner {
         self.totals
     }
 
-    /// Compiles policy and hands out what differs from the last time, by workload.
-    pub fn compile_changed(&mut self) -> Vec<(Arc<str>, Arc<CompiledPolicy>)> {
-        let compiler = Compiler::new(&self.directory, self.rules.iter());
-        let mut compiled = BTreeMap::new();
-        let mut changed = Vec::new();
-        for workload in self.directory.workloads() {
-            let fresh = compiler.policy(workload, self.mode(&workload.group()));
-            let policy = match self.compiled.get(&workload.uid) {
-                Some(known) if **known == fresh => Arc::clone(known),
-                _ => {
-                    let fresh = Arc::new(fresh);
-                    changed.push((Arc::clone(&workload.uid), Arc::clone(&fresh)));
-                    fresh
-                }
-            };
-            compiled.insert(Arc::clone(&workload.uid), policy);
-        }
-        self.compiled = compiled;
-        changed
-    }
-
-    /// What was compiled last for a workload.
-    #[must_use]
-    pub fn policy(&self, uid: &str) -> Option<&Arc<CompiledPolicy>> {
-        self.compiled.get(uid)
-    }
-
     /// Hands out the records that changed since the last call.
     pub fn take_changes(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -279,6 +247,9 @@ impl Learner {
             let is_new = self
                 .rules
                 .learn(whose, &self.settings, &mut self.totals, note);
+            if narrowed {
+                self.rules.touch(&learned);
+            }
             return is_new | narrowed;
         }
         if by_client && !self.rules.has(&learned) {

@@ -14,6 +14,7 @@ mod gone;
 mod kept;
 mod learner;
 mod names;
+mod policies;
 mod row;
 mod rules;
 mod settings;
@@ -23,7 +24,7 @@ mod words;
 #[cfg(test)]
 mod world;
 
-pub use compile::{CompiledPolicy, MAX_COMPILED};
+pub use compile::{CompiledPolicy, MAX_ALL_COMPILED, MAX_COMPILED, MIN_COMPILED};
 pub use conversations::{Conversation, ConversationKey, MAX_CONVERSATIONS, MAX_NAMES, Totals};
 pub use directory::{
     Directory, Endpoint, Group, LearnError, MAX_ADDRESSES, MAX_WORKLOADS, Workload,
@@ -35,7 +36,8 @@ pub use learner::{Change, Learner, Record};
 pub use names::{MAX_NAMED, NAME_LIFE, Names};
 pub use row::{Row, Sample};
 pub use rules::{
-    Candidate, FIRST_RULE, LAST_RULE, LearnKey, MAX_CANDIDATES, MAX_GROUP_RULES, Rule,
+    Candidate, FIRST_RULE, LAST_RULE, LearnKey, MAX_CANDIDATES, MAX_GROUP_RULES, MAX_RULES,
+    MIN_GROUP_RULES, Rule,
 };
 pub use settings::Settings;
 pub use tally::Tally;

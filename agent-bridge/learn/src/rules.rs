@@ -1,6 +1,10 @@
 //! Rules that traffic made, and those it is about to make.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    sync::Arc,
+};
 
 use outrider_model::{AppId, IpProto, RuleId};
 use serde::{Deserialize, Serialize};
@@ -21,9 +25,25 @@ pub const LAST_RULE: u32 = 99_999;
 /// are counted.
 pub const MAX_CANDIDATES: usize = 8_192;
 
-/// Rules that one group of workloads has as a client, and as many again as a server: one noisy
-/// pod's can't fill everybody's policy. More are refused and counted.
+/// Rules that one group of workloads has by its own proxies' word, and as many again that others
+/// told of it as their client. More are refused and counted: a rule that is in force never makes room.
 pub const MAX_GROUP_RULES: usize = 4_096;
+
+/// Rules that all groups have. What is free is shared: a group may have a quarter of it, so the more
+/// there are, the less any gets.
+pub const MAX_RULES: usize = 49_152;
+
+/// Rules that a group may have however many the others have, as long as there are fewer than [`MAX_RULES`].
+pub const MIN_GROUP_RULES: usize = 16;
+
+/// Of all rules, those that are for groups with few: [`MIN_GROUP_RULES`] of 1024 groups.
+const KEPT_FREE: usize = 16_384;
+
+/// A group may have this part of what is free.
+const SHARE: usize = 4;
+
+/// Rules that are forgotten at a time, of groups that have no workload here any more.
+const LOT: usize = MAX_RULES / 16;
 
 /// What a rule is about.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -86,7 +106,7 @@ impl Aged for Rule {
         self.evidence.last_seen
     }
 
-    /// There are as many as there are numbers, and groups have bounds: none makes room.
+    /// Room is not made by age.
     fn reporter(&self) -> &str {
         ""
     }
@@ -98,10 +118,22 @@ pub(crate) struct Rules {
     pub(crate) rules: Kept<LearnKey, Rule>,
     pub(crate) candidates: Kept<LearnKey, Candidate>,
     by_id: BTreeMap<RuleId, LearnKey>,
-    /// How many each group has, as a client and as a server.
-    of_group: BTreeMap<Group, [usize; 2]>,
+    of_group: BTreeMap<Group, Held>,
+    /// Groups whose rules came or went since somebody looked.
+    pub(crate) touched: BTreeSet<Group>,
+    /// One was refused since room was made last.
+    pub(crate) wants_room: bool,
     /// Every number below it is taken.
     taken_below: u32,
+}
+
+/// The rules of one group.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    /// By its own proxies' word.
+    own: BTreeSet<RuleId>,
+    /// That others told of it as their client.
+    others: BTreeSet<RuleId>,
 }
 
 impl Default for Rules {
@@ -111,6 +143,8 @@ impl Default for Rules {
             candidates: Kept::new(MAX_CANDIDATES),
             by_id: BTreeMap::new(),
             of_group: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            wants_room: false,
             taken_below: FIRST_RULE,
         }
     }
@@ -124,7 +158,7 @@ impl Rules {
         }
         let restored = self.rules.restore(key.clone(), rule);
         if restored {
-            self.count(&key, true);
+            self.enlist(id, &key, true);
             self.by_id.insert(id, key);
         }
         restored
@@ -143,39 +177,79 @@ impl Rules {
     pub(crate) fn remove(&mut self, id: RuleId) -> bool {
         let Some(key) = self.by_id.remove(&id) else { return false };
         self.taken_below = self.taken_below.min(id.0);
-        self.count(&key, false);
+        self.enlist(id, &key, false);
         self.rules.remove(&key).is_some()
     }
 
-    /// Whether a group has as many rules, as a client or as a server, as it may have.
+    /// The rules of a group at either end, in order of number.
+    pub(crate) fn of(&self, group: &Group) -> impl Iterator<Item = &Rule> {
+        let held = self.of_group.get(group).into_iter();
+        held.flat_map(|held| held.own.union(&held.others))
+            .filter_map(|id| self.by_id(*id))
+    }
+
+    /// Whether a group has as many rules as it may have.
     pub(crate) fn is_full(&self, group: &Group) -> bool {
-        self.of_group
-            .get(group)
-            .is_some_and(|known| known.iter().any(|count| *count >= MAX_GROUP_RULES))
+        let held = self.of_group.get(group);
+        let (own, others) = held.map_or((0, 0), |held| (held.own.len(), held.others.len()));
+        self.rules.len() >= MAX_RULES || own >= self.share() || others >= MAX_GROUP_RULES
     }
 
-    /// Whether one more rule fits both its groups.
+    /// Rules that a group may have by its own word.
+    fn share(&self) -> usize {
+        let free = (MAX_RULES - KEPT_FREE).saturating_sub(self.rules.len());
+        (free / SHARE).clamp(MIN_GROUP_RULES, MAX_GROUP_RULES)
+    }
+
+    /// Whether one more rule fits the shares of who tells it and of whom it is about.
     fn has_room(&self, key: &LearnKey) -> bool {
-        let room = |group: &Group, side: usize| {
-            let known = self.of_group.get(group).and_then(|known| known.get(side));
-            !group.is_of_workloads() || known.is_none_or(|count| *count < MAX_GROUP_RULES)
-        };
-        room(&key.from, 0) && room(&key.to, 1)
+        let held = |group: &Group| self.of_group.get(group);
+        let (teller, other) = parties(key);
+        let own = held(teller).map_or(0, |held| held.own.len());
+        let others = other.and_then(held).map_or(0, |held| held.others.len());
+        self.rules.len() < MAX_RULES && own < self.share() && others < MAX_GROUP_RULES
     }
 
-    fn count(&mut self, key: &LearnKey, is_new: bool) {
-        for (side, group) in [&key.from, &key.to].into_iter().enumerate() {
-            if !group.is_of_workloads() {
-                continue;
+    /// The policies of a rule's groups are to be compiled again.
+    pub(crate) fn touch(&mut self, key: &LearnKey) {
+        let groups = [&key.from, &key.to].into_iter();
+        self.touched
+            .extend(groups.filter(|group| group.is_of_workloads()).cloned());
+    }
+
+    fn enlist(&mut self, id: RuleId, key: &LearnKey, is_new: bool) {
+        self.touch(key);
+        let (teller, other) = parties(key);
+        for (group, is_teller) in [(Some(teller), true), (other, false)] {
+            let Some(group) = group.filter(|group| group.is_of_workloads()) else { continue };
+            let held = self.of_group.entry(group.clone()).or_default();
+            let ids = if is_teller { &mut held.own } else { &mut held.others };
+            if is_new {
+                ids.insert(id);
+            } else {
+                ids.remove(&id);
             }
-            let known = self.of_group.entry(group.clone()).or_default();
-            if let Some(count) = known.get_mut(side) {
-                *count = if is_new { *count + 1 } else { count.saturating_sub(1) };
-            }
-            if *known == [0, 0] {
+            if held.own.is_empty() && held.others.is_empty() {
                 self.of_group.remove(group);
             }
         }
+    }
+
+    /// Forgets some rules that no workload here can have, those that were seen longest ago first. Says how many.
+    pub(crate) fn forget_unused(&mut self, is_here: impl Fn(&Group) -> bool) -> usize {
+        self.wants_room = false;
+        let unused = |rule: &&Rule| !is_here(&rule.key.from) && !is_here(&rule.key.to);
+        let mut ages: Vec<_> = self
+            .iter()
+            .filter(unused)
+            .map(|rule| (rule.evidence.last_seen, rule.id))
+            .collect();
+        ages.sort_unstable();
+        ages.truncate(LOT);
+        for (_, id) in &ages {
+            self.remove(*id);
+        }
+        ages.len()
     }
 
     /// Lets bare ports give way that were restored beside the rule of an application.
@@ -260,19 +334,39 @@ impl Rules {
         settings: &Settings,
         totals: &mut Totals,
     ) -> bool {
-        let evidence = match self.rules.get(bare) {
+        let is_rule = match self.rules.get(bare) {
             // A rule never goes before another takes its place.
             Some(rule) if rule.evidence.data_sessions < needed(named.app, settings) => {
                 return false;
             }
-            Some(_) => self.absorb_bare_port(named),
-            None => self.candidates.remove(bare).map(|known| known.evidence),
+            known => known.is_some(),
         };
-        let Some(evidence) = evidence else { return false };
-        self.learn((named, reporter), settings, totals, |known| {
-            known.named(true);
-            known.absorb(evidence);
+        if is_rule {
+            return self.replace(named);
+        }
+        let Some(known) = self.candidates.remove(bare) else { return false };
+        self.learn((named, reporter), settings, totals, |evidence| {
+            evidence.named(true);
+            evidence.absorb(known.evidence);
         })
+    }
+
+    /// Puts the application that its clients name in the place of the bare port, whatever room there is; says
+    /// whether a new rule came of it.
+    fn replace(&mut self, named: &LearnKey) -> bool {
+        let Some(bare) = self.absorb_bare_port(named) else { return false };
+        let take = |evidence: &mut Evidence| {
+            evidence.named(true);
+            evidence.absorb(bare);
+        };
+        if let Some(rule) = self.rules.change(named) {
+            take(&mut rule.evidence);
+            return false;
+        }
+        let candidate = self.candidates.remove(named);
+        let mut evidence = candidate.map_or_else(Evidence::default, |known| known.evidence);
+        take(&mut evidence);
+        self.make(named, evidence)
     }
 
     /// Adds an example to a rule or the beginning of one.
@@ -305,17 +399,26 @@ impl Rules {
     }
 
     fn promote(&mut self, key: &LearnKey, totals: &mut Totals) -> bool {
-        let bare = self.absorb_bare_port(key);
-        let Some(id) = self.next_id().filter(|_| self.has_room(key)) else {
+        let bare = LearnKey { app: AppId::UNIDENTIFIED, ..key.clone() };
+        // What takes another's place needs no room.
+        let has_room = self.rules.get(&bare).is_some() || self.has_room(key);
+        if !has_room || self.next_id().is_none() {
+            self.wants_room = true;
             totals.refused_rules = totals.refused_rules.saturating_add(1);
             return false;
-        };
+        }
         let Some(mut candidate) = self.candidates.remove(key) else { return false };
-        bare.into_iter()
-            .for_each(|bare| candidate.evidence.absorb(bare));
-        let make = || Rule { id, key: key.clone(), evidence: candidate.evidence };
-        self.rules.change_or_make(key, make, drop);
-        self.count(key, true);
+        if let Some(bare) = self.absorb_bare_port(key) {
+            candidate.evidence.absorb(bare);
+        }
+        self.make(key, candidate.evidence)
+    }
+
+    fn make(&mut self, key: &LearnKey, evidence: Evidence) -> bool {
+        let Some(id) = self.next_id() else { return false };
+        self.rules
+            .change_or_make(key, || Rule { id, key: key.clone(), evidence }, drop);
+        self.enlist(id, key, true);
         self.by_id.insert(id, key.clone());
         true
     }
@@ -333,6 +436,15 @@ impl Rules {
             self.taken_below += 1;
         }
         (self.taken_below <= LAST_RULE).then_some(RuleId(self.taken_below))
+    }
+}
+
+/// In whose share a rule is, and whom it is about besides: the server's proxy tells it, or the client's if
+/// the server has none.
+fn parties(key: &LearnKey) -> (&Group, Option<&Group>) {
+    match key.to.is_of_workloads() {
+        true => (&key.to, Some(&key.from)),
+        false => (&key.from, None),
     }
 }
 
@@ -404,7 +516,8 @@ mod tests {
         assert!(feed(&mut rules, &key(7000, AppId::REDIS), 3), "a second application adds a rule");
         assert!(!feed(&mut rules, &key(7000, AppId::UNIDENTIFIED), 50), "it never comes back");
         assert_eq!(rules.iter().count(), 2);
-        assert_eq!(rules.of_group[&Group::named("nv.a.default")], [2, 0]);
+        let held = &rules.of_group[&Group::named("nv.a.default")];
+        assert_eq!((held.own.len(), held.others.len()), (0, 2));
     }
 
     #[test]

@@ -107,8 +107,9 @@ impl Committer {
     fn tick(&mut self) {
         let now = Instant::now();
         let mut state = self.node.state.lock();
+        state.learner.make_room();
         if state.policy_due.is_some_and(|due| due <= now) {
-            state.publish();
+            state.publish_some();
         }
         state.tell_held(now, &self.node.counts);
         drop(state);

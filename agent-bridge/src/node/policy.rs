@@ -1,7 +1,13 @@
 //! Policy out: modes, and what every proxy is to have.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
+use ipnet::IpNet;
 use outrider_api::{ModeChange, ModeReply};
 use outrider_learn::Group;
 use outrider_model::Mode;
@@ -10,11 +16,15 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{LinkState, Node, Refusal, State, events::Body};
-use crate::mailbox::program::Desired;
+use super::{LinkState, Node, Refusal, State, events::Body, roster::Roster};
+use crate::mailbox::{program::Desired, watch::Workload};
 
 /// How long learned changes are collected before they are compiled and pushed.
 const DEBOUNCE: Duration = Duration::from_secs(1);
+/// How long compiling may hold the node's state at a time; one policy may take longer.
+const PORTION: Duration = Duration::from_millis(10);
+/// So many times as long as that took, nothing is compiled: learned policy takes a tenth of the time at most.
+const PAUSE: u32 = 9;
 /// How long a change may take to be stored while somebody waits for it.
 const STORE_TIME: Duration = Duration::from_secs(5);
 /// How long proxies may take to confirm a push while somebody waits for it.
@@ -109,22 +119,23 @@ impl State {
         Ok((name, group, self.version))
     }
 
-    /// Publishes, and says whose confirmation a change of a group's mode waits for.
+    /// Publishes a group's policy, and says whose confirmation a change of its mode waits for.
     fn push(&mut self, group: &Group) -> Push {
-        let changed = self.publish();
+        self.learner.compile(group);
+        self.publish(|workload| workload.group() == *group);
         let (mut links, mut absent) = (Vec::new(), 0);
-        for workload in self.roster.all() {
-            let in_group = workload.group() == *group;
-            if !in_group && !changed.contains(&workload.uid) {
-                continue;
-            }
+        let concerned = self
+            .roster
+            .all()
+            .filter(|workload| workload.group() == *group);
+        for workload in concerned {
             match self
                 .links
                 .get(&workload.uid)
                 .filter(|link| link.is_connected())
             {
                 Some(link) => links.push((link.state.clone(), link.desired.borrow().generation)),
-                None => absent += u64::from(in_group),
+                None => absent += 1,
             }
         }
         Push { links, absent }
@@ -136,53 +147,116 @@ impl State {
             .get_or_insert_with(|| Instant::now() + DEBOUNCE);
     }
 
-    /// Compiles every workload's policy and hands it to the links of those for whom anything
-    /// changed. Says which those are.
-    pub(super) fn publish(&mut self) -> BTreeSet<String> {
-        self.policy_due = None;
-        self.learner.compile_changed();
-        let mut changed = BTreeSet::new();
-        let (internal, addresses) = self.surroundings();
+    /// Who is here changed: who has no policy yet gets one, everybody hears who is here, and what else follows
+    /// comes by and by.
+    pub(super) fn roster_changed(&mut self) {
+        self.around = Around::new(&self.roster);
+        let fresh: BTreeSet<_> = self
+            .roster
+            .all()
+            .filter(|workload| self.learner.policy(&workload.uid).is_none())
+            .map(|workload| workload.group())
+            .collect();
+        for group in &fresh {
+            self.learner.compile(group);
+        }
+        self.publish(|_| true);
+        if self.learner.is_stale() {
+            self.policy_due = Some(Instant::now());
+        }
+    }
+
+    /// Compiles what is to be compiled again and hands it to the links, as much as may be at a time: in
+    /// turns, and not what nobody could take, since every proxy of the group still has its last one to confirm.
+    pub(super) fn publish_some(&mut self) {
+        let began = Instant::now();
+        let stale = self.learner.stale();
+        let from = stale.partition_point(|group| Some(group) <= self.published.as_ref());
+        let (before, after) = stale.split_at(from);
+        let (busy, mut changed) = (self.busy(), BTreeSet::new());
+        for group in after.iter().chain(before) {
+            if began.elapsed() >= PORTION {
+                break;
+            }
+            if busy.contains(group) {
+                continue;
+            }
+            if self.learner.compile(group) {
+                changed.insert(group.clone());
+            }
+            self.published = Some(group.clone());
+        }
+        if !changed.is_empty() {
+            self.publish(|workload| changed.contains(&workload.group()));
+        }
+        let pause = began.elapsed().saturating_mul(PAUSE);
+        let is_left = self.learner.is_stale();
+        self.policy_due = is_left.then(|| Instant::now() + pause);
+    }
+
+    /// Groups of which proxies are connected and all of them have their last policy to confirm.
+    fn busy(&self) -> BTreeSet<Group> {
+        let mut busy = BTreeMap::new();
         for workload in self.roster.all() {
+            let link = self.links.get(&workload.uid);
+            if let Some(link) = link.filter(|link| link.is_connected()) {
+                *busy.entry(workload.group()).or_insert(true) &= link.is_behind();
+            }
+        }
+        busy.retain(|_, busy| *busy);
+        busy.into_keys().collect()
+    }
+
+    /// Hands the policies that were compiled last to the links of those for whom anything changed.
+    fn publish(&mut self, concerned: impl Fn(&Workload) -> bool) {
+        let mut is_changed = false;
+        for workload in self.roster.all().filter(|workload| concerned(workload)) {
             let Some(link) = self.links.get_mut(&workload.uid) else { continue };
             let Some(policy) = self.learner.policy(&workload.uid) else { continue };
             let fresh = Desired {
                 generation: self.generation + 1,
                 workload: Arc::clone(workload),
                 policy: Arc::clone(policy),
-                internal: Arc::clone(&internal),
+                internal: Arc::clone(&self.around.internal),
                 special: Arc::clone(self.roster.special()),
-                policy_addrs: Arc::clone(&addresses),
+                policy_addrs: Arc::clone(&self.around.addresses),
             };
             if !link.desired.borrow().says_the_same(&fresh) {
                 link.publish(fresh);
-                changed.insert(workload.uid.clone());
+                is_changed = true;
             }
         }
-        self.generation += u64::from(!changed.is_empty());
-        changed
+        self.generation += u64::from(is_changed);
     }
 
     /// What a workload's proxy is to have, as it was compiled last.
     pub(super) fn desired(&self, uid: &str) -> Option<Desired> {
-        let (internal, policy_addrs) = self.surroundings();
         Some(Desired {
             generation: self.generation,
             workload: Arc::clone(self.roster.get(uid)?),
             policy: Arc::clone(self.learner.policy(uid)?),
-            internal,
+            internal: Arc::clone(&self.around.internal),
             special: Arc::clone(self.roster.special()),
-            policy_addrs,
+            policy_addrs: Arc::clone(&self.around.addresses),
         })
     }
+}
 
-    /// Internal networks, and the addresses of every workload.
-    fn surroundings(&self) -> (Arc<[ipnet::IpNet]>, Arc<[std::net::IpAddr]>) {
-        let addresses = self
-            .roster
+/// What every proxy hears of the others.
+#[derive(Debug, Default)]
+pub(super) struct Around {
+    /// Internal networks.
+    internal: Arc<[IpNet]>,
+    /// The addresses of every workload.
+    addresses: Arc<[IpAddr]>,
+}
+
+impl Around {
+    fn new(roster: &Roster) -> Self {
+        let addresses: BTreeSet<_> = roster
             .all()
-            .flat_map(|workload| workload.addresses.iter().copied());
-        let addresses = addresses.collect::<BTreeSet<_>>().into_iter().collect();
-        (self.roster.internal().into(), addresses)
+            .flat_map(|workload| workload.addresses.iter().copied())
+            .collect();
+        Self { internal: roster.internal().into(), addresses: addresses.into_iter().collect() }
     }
 }

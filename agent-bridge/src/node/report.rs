@@ -38,15 +38,18 @@ impl Node {
             self.counts.received(Received::Batches, 1);
         }
         state.version += 1;
-        let before = state.learner.totals();
+        drop(state);
         // Names and evidence add to what the rows begin.
         let is_rows = |note: &&Notification| matches!(note, Notification::Connections(_));
         let rows = report.notes.iter().filter(is_rows);
         let others = report.notes.iter().filter(|note| !is_rows(note));
+        // Nobody waits for the state longer than a datagram takes. Nothing is stored meanwhile.
         for note in rows.chain(others) {
+            let mut state = self.state.lock();
+            let before = state.learner.totals();
             state.enter(&report.uid, &workload, note, &self.counts);
+            count(&self.counts, &before, &state.learner.totals());
         }
-        count(&self.counts, &before, &state.learner.totals());
     }
 }
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     MAX_WORKLOAD_VIOLATIONS,
-    world::{against, group, inbound, ip, outbound, world},
+    world::{against, group, inbound, ip, outbound, set_mode, world},
 };
 
 const FAR: &str = "192.0.2.1";
@@ -252,8 +252,21 @@ fn a_policy_never_outgrows_a_proxy() {
     }
     learner.compile_changed();
     let policy = learner.policy("uid-web").unwrap();
-    assert_eq!(policy.spec.rules.len(), crate::MAX_COMPILED);
-    assert_eq!(policy.left_out, 300_000 - crate::MAX_COMPILED);
+    // The other group has its two addresses' 10 000, and half of what is left may be one's own.
+    let room = (crate::MAX_ALL_COMPILED - 10_000) / 2;
+    assert_eq!((policy.spec.rules.len(), policy.left_out), (room, 300_000 - room));
+    let kept = |learner: &Learner| learner.policy("uid-web").unwrap().spec.rules.clone();
+    let before = kept(&learner);
+    let late = (0..1_000).map(|at| crate::Rule {
+        key: LearnKey { from: group("many"), to: group("shop"), ..rule(at).key },
+        ..rule(at + 5_000)
+    });
+    late.for_each(|rule| assert!(learner.restore(Record::Rule(rule))));
+    set_mode(&mut learner, "web", Mode::Discover);
+    learner.compile_changed();
+    assert_eq!(kept(&learner), before, "what is in force stays, whatever others have");
+    let shop = learner.policy("uid-shop").unwrap();
+    assert!(shop.spec.rules.len() > 40_000, "{}", shop.spec.rules.len());
     assert!(learner.is_full(&group("web")) && !learner.is_full(&group("shop")));
 }
 
