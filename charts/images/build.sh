@@ -56,13 +56,13 @@ rule_tools() {
 
 for name; do
     files=$scratch/$name
-    user=65532:65532
+    user=65532:65532 permitted=""
     mkdir -p "$files"
     cp "$built/$name" "$files/"
     case $name in
-    outrider-proxy) user=1771:1771 ;;
+    outrider-proxy) user=1771:1771 permitted=$name=net_admin,net_raw ;;
     outrider-init) user=0:0 && rule_tools "$files" ;;
     outrider-agent-bridge) cp "$built/outrider" "$files/" ;;
     esac
-    "$here/pack.sh" "$out/$name.tar" "${REPOSITORY:-outrider.local}/$name:$tag" $architecture $user "$files" "/$name"
+    PERMITTED=$permitted "$here/pack.sh" "$out/$name.tar" "${REPOSITORY:-outrider.local}/$name:$tag" $architecture $user "$files" "/$name"
 done

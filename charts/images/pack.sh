@@ -1,6 +1,7 @@
 #!/bin/bash
 # Packs a directory into an OCI archive of one layer, the same bytes each time: times zero, names sorted, owners 0.
 # usage: pack.sh ARCHIVE NAME:TAG amd64|arm64 USER DIRECTORY ENTRYPOINT...
+# PERMITTED, such as `outrider-proxy=net_admin,net_raw`, says which capabilities a file is permitted.
 set -euo pipefail
 archive=$(realpath -m "$1") name=$2 architecture=$3 user=$4 files=$5
 shift 5
@@ -21,7 +22,7 @@ blob() {
     mv "$1" "$layout/blobs/sha256/$digest"
 }
 
-tar "${same_bytes[@]}" -cf "$scratch/layer" -C "$files" .
+python3 "$(dirname "${BASH_SOURCE[0]}")/layer.py" "$scratch/layer" "$files" ${PERMITTED:-}
 unpacked=$(sha256sum "$scratch/layer" | cut -d' ' -f1)
 gzip -n -9 "$scratch/layer"
 layer=$(blob "$scratch/layer.gz")

@@ -31,12 +31,13 @@ use crate::{
     identity::Identity,
     packets::{self, Metering, PacketMetrics, PortBoard, PortMetrics, Tier},
     readiness::Readiness,
-    rights::Rights,
+    rights::{self, Rights},
     settings::{CaptureChoice, PacketsChoice, QueueRule, Settings},
 };
 
 /// Runs the proxy until it is told to stop; returns when every flow has ended or was cut.
 pub fn run(settings: Settings, log: Option<LogHandle>) -> anyhow::Result<()> {
+    rights::raise(); // before there are threads: each has capabilities of its own
     let runtime = flow_runtime(&settings)?;
     let _inside = runtime.enter();
     let (context, relay, state) = assemble(settings, log)?;

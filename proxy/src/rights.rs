@@ -1,6 +1,8 @@
 //! What the process may do with the rights it was given, said at start and in `/status`.
 
+use caps::{CapSet, Capability};
 use serde::Serialize;
+use tracing::warn;
 
 /// Effective rights of this process.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
@@ -69,6 +71,18 @@ impl Rights {
 
     fn say(&mut self, able: bool, can: &'static str, cannot: &'static str) {
         if able { self.can.push(can) } else { self.cannot.push(cannot) }
+    }
+}
+
+/// Makes this thread's permitted capabilities effective, and so those of threads that it starts later. A file's
+/// capabilities come permitted only: with the effective bit a container that grants none could not run the file.
+pub(crate) fn raise() {
+    for capability in [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW] {
+        if matches!(caps::has_cap(None, CapSet::Permitted, capability), Ok(true))
+            && let Err(error) = caps::raise(None, CapSet::Effective, capability)
+        {
+            warn!(%capability, %error, "permitted, and not to be had");
+        }
     }
 }
 
