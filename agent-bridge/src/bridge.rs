@@ -24,6 +24,7 @@ use crate::{
     metrics,
     neuvector::Controller,
     node::{Committer, Node},
+    pods::{self, KubeSettings},
     settings::Settings,
     store::{Store, StoreError},
 };
@@ -170,8 +171,8 @@ impl Bridge {
         } = self;
         let tasks = TaskTracker::new();
         export.start(&settings.export, &tasks, &stop);
-        let mailboxes =
-            Mailboxes::new(settings.pods, Arc::clone(&node), lines.clone(), counts.clone());
+        let mailboxes = Mailboxes::new(settings.pods, node.clone(), lines.clone(), counts.clone())
+            .of_pods(watch_pods(settings.kube, &node, &tasks, &stop));
         let mailboxes = tasks.spawn(mailboxes.run(stop.child_token()));
         let stored = CancellationToken::new();
         let reporting = controller.start(&node, certificates);
@@ -219,6 +220,19 @@ impl Bridge {
 fn apart(tasks: &TaskTracker, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     let runtime = Handle::current();
     tasks.spawn_blocking(move || runtime.block_on(task))
+}
+
+/// Has the API server asked for pods, if it is to be.
+fn watch_pods(
+    settings: Option<KubeSettings>,
+    node: &Arc<Node>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Option<pods::Shared> {
+    let watch = pods::Watch::new(settings?, Arc::clone(node));
+    let shared = watch.subscribe();
+    tasks.spawn(watch.run(stop.child_token()));
+    Some(shared)
 }
 
 /// How requests come in over TCP.

@@ -161,6 +161,10 @@ counters! {
         NoDirectory = "no-directory",
         /// Another workload has the MAC.
         Mac = "mac",
+        /// The directory cannot be given to the proxy.
+        Owner = "owner",
+        /// The pod is gone and something in its directory is nobody's.
+        LeftOver = "left-over",
         /// Something about the directory or the sockets in it.
         Mailbox = "mailbox",
     }

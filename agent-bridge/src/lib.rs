@@ -29,6 +29,7 @@ pub mod mailbox;
 pub mod metrics;
 pub mod neuvector;
 pub mod node;
+pub mod pods;
 pub mod process;
 pub mod settings;
 pub mod store;

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-use crate::{counts::Counts, node::Node};
+use crate::{counts::Counts, node::Node, pods::Shared};
 use activity::Activity;
 use dir::MailboxDir;
 use lines::Lines;
@@ -43,6 +43,7 @@ pub struct Mailboxes {
     counts: Counts,
     tasks: TaskTracker,
     open: HashMap<String, Open>,
+    pods: Option<Shared>,
 }
 
 impl Drop for Mailboxes {
@@ -63,10 +64,17 @@ impl Mailboxes {
     /// Mailboxes below `root`.
     #[must_use]
     pub fn new(root: PathBuf, node: Arc<Node>, lines: Lines, counts: Counts) -> Self {
-        Self { root, node, lines, counts, tasks: TaskTracker::new(), open: HashMap::new() }
+        let (tasks, open) = (TaskTracker::new(), HashMap::new());
+        Self { root, node, lines, counts, tasks, open, pods: None }
     }
 
-    /// Looks every 500 ms, until `stop`; then lets every mailbox go.
+    /// The same, with the pods that the API server names.
+    pub(crate) fn of_pods(mut self, pods: Option<Shared>) -> Self {
+        self.pods = pods;
+        self
+    }
+
+    /// Looks every 500 ms and when pods change, until `stop`; then lets every mailbox go.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut watcher = Watcher::new(self.root.clone());
         let mut ticker = interval(watch::POLL);
@@ -75,10 +83,13 @@ impl Mailboxes {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                () = changed(&mut self.pods) => {}
                 _ = ticker.tick() => {}
             }
+            let known = self.pods.as_ref().map(|pods| Arc::clone(&pods.borrow()));
+            let known = known.unwrap_or_default();
             let looked = spawn_blocking(move || {
-                let poll = watcher.poll();
+                let poll = watcher.poll_with(&known);
                 (watcher, poll)
             });
             let Ok((back, poll)) = looked.await else { break };
@@ -156,6 +167,17 @@ impl Mailboxes {
             }
         });
     }
+}
+
+/// The next change of the pods; never, if there are none or nobody watches them any more.
+async fn changed(pods: &mut Option<Shared>) {
+    if let Some(shared) = pods {
+        if shared.changed().await.is_ok() {
+            return;
+        }
+        tracing::debug!("nobody watches the pods any more");
+    }
+    std::future::pending().await
 }
 
 /// Everything that one mailbox's task needs.

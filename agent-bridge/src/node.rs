@@ -1,6 +1,7 @@
 //! What the node knows, in one place behind one lock: workloads, what they did, their modes and
 //! rules. Reports come in, policy goes out, changes are handed to the store.
 
+mod around;
 mod asked;
 mod capturing;
 mod commit;
@@ -9,6 +10,7 @@ mod events;
 mod explain;
 mod kept;
 mod learned;
+mod pods;
 mod policy;
 mod ports;
 mod refusal;
@@ -24,7 +26,7 @@ use std::{
     sync::Arc,
 };
 
-use outrider_api::StoreStatus;
+use outrider_api::{KubernetesStatus, StoreStatus};
 use outrider_learn::{Group, Learner, Settings as LearnSettings};
 use outrider_model::Mode;
 use outrider_telemetry::unix_seconds;
@@ -84,6 +86,8 @@ pub struct Node {
     export: Export,
     captures: Captures,
     controller: Controller,
+    /// How it stands with the API server, if it is asked.
+    kubernetes: Mutex<Option<KubernetesStatus>>,
 }
 
 #[derive(Debug)]
@@ -107,6 +111,8 @@ struct State {
     version: u64,
     unsaved_modes: BTreeSet<Group>,
     unsaved_batches: BTreeSet<String>,
+    pods: pods::Stored,
+    surroundings: around::Sources,
     /// To be acknowledged once what was taken with them is stored.
     unacked: Vec<(String, BatchId)>,
     /// When the policy is to be compiled again, if it is.
@@ -187,6 +193,7 @@ impl Node {
             export,
             captures: Captures::new(store.path()),
             controller,
+            kubernetes: Mutex::new(None),
         })
     }
 
@@ -268,14 +275,11 @@ impl State {
             ..LearnSettings::default()
         });
         let directory = learner.directory_mut();
-        directory.set_hosts(settings.hosts.iter().copied());
-        directory.set_tunnels(settings.tunnels.iter().copied());
         directory.set_address_groups(settings.address_groups.iter().cloned());
-        Self {
+        let mut state = Self {
             events,
             controller,
-            roster: Roster::new(settings.internal.clone())
-                .with_nodes(&settings.hosts, &settings.tunnels),
+            roster: Roster::default(),
             learner,
             ports: BTreeMap::new(),
             threats: Kept::new(Table::Threats, threats::CAP),
@@ -292,11 +296,15 @@ impl State {
             version: 0,
             unsaved_modes: BTreeSet::new(),
             unsaved_batches: BTreeSet::new(),
+            pods: pods::Stored::default(),
+            surroundings: around::Sources::of_settings(settings),
             unacked: Vec::new(),
             policy_due: None,
             published: None,
             around: policy::Around::default(),
-        }
+        };
+        state.look_around();
+        state
     }
 
     fn remember(&mut self, workload: &Workload) {

@@ -16,6 +16,7 @@ use crate::{
     export::{self, ExportSettings},
     grpc::tls::Files,
     neuvector::{self, ControllerSettings},
+    pods::{self, KubeSettings},
 };
 
 /// Most entries of a setting that is a list.
@@ -61,6 +62,8 @@ pub struct Settings {
     pub(crate) review: Option<ReviewSettings>,
     /// `OUTRIDER_EXPORT_…`: where findings are sent.
     pub export: ExportSettings,
+    /// `OUTRIDER_BRIDGE_KUBE`, `OUTRIDER_BRIDGE_NODE`: whose pods the API server is asked for.
+    pub kube: Option<KubeSettings>,
     /// `OUTRIDER_BRIDGE_CONTROLLER…`: whom connections are reported to.
     pub controller: Option<ControllerSettings>,
 }
@@ -100,6 +103,7 @@ pub(crate) fn help() -> impl Iterator<Item = &'static (&'static str, &'static st
     HELP.iter()
         .chain(&review::HELP)
         .chain(&export::HELP)
+        .chain(&pods::HELP)
         .chain(&neuvector::HELP)
 }
 
@@ -158,6 +162,7 @@ impl Settings {
             log: env.value("OUTRIDER_BRIDGE_LOG", "info".to_owned()),
             review: ReviewSettings::read(&mut env),
             export: ExportSettings::read(&mut env),
+            kube: KubeSettings::read(&mut env),
             controller: ControllerSettings::read(&mut env),
         };
         if settings.controller.is_some() && settings.grpc_tls.is_none() {

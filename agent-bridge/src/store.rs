@@ -14,7 +14,8 @@ use std::{
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use thiserror::Error;
 
-/// Version of the tables' content; a larger one in the file is from a newer bridge.
+/// Version of the tables' content; a larger one in the file is from a newer bridge. A new table that an older bridge
+/// may leave alone needs no new version, so that going back one stays possible.
 const SCHEMA: u32 = 2;
 /// Memory that redb may use for pages.
 const CACHE_BYTES: usize = 16 << 20;
@@ -40,11 +41,13 @@ pub enum Table {
     Cursors,
     /// Events that were left out and are to be sent later.
     Pending,
+    /// Pods that the API server named last.
+    Pods,
 }
 
 impl Table {
     /// Every table but [`Table::Meta`].
-    pub const CONTENT: [Self; 7] = [
+    pub const CONTENT: [Self; 8] = [
         Self::Learned,
         Self::Modes,
         Self::Threats,
@@ -52,6 +55,7 @@ impl Table {
         Self::Events,
         Self::Cursors,
         Self::Pending,
+        Self::Pods,
     ];
 
     fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -64,6 +68,7 @@ impl Table {
             Self::Events => "events",
             Self::Cursors => "cursors",
             Self::Pending => "pending",
+            Self::Pods => "pods",
         })
     }
 }

@@ -55,6 +55,9 @@ mod openapi;
 #[path = "bridge/pages.rs"]
 mod pages;
 #[cfg(test)]
+#[path = "bridge/pods.rs"]
+mod pods;
+#[cfg(test)]
 #[path = "bridge/proxy.rs"]
 mod proxy;
 #[cfg(test)]

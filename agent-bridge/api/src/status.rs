@@ -33,6 +33,9 @@ pub struct Status {
     /// The controller that connections are reported to, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller: Option<ControllerStatus>,
+    /// How it stands with the API server of Kubernetes, if it is asked for pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesStatus>,
     /// Mailboxes or workload files that cannot be used, and why.
     pub refused: Vec<String>,
     /// How much of the node is covered.
@@ -139,6 +142,18 @@ pub struct ControllerStatus {
     pub repeated: u64,
     /// Rows that it never gets.
     pub lost: u64,
+}
+
+/// How it stands with the API server of Kubernetes.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct KubernetesStatus {
+    /// Name of the node whose pods are asked for.
+    pub node: String,
+    /// Who said which pods there are: `server`; `store` while the API server was not heard since the start; `nobody`.
+    pub pods_from: String,
+    /// Why it is not heard now; what is known goes on to count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<String>,
 }
 
 /// Whether a workload's proxy answers.

@@ -229,6 +229,8 @@ fn attach(desired: &Desired) -> Vec<Request> {
         iface: INTERFACE.into(),
         mac,
         pips: pips.into(),
+        // Of our own making: no interface has it.
+        is_pod: mac == crate::pods::describe::mac(&desired.workload.uid),
         ..AddMac::default()
     });
     let observed = desired.policy.mode != Mode::Protect;

@@ -1,4 +1,5 @@
-//! Which pods this node has: the workload files beside the mailbox directories.
+//! Which pods this node has: those that the API server names, and the workload files beside the mailbox
+//! directories.
 //!
 //! The root is polled. A poll of a few hundred names on a tmpfs costs less than keeping an inotify
 //! queue honest through overflows and renames, and a pod's start is not awaited by anyone: until
@@ -19,7 +20,10 @@ use outrider_learn::Group;
 use outrider_model::MacAddr;
 use serde::Deserialize;
 
-use crate::counts::Unserved;
+use crate::{
+    counts::Unserved,
+    pods::{Known, Origin, tend::Tender},
+};
 
 /// Time between two looks at the root.
 pub const POLL: Duration = Duration::from_millis(500);
@@ -85,6 +89,7 @@ pub struct Watcher {
     root: PathBuf,
     seen: HashMap<String, Seen>,
     present: BTreeMap<String, Workload>,
+    tender: Tender,
 }
 
 #[derive(Debug)]
@@ -109,16 +114,27 @@ impl Watcher {
     /// Watches `root`, which need not exist yet.
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
-        Self { root, seen: HashMap::new(), present: BTreeMap::new() }
+        let tender = Tender::new(&root);
+        Self { root, seen: HashMap::new(), present: BTreeMap::new(), tender }
     }
 
-    /// Looks once.
+    /// Looks once at what files say.
     pub fn poll(&mut self) -> Poll {
+        self.poll_with(&Known::default())
+    }
+
+    /// Looks once; of what both the API server and a file describe, the API server's word counts.
+    pub(crate) fn poll_with(&mut self, known: &Known) -> Poll {
         let mut poll = Poll::default();
         let mut found = BTreeMap::new();
         let mut owners = HashMap::new();
-        for uid in self.uids(&mut poll.refused) {
-            match self.workload(&uid) {
+        let refused = self.tender.tend(known);
+        for uid in self.all(known, &refused, &mut poll.refused) {
+            let workload = match known.pods.get(&uid) {
+                Some(pod) => self.of_pod(&uid, pod.workload.as_ref()),
+                None => self.workload(&uid),
+            };
+            match workload {
                 Ok(workload) => match owners.insert(workload.mac, uid.clone()) {
                     None => drop(found.insert(uid, workload)),
                     Some(first) => {
@@ -143,14 +159,46 @@ impl Watcher {
         let gone = self.present.keys().filter(|uid| !found.contains_key(*uid));
         poll.changes.extend(gone.cloned().map(Change::Gone));
         self.present = found;
+        poll.refused.extend(refused.into_values());
         poll
     }
 
+    /// Everything that may have a mailbox, the API server's pods first.
+    fn all(
+        &self,
+        known: &Known,
+        unusable: &BTreeMap<String, Refused>,
+        refused: &mut Vec<Refused>,
+    ) -> Vec<String> {
+        let has_address = |uid: &&String| known.pods[*uid].workload.is_some();
+        let pods = known.mailboxes().map(|(uid, _)| uid);
+        let mut all: Vec<_> = pods
+            .filter(|uid| !unusable.contains_key(*uid))
+            .filter(has_address)
+            .cloned()
+            .collect();
+        let files = self.uids(refused, known.origin == Origin::Nobody);
+        all.extend(
+            files
+                .into_iter()
+                .filter(|uid| !known.pods.contains_key(uid)),
+        );
+        if all.len() > MAX_MAILBOXES {
+            all.truncate(MAX_MAILBOXES);
+            let text = format!("more than {MAX_MAILBOXES} workloads; the rest wait");
+            refused.push(Refused { why: Unserved::TooMany, text });
+        }
+        all
+    }
+
     /// Stems of the workload files, in order.
-    fn uids(&self, refused: &mut Vec<Refused>) -> BTreeSet<String> {
+    fn uids(&self, refused: &mut Vec<Refused>, must_be_there: bool) -> BTreeSet<String> {
         let mut refuse = |why, text| refused.push(Refused { why, text });
         let Ok(entries) = std::fs::read_dir(&self.root) else {
-            refuse(Unserved::Root, format!("{}: cannot be read", self.root.display()));
+            if must_be_there {
+                let text = format!("{}: cannot be read", self.root.display());
+                refuse(Unserved::Root, text);
+            }
             return BTreeSet::new();
         };
         let mut uids = BTreeSet::new();
@@ -174,12 +222,23 @@ impl Watcher {
     }
 
     fn workload(&mut self, uid: &str) -> Result<Workload, (Unserved, String)> {
-        let mailbox = self.root.join(uid).symlink_metadata();
-        if !mailbox.is_ok_and(|found| found.is_dir()) {
-            return Err((Unserved::NoDirectory, "has no mailbox directory".into()));
-        }
+        self.has_directory(uid)?;
         self.described(uid)
             .map_err(|reason| (Unserved::WorkloadFile, reason))
+    }
+
+    fn of_pod(&self, uid: &str, pod: Option<&Workload>) -> Result<Workload, (Unserved, String)> {
+        self.has_directory(uid)?;
+        pod.cloned()
+            .ok_or_else(|| (Unserved::WorkloadFile, "has no address yet".into()))
+    }
+
+    fn has_directory(&self, uid: &str) -> Result<(), (Unserved, String)> {
+        let mailbox = self.root.join(uid).symlink_metadata();
+        if mailbox.is_ok_and(|found| found.is_dir()) {
+            return Ok(());
+        }
+        Err((Unserved::NoDirectory, "has no mailbox directory".into()))
     }
 
     fn described(&mut self, uid: &str) -> Result<Workload, String> {
@@ -239,7 +298,8 @@ struct Described {
     labels: BTreeMap<String, String>,
 }
 
-fn parse(uid: &str, text: &str) -> Result<Workload, String> {
+/// Reads a workload file.
+pub(crate) fn parse(uid: &str, text: &str) -> Result<Workload, String> {
     let found: Described = serde_json::from_str(text).map_err(|error| error.to_string())?;
     if found.uid != uid {
         return Err(format!("says it is {:?}", found.uid));
@@ -265,16 +325,31 @@ fn parse(uid: &str, text: &str) -> Result<Workload, String> {
     })
 }
 
-fn is_uid(text: &str) -> bool {
+/// Whether a text may name a mailbox.
+pub(crate) fn is_uid(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(is_name_byte) && text != ".."
 }
 
-fn is_name(text: &str) -> bool {
+/// Whether a text may be a name of Kubernetes.
+pub(crate) fn is_name(text: &str) -> bool {
     is_uid(text) && !text.starts_with(['.', '-'])
 }
 
 fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
+}
+
+/// A workload as its file has it.
+pub(crate) fn describe(workload: &Workload) -> Vec<u8> {
+    let Workload { uid, name, namespace, service, addresses, mac, labels } = workload;
+    let name = name.split_once('/').map_or(name.as_str(), |(_, name)| name);
+    let mac = mac.to_string();
+    serde_json::json!({
+        "uid": uid, "name": name, "namespace": namespace, "service": service,
+        "addresses": addresses, "mac": mac, "labels": labels,
+    })
+    .to_string()
+    .into_bytes()
 }
 
 #[cfg(test)]

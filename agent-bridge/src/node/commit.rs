@@ -279,6 +279,7 @@ impl State {
             let value = self.batches.get(&uid).map(|batch| batch.to_bytes());
             changes.push(Change { table: Table::Batches, key: uid.into_bytes(), value });
         }
+        self.take_pods(&mut changes);
         (learned, changes, head)
     }
 
@@ -310,6 +311,7 @@ impl State {
                 self.modes.insert(group, mode);
                 true
             }
+            Table::Pods => self.take_back_pod(key, value),
             Table::Batches => {
                 let uid = std::str::from_utf8(key).ok();
                 let found = uid.zip(BatchId::from_bytes(value));

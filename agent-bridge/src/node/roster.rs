@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use outrider_wire::request::SpecialIp;
 
-use crate::mailbox::watch::Workload;
+use crate::{mailbox::watch::Workload, pods::Surroundings};
 
 /// Prefix length to which a workload's address is widened: the pods around it are internal.
 const WIDEN_V4: u8 = 24;
@@ -30,22 +30,14 @@ pub(crate) enum Unnamed {
 }
 
 impl Roster {
-    /// A roster without workloads; `configured` networks are always internal.
-    pub(crate) fn new(configured: Vec<IpNet>) -> Self {
-        Self { configured, ..Self::default() }
-    }
-
-    /// The same, with addresses of nodes and the nodes' ends of tunnels.
-    pub(crate) fn with_nodes(mut self, hosts: &[IpAddr], tunnels: &[IpAddr]) -> Self {
+    /// Says what is around the workloads: networks that are internal whoever is in them, addresses of nodes and the
+    /// nodes' ends of tunnels.
+    pub(crate) fn surround(&mut self, around: &Surroundings) {
+        self.configured = around.internal.iter().copied().collect();
         // The first entry of an address counts.
-        let tunnels = tunnels
-            .iter()
-            .map(|one| (one.to_canonical(), SpecialIp::Tunnel));
-        let hosts = hosts
-            .iter()
-            .map(|one| (one.to_canonical(), SpecialIp::Host));
+        let tunnels = around.tunnels.iter().map(|one| (*one, SpecialIp::Tunnel));
+        let hosts = around.hosts.iter().map(|one| (*one, SpecialIp::Host));
         self.special = tunnels.chain(hosts).collect();
-        self
     }
 
     /// What addresses of nodes are for.
@@ -133,7 +125,9 @@ mod tests {
     }
 
     fn roster() -> Roster {
-        let mut roster = Roster::new(vec!["192.168.0.0/16".parse().unwrap()]);
+        let mut roster = Roster::default();
+        let internal = ["192.168.0.0/16".parse().unwrap()].into();
+        roster.surround(&Surroundings { internal, ..Surroundings::default() });
         roster.enter(workload("1", "default/web", &["10.0.0.2", "fd00::2"]));
         roster.enter(workload("2", "default/cache", &["10.0.0.3"]));
         roster.enter(workload("3", "other/cache", &["10.0.3.3"]));

@@ -35,6 +35,7 @@ impl Node {
             dropped: self.counts.all_dropped(),
             store,
             controller: self.controller.status(),
+            kubernetes: self.kubernetes.lock().clone(),
             refused: state
                 .refused
                 .iter()
@@ -59,6 +60,10 @@ impl Node {
     pub fn not_ready(&self) -> Option<&'static str> {
         if self.store.lock().failing.is_some() {
             return Some("the store cannot be written");
+        }
+        let nobody = |found: &outrider_api::KubernetesStatus| found.pods_from == "nobody";
+        if self.kubernetes.lock().as_ref().is_some_and(nobody) {
+            return Some("the API server was not heard yet, and the store knows no pods");
         }
         (!self.state.lock().polled).then_some("the mailbox root was not read yet")
     }

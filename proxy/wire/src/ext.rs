@@ -13,6 +13,7 @@
 //! | kind 67 | proxy | [`CaptureReply`] |
 //! | member `rules6` of `ctrl_cfg_policy` | bridge | rules between IPv6 addresses; `::` is the external marker |
 //! | member `grace` of `ctrl_cfg_policy` | bridge | false: an unknown peer is not let through for a while |
+//! | member `outrider_pod` of `ctrl_add_mac` | bridge | true: the MAC stands for the proxy's pod, whatever its interfaces say |
 //! | member `subnet_addr6` of the three subnet lists | bridge | IPv6 subnets |
 
 mod batch;

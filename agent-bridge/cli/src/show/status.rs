@@ -30,6 +30,12 @@ pub(super) fn print(out: &mut impl Write, status: &Status, now: u64) -> io::Resu
     if let Some(found) = &status.controller {
         line("to controller", reported(found, now))?;
     }
+    if let Some(found) = &status.kubernetes {
+        line(
+            "pods",
+            format!("of node {}, as the {} says", plain(&found.node), plain(&found.pods_from)),
+        )?;
+    }
     for wrong in wrong(status, now) {
         writeln!(out, "! {}", plain(&wrong))?;
     }
@@ -126,6 +132,13 @@ fn wrong(status: &Status, now: u64) -> Vec<String> {
     let controller = status.controller.iter();
     let reasons = controller.filter_map(|found| found.reason.as_ref());
     found.extend(reasons.map(|why| format!("the controller takes no reports: {why}")));
+    let unheard = status
+        .kubernetes
+        .iter()
+        .filter_map(|found| found.failing.as_ref());
+    found.extend(
+        unheard.map(|why| format!("the API server is not heard, what is known counts: {why}")),
+    );
     found.extend(
         status
             .refused

@@ -118,7 +118,7 @@ fn serves_a_bounded_number_of_mailboxes() {
         root.describe(&format!("pod{number}"), "{}");
     }
     let mut refused = Vec::new();
-    assert_eq!(root.watcher().uids(&mut refused).len(), MAX_MAILBOXES);
+    assert_eq!(root.watcher().uids(&mut refused, true).len(), MAX_MAILBOXES);
     assert_eq!(refused.len(), 1);
 }
 

@@ -85,11 +85,12 @@ impl Endpoints {
     }
 
     /// Whether a MAC is this pod's. A pod whose interfaces cannot be read takes what it is given,
-    /// but never a loopback leg.
+    /// but never a loopback leg. A bridge that does not know the interfaces says which MAC it means the pod by.
     fn is_ours(&self, mac: MacAddr) -> bool {
         self.own.contains(&mac)
             || (self.own.is_empty() && !is_loopback_leg(mac))
             || (self.adopts && self.ports.values().any(|port| port.mac == Some(mac)))
+            || self.known.get(&mac).is_some_and(|known| known.added.is_pod)
     }
 
     /// The registered workload that stands for this pod: its first interface that is registered.

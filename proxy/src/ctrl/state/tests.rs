@@ -269,6 +269,25 @@ fn a_proxy_that_relays_for_no_pod_stands_for_the_one_behind_its_ports() {
 }
 
 #[test]
+fn a_bridge_that_does_not_know_the_interfaces_names_the_pod_itself() {
+    let mut state = state();
+    add(&mut state, OTHER);
+    assert!(!state.desired().managed, "some other pod's");
+    let named = format!(
+        r#"{{"ctrl_add_mac":{{"iface":"eth0","mac":"{OTHER}","pips":null,"outrider_pod":true}}}}"#
+    );
+    done(&mut state, &named);
+    assert!(state.desired().managed);
+    assert_eq!(state.epmac(), OTHER.parse().unwrap(), "reports carry it");
+    let kept: Vec<_> = state.journal().unwrap().datagrams().unwrap();
+    let mut restored = State::new(&[POD_MAC], None);
+    for datagram in kept {
+        apply(&mut restored, std::str::from_utf8(&datagram).unwrap());
+    }
+    assert_eq!(restored.epmac(), OTHER.parse().unwrap(), "after a restart too");
+}
+
+#[test]
 fn reports_stop_with_the_last_port_and_go_on_with_the_next() {
     let mut state = state();
     add(&mut state, MAC);

@@ -28,6 +28,9 @@ pub struct AddMac {
     pub pmac: Option<MacAddr>,
     /// The pod's addresses.
     pub pips: List<ParentIp>,
+    /// It is the pod that the proxy is in, whatever its interfaces say: member `outrider_pod`, absent when false.
+    #[serde(rename = "outrider_pod", skip_serializing_if = "std::ops::Not::not")]
+    pub is_pod: bool,
 }
 
 /// An address of a pod.
@@ -47,6 +50,7 @@ impl AddMac {
             oldmac: fields.mac_or_none("oldmac"),
             pmac: fields.mac_or_none("pmac"),
             pips: fields.list("pips", |pip| Ok(ParentIp { ip: Fields::of(pip).ip("ip")? }))?,
+            is_pod: fields.is_true("outrider_pod"),
         })
     }
 }
