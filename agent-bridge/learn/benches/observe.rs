@@ -7,8 +7,12 @@ use std::{
 };
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use outrider_learn::{Learner, Row, Settings, Workload};
-use outrider_model::{AppId, IpProto, PolicyAction, RuleId, Severity, ThreatId};
+use outrider_learn::{
+    ClusterChange, Ends, FIRST_POLICY, Group, Learner, PolicyRule, Ports, Row, SetChange, Settings,
+    Workload,
+};
+use outrider_model::{AppId, Direction, IpProto, Mode, PolicyAction, RuleId, Severity, ThreatId};
+use outrider_policy::{AppKnowledge, IpNet, Network, Query, Snapshot};
 
 const PODS: u32 = 100;
 
@@ -79,9 +83,79 @@ fn compile(c: &mut Criterion) {
         for row in rows(5_000, 50) {
             learner.observe(&row);
         }
-        b.iter(|| learner.compile_changed().len());
+        b.iter(|| {
+            learner.directory_mut().set_hosts([]);
+            learner.compile_changed().len()
+        });
     });
 }
 
-criterion_group!(benches, observe, compile);
+/// Rule `at` of policy: one peer may open one port of the first pod.
+fn rule(at: u32) -> PolicyRule {
+    PolicyRule {
+        id: RuleId(FIRST_POLICY + at),
+        order: u64::from(at),
+        from: Group::named(&format!("peer-{at}")),
+        to: Group::of_service("service-0", "default"),
+        ends: Ends::Server,
+        ports: vec![Ports { proto: Some(IpProto::TCP), low: 8080, high: 8080 }],
+        apps: Vec::new(),
+        deny: at.is_multiple_of(2),
+        learned: false,
+        origin: "NetworkRule/default/bench/rule".into(),
+    }
+}
+
+/// Budgets: 10 000 rules compile in 50 ms, and one of 100 000 is found in 1 us.
+fn policy(c: &mut Criterion) {
+    let said = |count: u32| {
+        let mut learner = learner();
+        for at in 0..count {
+            let peer = IpNet::from(IpAddr::from((0x0b00_0000 + 2 * at).to_be_bytes()));
+            let name = format!("peer-{}", at % 16_000);
+            let networks = vec![peer];
+            let set = SetChange { networks, ..SetChange::whole(&name) };
+            black_box(learner.cluster(ClusterChange::Set(set)).is_ok());
+            let from = Group::named(&name);
+            black_box(
+                learner
+                    .cluster(ClusterChange::Rule(PolicyRule { from, ..rule(at) }))
+                    .is_ok(),
+            );
+        }
+        learner
+    };
+    c.bench_function("compile 10 000 rules of policy", |b| {
+        let mut learner = said(10_000);
+        b.iter(|| {
+            learner.set_mode(Group::of_service("service-0", "default"), Mode::Protect);
+            learner.compile_changed().len()
+        });
+    });
+    let mut learner = said(85_000);
+    learner.compile_changed();
+    let first = learner
+        .directory()
+        .workloads()
+        .next()
+        .map(|one| std::sync::Arc::clone(&one.uid));
+    let spec = first
+        .and_then(|uid| learner.policy(&uid))
+        .map(|policy| policy.spec.clone());
+    let snapshot = Snapshot::compile(spec.as_ref(), &Network::default());
+    let Ok(snapshot) = snapshot else { return };
+    let query = Query {
+        client: IpAddr::from((0x0b00_0000_u32 + 2 * 70_000).to_be_bytes()),
+        server: address(0),
+        port: 8080,
+        proto: IpProto::TCP,
+        direction: Direction::Inbound,
+        app: AppKnowledge::Pending,
+        host: None,
+        mode: Mode::Protect,
+    };
+    c.bench_function("look up in 85 000 rules of policy", |b| b.iter(|| snapshot.decide(&query)));
+}
+
+criterion_group!(benches, observe, compile, policy);
 criterion_main!(benches);

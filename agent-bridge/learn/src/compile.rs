@@ -1,15 +1,18 @@
-//! From rules, groups and modes to what each group's workloads enforce.
+//! From rules, sets, groups and modes to what each group's workloads enforce.
 
 use std::{
-    borrow::Cow,
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
-use outrider_model::{AppId, Direction, IpProto, Mode, PolicyAction};
-use outrider_policy::{AddrSpec, AppRule, PolicySpec, RuleSpec};
+use outrider_model::{AppId, Direction, IpProto, Mode, PolicyAction, RuleId};
+use outrider_policy::{AddrSpec, AppRule, MAX_NAMES, Name, PolicySpec, RuleSpec};
 
-use crate::{Directory, Endpoint, Group, Rule};
+use crate::{
+    Directory, Group, Policy, PolicyRule, Ports, Workload,
+    reach::{Peer, Reach, Reaches, reach},
+    rules::Rules,
+};
 
 /// Applications in one compiled rule, so that it fits a datagram of the ctrl wire; more make more
 /// rules.
@@ -22,6 +25,10 @@ pub const MAX_ALL_COMPILED: usize = 262_144;
 /// Rules that one compiled policy has at most, which is what one gets that is alone. One that means all of the outside is
 /// in the lists of both families, and a proxy takes 250 000.
 pub const MAX_COMPILED: usize = MAX_ALL_COMPILED / SHARE;
+
+/// Rules that what people said makes in one policy in each direction, beside those that were learned; one for both
+/// families counts twice.
+pub const MAX_SAID: usize = 49_152;
 
 /// Rules that a compiled policy may have however many the others have.
 pub const MIN_COMPILED: usize = 128;
@@ -36,8 +43,17 @@ pub struct CompiledPolicy {
     pub mode: Mode,
     /// Its rules, both directions.
     pub spec: PolicySpec,
-    /// Rules that are not in it because it has as many as it may.
+    /// So many of them, the first, are what people said.
+    pub said: usize,
+    /// Rules that are not in it because it has as many as it may, or [`outrider_policy::MAX_NAMES`] names.
     pub left_out: usize,
+}
+
+impl CompiledPolicy {
+    /// How many of its rules were learned.
+    pub(crate) fn learned(&self) -> usize {
+        self.spec.rules.len().saturating_sub(self.said)
+    }
 }
 
 /// How many rules a policy may have, beside so many of all others.
@@ -45,109 +61,111 @@ pub(crate) fn allowance(others: usize) -> usize {
     (MAX_ALL_COMPILED.saturating_sub(others) / SHARE).max(MIN_COMPILED)
 }
 
-/// A peer as a rule's address; ordered, so that equal policy compiles to equal rules.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Peer {
-    Range(IpAddr, IpAddr),
-    External,
+/// What policy is compiled from.
+pub(crate) struct Compiler<'a> {
+    pub(crate) directory: &'a Directory,
+    pub(crate) rules: &'a Rules,
+    pub(crate) policy: &'a Policy,
+    /// Gathered as it is needed.
+    pub(crate) reaches: &'a mut Reaches,
 }
 
-impl Peer {
-    fn one(address: IpAddr) -> Self {
-        Self::Range(address, address)
-    }
-
-    fn spec(self) -> AddrSpec {
-        match self {
-            Self::Range(low, high) => AddrSpec::Range(low, high),
-            Self::External => AddrSpec::External,
-        }
-    }
-}
-
-/// The addresses of each group.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Peers(HashMap<Group, Vec<Peer>>);
-
-impl Peers {
-    /// As the directory has them now.
-    pub(crate) fn new(directory: &Directory) -> Self {
-        let mut peers: HashMap<Group, Vec<Peer>> = HashMap::new();
-        for workload in directory.workloads() {
-            let known = peers.entry(workload.group()).or_default();
-            known.extend(
-                workload
-                    .addresses
-                    .iter()
-                    .map(|address| Peer::one(address.to_canonical())),
-            );
-        }
-        for known in peers.values_mut() {
-            known.sort_unstable();
-            known.dedup();
-        }
-        let nodes = directory.hosts().map(Peer::one).collect();
-        peers.insert(Group::named(Group::NODES), nodes);
-        let tunnels = directory.tunnels().map(Peer::one).collect();
-        peers.insert(Group::named(Group::INGRESS), tunnels);
-        for (net, group) in directory.address_groups() {
-            let range = Peer::Range(net.network(), net.broadcast());
-            peers.entry(group.clone()).or_default().push(range);
-        }
-        peers.insert(Group::named(Group::EXTERNAL), vec![Peer::External]);
-        Self(peers)
-    }
-
-    fn of(&self, group: &Group) -> Cow<'_, [Peer]> {
-        match (self.0.get(group), unmanaged(group)) {
-            (Some(known), _) => known.into(),
-            (None, Some(address)) => vec![Peer::one(address)].into(),
-            (None, None) => Cow::default(),
-        }
-    }
-}
-
-/// The address that a group of one unmanaged endpoint stands for.
-fn unmanaged(group: &Group) -> Option<IpAddr> {
-    let address = group.name().strip_prefix(Endpoint::UNMANAGED_PREFIX)?;
-    address.parse().ok()
-}
-
-/// What the workloads of `group` enforce in that mode, of `rules` in order of number. What comes after `most` is left out: so what is in force stays so.
-pub(crate) fn policy<'r>(
-    (group, mode): (&Group, Mode),
-    rules: impl Iterator<Item = &'r Rule>,
-    peers: &Peers,
-    most: usize,
-) -> CompiledPolicy {
-    let action = match mode {
-        Mode::Discover => PolicyAction::Learn,
-        Mode::Monitor | Mode::Protect => PolicyAction::Allow,
-    };
-    let mut places = Places { most: most.min(MAX_COMPILED), ..Places::default() };
-    for rule in rules {
-        let app = AppRule { app: rule.key.app, action, rule: rule.id };
-        if rule.key.to == *group {
-            let from = peers.of(&rule.key.from);
-            places.add(Direction::Inbound, &from, (rule, app));
-            if rule.evidence.by_client {
-                let unseen = AppRule { app: AppId::UNIDENTIFIED, ..app };
-                places.add(Direction::Inbound, &from, (rule, unseen));
+impl Compiler<'_> {
+    /// What a workload enforces in that mode, and every one of its group that is in the same sets. What was learned
+    /// makes `most` rules: what comes after them is left out, so what is in force stays so.
+    pub(crate) fn policy(
+        &mut self,
+        workload: &Workload,
+        mode: Mode,
+        most: usize,
+    ) -> CompiledPolicy {
+        let group = workload.group();
+        let action = match mode {
+            Mode::Discover => PolicyAction::Learn,
+            Mode::Monitor | Mode::Protect => PolicyAction::Allow,
+        };
+        let mut places = Places { most: most.min(MAX_COMPILED), ..Places::default() };
+        let mut said = Said { mode, ..Said::default() };
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            said.lists = 0;
+            for rule in self.policy.rules_for(&workload.uid, &group, direction) {
+                let reach = self.reach(peer(rule, direction));
+                if !rule.learned {
+                    said.add(rule, direction, &reach);
+                    continue;
+                }
+                for (ports, app) in each(rule) {
+                    places.add(direction, &reach, (ports, AppRule { app, action, rule: rule.id }));
+                }
             }
         }
-        if rule.key.from == *group {
-            places.add(Direction::Outbound, &peers.of(&rule.key.to), (rule, app));
+        self.learned(&group, action, &mut places);
+        let (said_rules, left_out) = (said.specs.len(), said.left_out + places.left_out);
+        let mut rules = said.specs;
+        rules.append(&mut places.rules());
+        let spec = PolicySpec {
+            default_action: mode.default_action(),
+            inbound: true,
+            outbound: true,
+            rules,
+            grace: false,
+        };
+        CompiledPolicy { mode, spec, said: said_rules, left_out }
+    }
+
+    /// What this node learned, in order of number; what the cluster learned too is there already.
+    fn learned(&mut self, group: &Group, action: PolicyAction, places: &mut Places) {
+        for rule in self.rules.of(group) {
+            let (key, app) = (&rule.key, AppRule { app: rule.key.app, action, rule: rule.id });
+            let ports = Ports { proto: Some(key.proto), low: key.port, high: key.port };
+            if key.to == *group {
+                let from = self.reach(&key.from);
+                places.add(Direction::Inbound, &from, (ports, app));
+                if rule.evidence.by_client {
+                    let unseen = AppRule { app: AppId::UNIDENTIFIED, ..app };
+                    places.add(Direction::Inbound, &from, (ports, unseen));
+                }
+            }
+            if key.from == *group {
+                let to = self.reach(&key.to);
+                places.add(Direction::Outbound, &to, (ports, app));
+            }
         }
     }
-    let left_out = places.left_out;
-    let spec = PolicySpec {
-        default_action: mode.default_action(),
-        inbound: true,
-        outbound: true,
-        rules: places.rules(),
-        grace: false,
-    };
-    CompiledPolicy { mode, spec, left_out }
+
+    fn reach(&mut self, group: &Group) -> Arc<Reach> {
+        if let Some(known) = self.reaches.get(group) {
+            return Arc::clone(known);
+        }
+        let fresh = Arc::new(reach(self.directory, self.policy, group));
+        self.reaches.insert(group.clone(), Arc::clone(&fresh));
+        fresh
+    }
+}
+
+/// The other end of a rule.
+fn peer(rule: &PolicyRule, direction: Direction) -> &Group {
+    match direction {
+        Direction::Inbound => &rule.from,
+        Direction::Outbound => &rule.to,
+    }
+}
+
+/// Every port and application of a rule.
+fn each(rule: &PolicyRule) -> impl Iterator<Item = (Ports, AppId)> {
+    ports(rule).iter().flat_map(|ports| {
+        let any = rule.apps.is_empty().then_some(AppId::ANY);
+        rule.apps
+            .iter()
+            .copied()
+            .chain(any)
+            .map(|app| (*ports, app))
+    })
+}
+
+fn ports(rule: &PolicyRule) -> &[Ports] {
+    const ANY: [Ports; 1] = [Ports::ANY];
+    if rule.ports.is_empty() { &ANY } else { &rule.ports }
 }
 
 /// One place for each direction, peer and port, with the applications learned there: what is not among
@@ -156,19 +174,27 @@ pub(crate) fn policy<'r>(
 #[derive(Default)]
 struct Places {
     most: usize,
-    /// Whether it is the way out, to or from whom, and the port.
-    apps: BTreeMap<(bool, Peer, IpProto, u16), Vec<AppRule>>,
+    apps: BTreeMap<Place, Vec<AppRule>>,
     /// Rules that this makes.
     count: usize,
     left_out: usize,
 }
 
+/// Whether it is the way out, to or from whom, and the ports.
+type Place = (bool, Peer, Option<IpProto>, (u16, u16));
+
 impl Places {
-    fn add(&mut self, direction: Direction, peers: &[Peer], (rule, app): (&Rule, AppRule)) {
+    fn add(&mut self, direction: Direction, reach: &Reach, (ports, app): (Ports, AppRule)) {
         let is_out = direction == Direction::Outbound;
-        for peer in peers {
-            let place = (is_out, *peer, rule.key.proto, rule.key.port);
+        for peer in &reach.peers {
+            let place = (is_out, *peer, ports.proto, (ports.low, ports.high));
             let known = self.apps.get_mut(&place);
+            if known
+                .as_ref()
+                .is_some_and(|known| known.iter().any(|one| one.app == app.app))
+            {
+                continue;
+            }
             let begins = known
                 .as_ref()
                 .is_none_or(|known| known.len() % APPS_PER_RULE == 0);
@@ -186,24 +212,91 @@ impl Places {
 
     fn rules(self) -> Vec<RuleSpec> {
         let mut specs = Vec::with_capacity(self.count);
-        for ((is_out, peer, proto, port), apps) in self.apps {
-            let (client, server, direction) = match is_out {
-                false => (peer.spec(), AddrSpec::Any, Direction::Inbound),
-                true => (AddrSpec::Any, peer.spec(), Direction::Outbound),
+        for ((is_out, peer, proto, (low, high)), apps) in self.apps {
+            let direction = if is_out { Direction::Outbound } else { Direction::Inbound };
+            let ports = Ports { proto, low, high };
+            let of = |apps: &[AppRule]| {
+                let id = apps.first().map_or(RuleId::IMPLICIT, |app| app.rule);
+                checked(spec((id, direction), peer.spec(), ports), apps.to_vec())
             };
-            specs.extend(apps.chunks(APPS_PER_RULE).map(|apps| RuleSpec {
-                id: apps[0].rule,
-                client,
-                server,
-                ports: (port, port),
-                proto: Some(proto),
-                action: PolicyAction::CheckApp,
-                direction,
-                fqdn: None,
-                vhost: false,
-                apps: apps.to_vec(),
-            }));
+            specs.extend(apps.chunks(APPS_PER_RULE).map(of));
         }
         specs
     }
+}
+
+/// What people said, compiled in order.
+#[derive(Default)]
+struct Said {
+    mode: Mode,
+    specs: Vec<RuleSpec>,
+    /// What those of this direction count as in the lists of both families.
+    lists: usize,
+    names: BTreeSet<Name>,
+    left_out: usize,
+}
+
+impl Said {
+    fn add(&mut self, rule: &PolicyRule, direction: Direction, reach: &Reach) {
+        let action = match (rule.deny, self.mode) {
+            (false, _) => PolicyAction::Allow,
+            (true, Mode::Protect) => PolicyAction::Deny,
+            (true, Mode::Discover | Mode::Monitor) => PolicyAction::Violate,
+        };
+        let apps = rule
+            .apps
+            .iter()
+            .map(|app| AppRule { app: *app, action, rule: rule.id });
+        let apps: Vec<_> = apps.collect();
+        for ports in ports(rule) {
+            for peer in &reach.peers {
+                let fresh = spec((rule.id, direction), peer.spec(), *ports);
+                self.push(RuleSpec { action, ..fresh }, &apps, peer.lists());
+            }
+            for name in &reach.names {
+                if self.names.len() >= MAX_NAMES && !self.names.contains(name) {
+                    self.left_out += 1;
+                    continue;
+                }
+                self.names.insert(name.clone());
+                let fresh = spec((rule.id, direction), AddrSpec::Any, *ports);
+                self.push(RuleSpec { action, fqdn: Some(name.clone()), ..fresh }, &apps, 2);
+            }
+        }
+    }
+
+    fn push(&mut self, spec: RuleSpec, apps: &[AppRule], lists: usize) {
+        if self.lists + lists > MAX_SAID {
+            self.left_out += 1;
+            return;
+        }
+        self.lists += lists;
+        self.specs
+            .push(if apps.is_empty() { spec } else { checked(spec, apps.to_vec()) });
+    }
+}
+
+/// A rule for a peer and ports; what it says is still to be filled in.
+fn spec((id, direction): (RuleId, Direction), peer: AddrSpec, ports: Ports) -> RuleSpec {
+    let (client, server) = match direction {
+        Direction::Inbound => (peer, AddrSpec::Any),
+        Direction::Outbound => (AddrSpec::Any, peer),
+    };
+    RuleSpec {
+        id,
+        client,
+        server,
+        ports: (ports.low, ports.high),
+        proto: ports.proto,
+        action: PolicyAction::Allow,
+        direction,
+        fqdn: None,
+        vhost: false,
+        apps: Vec::new(),
+    }
+}
+
+/// The same, for those applications only.
+fn checked(spec: RuleSpec, apps: Vec<AppRule>) -> RuleSpec {
+    RuleSpec { action: PolicyAction::CheckApp, apps, ..spec }
 }

@@ -1,134 +1,27 @@
 //! Who is who: workloads, groups, and what an address stands for.
 
+mod addresses;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fmt,
     net::IpAddr,
     sync::Arc,
 };
 
 use outrider_model::MacAddr;
 use outrider_policy::IpNet;
-use serde::{Deserialize, Serialize};
 
-use crate::{gone::Gone, names::Names};
+use crate::{Endpoint, Group, LearnError, gone::Gone, names::Names, touched::Touched};
+use addresses::Addresses;
 
 /// Workloads that one node may have.
 pub const MAX_WORKLOADS: usize = 4_096;
 
+/// Workloads of other nodes that one node may know.
+pub const MAX_REMOTE: usize = 131_072;
+
 /// Addresses that one workload may have.
 pub const MAX_ADDRESSES: usize = 64;
-
-/// Why something is refused.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum LearnError {
-    /// More workloads than [`MAX_WORKLOADS`].
-    #[error("more workloads than a node may have")]
-    TooManyWorkloads,
-    /// More addresses than [`MAX_ADDRESSES`].
-    #[error("more addresses than a workload may have")]
-    TooManyAddresses,
-    /// No workload has that uid.
-    #[error("no such workload")]
-    UnknownWorkload,
-    /// Client and server have no address of the same family.
-    #[error("client and server have no address family in common")]
-    NoCommonFamily,
-}
-
-impl LearnError {
-    /// The closed label of logs and metrics.
-    #[must_use]
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::TooManyWorkloads => "too-many-workloads",
-            Self::TooManyAddresses => "too-many-addresses",
-            Self::UnknownWorkload => "unknown-workload",
-            Self::NoCommonFamily => "no-common-family",
-        }
-    }
-}
-
-/// Name of a set of endpoints that share rules and, if they are workloads, a mode.
-#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-pub struct Group(Arc<str>);
-
-impl Group {
-    /// Everything outside the internal networks.
-    pub const EXTERNAL: &'static str = "external";
-    /// Every node.
-    pub const NODES: &'static str = "nodes";
-    /// Whatever reaches a workload through a node's tunnel address.
-    pub const INGRESS: &'static str = "Workload:ingress";
-
-    /// A group by its name.
-    #[must_use]
-    pub fn named(name: &str) -> Self {
-        Self(name.into())
-    }
-
-    /// The group of a service's workloads.
-    #[must_use]
-    pub fn of_service(service: &str, namespace: &str) -> Self {
-        Self(format!("nv.{service}.{namespace}").into())
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether workloads are its members, so that it is the subject of a policy.
-    pub(crate) fn is_of_workloads(&self) -> bool {
-        self.0.starts_with("nv.")
-    }
-}
-
-impl fmt::Display for Group {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// One end of a conversation.
-#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Endpoint {
-    /// A workload of this node, by uid.
-    Workload(Arc<str>),
-    /// A node.
-    Host(IpAddr),
-    /// What comes through a node's tunnel address: who it was cannot be told.
-    Ingress,
-    /// A group of addresses that was configured, by its name.
-    Addresses(Arc<str>),
-    /// An internal address that is no workload of this node.
-    Unmanaged(IpAddr),
-    /// An address outside the internal networks that a workload was given for that name.
-    Named(Arc<str>),
-    /// Anything else outside the internal networks.
-    External,
-}
-
-impl Endpoint {
-    /// How the group of an unmanaged endpoint begins; its address follows.
-    pub(crate) const UNMANAGED_PREFIX: &'static str = "Workload:";
-
-    /// The closed word for its kind.
-    #[must_use]
-    pub fn class(&self) -> &'static str {
-        match self {
-            Self::Workload(_) => "workload",
-            Self::Host(_) => "host",
-            Self::Ingress => "ingress",
-            Self::Addresses(_) => "address-group",
-            Self::Unmanaged(_) => "unmanaged",
-            Self::Named(_) => "external-name",
-            Self::External => "external",
-        }
-    }
-}
 
 /// A pod with identity.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -164,14 +57,18 @@ impl Workload {
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     workloads: BTreeMap<Arc<str>, Entry>,
-    by_address: HashMap<IpAddr, Arc<str>>,
+    /// Workloads of other nodes.
+    remote: BTreeMap<Arc<str>, Entry>,
+    by_address: Addresses,
+    of_group: HashMap<Group, BTreeSet<Arc<str>>>,
     hosts: BTreeSet<IpAddr>,
     tunnels: BTreeSet<IpAddr>,
     address_groups: Vec<(IpNet, Group)>,
     internal: Vec<IpNet>,
     gone: Gone,
     names: Names,
-    /// Counts changes of what groups are here and what their addresses are.
+    pub(crate) touched: Touched,
+    /// Counts changes of which groups are here.
     epoch: u64,
 }
 
@@ -192,42 +89,141 @@ impl Entry {
 
 impl Directory {
     /// Enters or replaces a workload.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room for it, or it has too many addresses.
     pub fn enter(&mut self, workload: Workload) -> Result<(), LearnError> {
-        if workload.addresses.len() > MAX_ADDRESSES {
-            return Err(LearnError::TooManyAddresses);
-        }
         let is_new = !self.workloads.contains_key(&workload.uid);
         if is_new && self.workloads.len() >= MAX_WORKLOADS {
             return Err(LearnError::TooManyWorkloads);
         }
+        self.put(workload, false)
+    }
+
+    /// Enters or replaces a workload of another node; one that is of this node too stays that.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room for it, or it has too many addresses.
+    pub fn enter_remote(&mut self, workload: Workload) -> Result<(), LearnError> {
+        let is_new = !self.remote.contains_key(&workload.uid);
+        if is_new && self.remote.len() >= MAX_REMOTE {
+            return Err(LearnError::TooManyRemote);
+        }
+        if self.workloads.contains_key(&workload.uid) {
+            return Ok(());
+        }
+        self.put(workload, true)
+    }
+
+    fn put(&mut self, workload: Workload, is_remote: bool) -> Result<(), LearnError> {
+        if workload.addresses.len() > MAX_ADDRESSES {
+            return Err(LearnError::TooManyAddresses);
+        }
+        let uid = Arc::clone(&workload.uid);
+        let known = if is_remote { &self.remote } else { &self.workloads };
+        if known
+            .get(&uid)
+            .is_some_and(|known| known.workload == workload)
+        {
+            return Ok(());
+        }
+        self.gone.remove(&uid);
+        self.take(&uid);
+        self.epoch += 1;
         let group = workload.group();
-        self.gone.remove(&workload.uid);
-        self.workloads
-            .insert(Arc::clone(&workload.uid), Entry { workload, group });
-        self.index();
+        for address in &workload.addresses {
+            self.by_address
+                .add(address.to_canonical(), (is_remote, Arc::clone(&uid)));
+        }
+        self.of_group
+            .entry(group.clone())
+            .or_default()
+            .insert(Arc::clone(&uid));
+        self.touched.groups.insert(group.clone());
+        self.touched.uids.insert(Arc::clone(&uid));
+        let known = if is_remote { &mut self.remote } else { &mut self.workloads };
+        known.insert(uid, Entry { workload, group });
         Ok(())
+    }
+
+    /// Takes a workload out wherever it is.
+    fn take(&mut self, uid: &str) -> Option<Entry> {
+        let local = self.workloads.remove(uid);
+        let is_remote = local.is_none();
+        let entry = local.or_else(|| self.remote.remove(uid))?;
+        for address in &entry.workload.addresses {
+            self.by_address
+                .remove(address.to_canonical(), &(is_remote, Arc::clone(&entry.workload.uid)));
+        }
+        if let Some(known) = self.of_group.get_mut(&entry.group) {
+            known.remove(uid);
+            if known.is_empty() {
+                self.of_group.remove(&entry.group);
+            }
+        }
+        self.epoch += 1;
+        self.touched.groups.insert(entry.group.clone());
+        self.touched.uids.insert(Arc::clone(&entry.workload.uid));
+        Some(entry)
     }
 
     /// Removes a workload; says whether it was there. For some minutes, reports by and about it are
     /// still understood.
     pub fn remove(&mut self, uid: &str, now: u64) -> bool {
-        let Some(entry) = self.workloads.remove(uid) else { return false };
+        if !self.workloads.contains_key(uid) {
+            return false;
+        }
+        let Some(entry) = self.take(uid) else { return false };
         self.gone.add(entry, now);
         self.names.forget(uid);
-        self.index();
         true
+    }
+
+    /// Removes a workload of another node, as [`Directory::remove`] does; says whether it was there.
+    pub fn remove_remote(&mut self, uid: &str, now: u64) -> bool {
+        if !self.remote.contains_key(uid) {
+            return false;
+        }
+        let Some(entry) = self.take(uid) else { return false };
+        self.gone.add(entry, now);
+        true
+    }
+
+    /// Forgets every workload of other nodes.
+    pub(crate) fn forget_remote(&mut self) {
+        let uids: Vec<_> = self.remote.keys().cloned().collect();
+        for uid in uids {
+            self.take(&uid);
+        }
+    }
+
+    /// Workloads of other nodes, in order of uid.
+    pub fn remote(&self) -> impl Iterator<Item = &Workload> {
+        self.remote.values().map(|entry| &entry.workload)
+    }
+
+    /// Uids of a group's workloads, those of other nodes too.
+    pub(crate) fn members(&self, group: &Group) -> impl Iterator<Item = &Arc<str>> {
+        self.of_group.get(group).into_iter().flatten()
+    }
+
+    /// A workload of this node or another.
+    pub(crate) fn anywhere(&self, uid: &str) -> Option<&Entry> {
+        self.workloads.get(uid).or_else(|| self.remote.get(uid))
     }
 
     /// Says which addresses are the nodes'.
     pub fn set_hosts(&mut self, hosts: impl IntoIterator<Item = IpAddr>) {
         self.hosts = hosts.into_iter().map(|host| host.to_canonical()).collect();
-        self.epoch += 1;
+        self.touched.all = true;
     }
 
     /// Says which addresses are the nodes' ends of tunnels, behind which others stand.
     pub fn set_tunnels(&mut self, tunnels: impl IntoIterator<Item = IpAddr>) {
         self.tunnels = tunnels.into_iter().map(|one| one.to_canonical()).collect();
-        self.epoch += 1;
+        self.touched.all = true;
     }
 
     /// Says which networks are groups of their own; of several that hold an address, the narrowest
@@ -241,10 +237,10 @@ impl Directory {
             .collect();
         self.address_groups
             .sort_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
-        self.epoch += 1;
+        self.touched.all = true;
     }
 
-    /// Counts changes of what groups are here and what their addresses are.
+    /// Counts changes of which groups are here.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -252,6 +248,11 @@ impl Directory {
     /// Groups of the workloads that are here; one comes up as often as it has workloads.
     pub(crate) fn groups(&self) -> impl Iterator<Item = &Group> {
         self.workloads.values().map(|entry| &entry.group)
+    }
+
+    /// A group's workloads that are here.
+    pub(crate) fn locals(&self, group: &Group) -> impl Iterator<Item = &Workload> {
+        self.members(group).filter_map(|uid| self.get(uid))
     }
 
     /// The networks that are groups of their own.
@@ -307,7 +308,7 @@ impl Directory {
     #[must_use]
     pub fn endpoint_at(&self, address: IpAddr, began: u64) -> Endpoint {
         let address = address.to_canonical();
-        if let Some(uid) = self.by_address.get(&address) {
+        if let Some(uid) = self.by_address.get(address) {
             Endpoint::Workload(Arc::clone(uid))
         } else if let Some(entry) = self.gone.at(address, began) {
             Endpoint::Workload(Arc::clone(&entry.workload.uid))
@@ -377,7 +378,7 @@ impl Directory {
 
     /// A workload that is here, or left a moment ago.
     pub(crate) fn entry(&self, uid: &str) -> Option<&Entry> {
-        self.workloads.get(uid).or_else(|| self.gone.get(uid))
+        self.anywhere(uid).or_else(|| self.gone.get(uid))
     }
 
     pub(crate) fn hosts(&self) -> impl Iterator<Item = IpAddr> {
@@ -396,18 +397,6 @@ impl Directory {
         let same_family = |net: &&IpNet| net.addr().is_ipv4() == address.is_ipv4();
         let mut nets = self.internal.iter().filter(same_family).peekable();
         address.is_loopback() || nets.peek().is_none() || nets.any(|net| net.contains(&address))
-    }
-
-    fn index(&mut self) {
-        self.epoch += 1;
-        self.by_address.clear();
-        for (uid, entry) in &self.workloads {
-            for address in &entry.workload.addresses {
-                self.by_address
-                    .entry(address.to_canonical())
-                    .or_insert_with(|| Arc::clone(uid));
-            }
-        }
     }
 }
 

@@ -8,7 +8,8 @@ use outrider_model::{
 use outrider_policy::{AppKnowledge, Network, Query, Snapshot};
 
 use crate::{
-    Endpoint, Group, LearnError, LearnKey, Learner, Rule, Workload, compile::Peers, rules::needed,
+    Endpoint, Group, LearnError, LearnKey, Learner, PolicyRule, Rule, Workload, reach::Reaches,
+    rules::needed,
 };
 
 /// One end of a flow that is asked about.
@@ -155,8 +156,8 @@ impl Learner {
     }
 
     fn judge(&self, workload: &Workload, direction: Direction, flow: &Flow) -> Judgement {
-        let mode = self.mode(&workload.group());
-        let policy = self.policy_of(&workload.group(), &Peers::new(&self.directory));
+        let mode = self.mode_of(workload);
+        let policy = self.policy_of(workload, &mut Reaches::new());
         let network =
             Network { internal: self.directory.internal().to_vec(), ..Network::default() };
         let query = Query {
@@ -186,8 +187,12 @@ impl Learner {
         let default = mode.default_action();
         let (from, to) = (&flow.from, &flow.to);
         if decision.action == PolicyAction::CheckApp {
-            let known = self.between(flow);
+            let said = self.policy.rule(decision.rule);
+            let known = said.map_or_else(|| self.between(flow), |rule| self::said(rule, flow));
             return format!("depends on the application: {known}, any other meets {default}");
+        }
+        if let Some(rule) = self.policy.rule(decision.rule) {
+            return said(rule, flow);
         }
         match (decision.cause, self.rules.by_id(decision.rule)) {
             (DecisionCause::Rule, Some(rule)) => {
@@ -230,6 +235,9 @@ impl Learner {
         if judgement.decision.action.undecided() {
             return format!("at {at}: an application that the rules name");
         }
+        if let Some(rule) = self.policy.rule(judgement.decision.rule) {
+            return format!("at {at}: change {}, or allow it before{soften}", rule.origin);
+        }
         let app = app_id(flow.app);
         let key = |app| LearnKey {
             from: flow.from.clone(),
@@ -255,6 +263,20 @@ impl Learner {
              ({seen} of {needed} seen){soften}"
         )
     }
+}
+
+/// What a rule of policy says of a flow.
+fn said(rule: &PolicyRule, flow: &Flow) -> String {
+    let PolicyRule { id, origin, from, to, .. } = rule;
+    let apps: Vec<_> = rule.apps.iter().map(ToString::to_string).collect();
+    let what = if apps.is_empty() { "any application".into() } else { apps.join(", ") };
+    let does = match (rule.learned, rule.deny) {
+        (true, _) => "learned in the cluster, allows",
+        (false, true) => "denies",
+        (false, false) => "allows",
+    };
+    let (proto, port) = (flow.proto, flow.port);
+    format!("{origin} (rule {id}) {does} {what} on {proto}/{port} from {from} to {to}")
 }
 
 fn describe(rule: &Rule) -> String {

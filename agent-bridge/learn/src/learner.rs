@@ -11,8 +11,9 @@ use outrider_model::{AppId, IpProto, Mode, PolicyAction, RuleId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Candidate, Conversation, ConversationKey, Directory, Endpoint, Evidence, FlowSample, Group,
-    LearnKey, Row, Rule, Sample, Settings, Totals, Violation,
+    Candidate, ClusterChange, Conversation, ConversationKey, Directory, Endpoint, Evidence,
+    FlowSample, Group, LearnError, LearnKey, Policy, Row, Rule, Sample, Settings, Totals,
+    Violation, Workload,
     conversations::{Conversations, Weight},
     directory::Entry,
     policies::Policies,
@@ -52,6 +53,7 @@ pub struct Learner {
     pub(crate) settings: Settings,
     pub(crate) directory: Directory,
     pub(crate) rules: Rules,
+    pub(crate) policy: Policy,
     pub(crate) modes: BTreeMap<Group, Mode>,
     pub(crate) policies: Policies,
     pub(crate) conversations: Conversations,
@@ -79,6 +81,43 @@ impl Learner {
         &mut self.directory
     }
 
+    /// Takes in a change of what the cluster, or a file, says. What it does to policy shows when that is compiled
+    /// next ([`Learner::compile_changed`]), so that changes that belong together are in force together.
+    ///
+    /// # Errors
+    ///
+    /// When it would exceed a bound, or makes no sense: it is counted by reason ([`Policy::refused`]), and what was
+    /// said before of the same workload, set or rule holds on.
+    pub fn cluster(&mut self, change: ClusterChange) -> Result<(), LearnError> {
+        let done = match change {
+            ClusterChange::Remote(workload) => self.directory.enter_remote(workload),
+            ClusterChange::RemoteGone { uid, now } => {
+                self.directory.remove_remote(&uid, now);
+                Ok(())
+            }
+            ClusterChange::Reset => {
+                self.directory.forget_remote();
+                self.policy.apply(change, &mut self.directory.touched)
+            }
+            said => self.policy.apply(said, &mut self.directory.touched),
+        };
+        done.inspect_err(|error| self.policy.refuse(*error))
+    }
+
+    /// What the cluster, or a file, says.
+    #[must_use]
+    pub fn said(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// How far policy goes for a workload: what is said for itself, else what holds for its group.
+    #[must_use]
+    pub fn mode_of(&self, workload: &Workload) -> Mode {
+        self.policy
+            .mode(&workload.uid)
+            .unwrap_or_else(|| self.mode(&workload.group()))
+    }
+
     /// How far policy goes for a group's workloads.
     #[must_use]
     pub fn mode(&self, group: &Group) -> Mode {
@@ -100,7 +139,7 @@ impl Learner {
             totals.unknown_bytes = totals.unknown_bytes.saturating_add(row.bytes);
             return false;
         };
-        let mode = self.mode(&reporter.group);
+        let mode = self.mode_of(&reporter.workload);
         let (client, server) = ends(reporter, row.inbound, peer);
         let is_mirror = !row.inbound && self.directory.is_managed(&server);
         let weight = if is_mirror { Weight::Mirror } else { Weight::Full };
@@ -113,8 +152,14 @@ impl Learner {
         }
         self.conversations
             .observe(&key, row, weight, &self.directory, &mut self.totals);
-        self.violations
-            .observe(&key, row, (weight, mode), &self.directory, &mut self.totals);
+        let origin = self.policy.rule(row.rule).map(|rule| &*rule.origin);
+        self.violations.observe(
+            &key,
+            row,
+            (weight, mode, origin),
+            &self.directory,
+            &mut self.totals,
+        );
         renamed | (weight == Weight::Full && self.learn(&key, row, mode))
     }
 
@@ -237,6 +282,11 @@ impl Learner {
                 evidence.show(FlowSample { client, server: SocketAddr::new(row.server, row.port) });
             }
         };
+        // What people allowed needs no rule.
+        if self.policy.rule(row.rule).is_some_and(|rule| !rule.learned) {
+            self.rules.confirm(&learned, note);
+            return false;
+        }
         if mode == Mode::Discover && row.action != PolicyAction::Open {
             let mut narrowed = false;
             let note = |evidence: &mut Evidence| {

@@ -8,32 +8,41 @@
 mod compile;
 mod conversations;
 mod directory;
+mod error;
 mod evidence;
 mod explain;
 mod gone;
+mod group;
 mod kept;
 mod learner;
 mod names;
 mod policies;
+mod policy;
+mod reach;
 mod row;
 mod rules;
 mod settings;
 mod tally;
+mod touched;
 mod violations;
 mod words;
 #[cfg(test)]
 mod world;
 
-pub use compile::{CompiledPolicy, MAX_ALL_COMPILED, MAX_COMPILED, MIN_COMPILED};
+pub use compile::{CompiledPolicy, MAX_ALL_COMPILED, MAX_COMPILED, MAX_SAID, MIN_COMPILED};
 pub use conversations::{Conversation, ConversationKey, MAX_CONVERSATIONS, MAX_NAMES, Totals};
-pub use directory::{
-    Directory, Endpoint, Group, LearnError, MAX_ADDRESSES, MAX_WORKLOADS, Workload,
-};
+pub use directory::{Directory, MAX_ADDRESSES, MAX_REMOTE, MAX_WORKLOADS, Workload};
+pub use error::LearnError;
 pub use evidence::{Evidence, FlowSample, MAX_CLIENTS, MAX_SAMPLES};
 pub use explain::{Explanation, Judgement, Place, Question};
 pub use gone::MAX_GONE;
+pub use group::{Endpoint, Group};
 pub use learner::{Change, Learner, Record};
 pub use names::{MAX_NAMED, NAME_LIFE, Names};
+pub use policy::{
+    ClusterChange, Ends, FIRST_LEARNED, FIRST_POLICY, MAX_MEMBERS, MAX_POLICY_RULES,
+    MAX_RULE_PARTS, MAX_SET_PARTS, MAX_SETS, MAX_TEXT, Policy, PolicyRule, Ports, SetChange,
+};
 pub use row::{Row, Sample};
 pub use rules::{
     Candidate, FIRST_RULE, LAST_RULE, LearnKey, MAX_CANDIDATES, MAX_GROUP_RULES, MAX_RULES,

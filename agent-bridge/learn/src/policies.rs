@@ -1,7 +1,7 @@
 //! Which groups' policy is to be compiled again, and what was compiled last.
 //!
-//! Workloads of a group have the same policy, so it is compiled and kept once for all of them. A rule
-//! concerns the groups at its two ends; who is on the node concerns everybody.
+//! Workloads of a group that are in the same sets, and in the same mode, have the same policy, so it is compiled and
+//! kept once for all of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,24 +11,29 @@ use std::{
 use outrider_model::Mode;
 
 use crate::{
-    CompiledPolicy, Group, Learner,
-    compile::{self, Peers},
+    CompiledPolicy, Group, Learner, Workload,
+    compile::{self, Compiler},
+    reach::Reaches,
 };
 
 /// What was compiled.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Policies {
-    compiled: BTreeMap<Group, Arc<CompiledPolicy>>,
-    /// Rules in all of them.
+    /// By workload.
+    of: BTreeMap<Arc<str>, Arc<CompiledPolicy>>,
+    /// Those of each group, once each.
+    compiled: BTreeMap<Group, Vec<(Kin, Arc<CompiledPolicy>)>>,
+    /// Rules that were learned in all of them.
     size: usize,
     stale: BTreeSet<Group>,
-    /// Groups that have workloads here, and every group's addresses, as of `epoch` of the directory.
-    groups: BTreeSet<Group>,
-    peers: Peers,
-    epoch: Option<u64>,
+    /// What groups and sets stand for, as far as it is asked for.
+    reaches: Reaches,
     /// The directory's epoch at which no rule was without use.
     swept: Option<u64>,
 }
+
+/// What tells policies of a group apart: the mode, and the sets that the workload is in.
+type Kin = (Mode, Vec<Group>);
 
 impl Learner {
     /// Sets how far policy goes for a group's workloads.
@@ -53,21 +58,34 @@ impl Learner {
     pub fn compile(&mut self, group: &Group) -> bool {
         self.look_around();
         self.policies.stale.remove(group);
-        if !self.policies.groups.contains(group) {
-            return false;
+        let mut reaches = std::mem::take(&mut self.policies.reaches);
+        let mut fresh: Vec<(Kin, Arc<CompiledPolicy>)> = Vec::new();
+        let mut of = Vec::new();
+        for workload in self.directory.locals(group) {
+            let kin = self.kin(workload);
+            let policy = match fresh.iter().find(|(known, _)| *known == kin) {
+                Some((_, known)) => Arc::clone(known),
+                None => {
+                    let policy = self.policy_of(workload, &mut reaches);
+                    let last = self
+                        .compiled_for(group, &kin)
+                        .filter(|last| ***last == policy);
+                    let policy = last.map_or_else(|| Arc::new(policy), Arc::clone);
+                    fresh.push((kin, Arc::clone(&policy)));
+                    policy
+                }
+            };
+            of.push((Arc::clone(&workload.uid), policy));
         }
-        let fresh = self.policy_of(group, &self.policies.peers);
-        let known = self.policies.compiled.get(group);
-        if known.is_some_and(|known| **known == fresh) {
-            return false;
+        let policies = &mut self.policies;
+        policies.reaches = reaches;
+        policies.replace(group, fresh);
+        let mut differs = false;
+        for (uid, policy) in of {
+            let last = policies.of.insert(uid, Arc::clone(&policy));
+            differs |= last.is_none_or(|last| *last != *policy);
         }
-        let before = known.map_or(0, |known| known.spec.rules.len());
-        let size = self.policies.size.saturating_sub(before);
-        self.policies.size = size.saturating_add(fresh.spec.rules.len());
-        self.policies
-            .compiled
-            .insert(group.clone(), Arc::new(fresh));
-        true
+        differs
     }
 
     /// Compiles what is to be compiled again; says which groups' policy differs from the last time.
@@ -80,9 +98,7 @@ impl Learner {
     /// What was compiled last for a workload.
     #[must_use]
     pub fn policy(&self, uid: &str) -> Option<&Arc<CompiledPolicy>> {
-        self.policies
-            .compiled
-            .get(&self.directory.get(uid)?.group())
+        self.policies.of.get(uid)
     }
 
     /// Makes room for rules if one was refused: some that no workload here can have go, those that were
@@ -101,32 +117,71 @@ impl Learner {
         totals.unused_rules = totals.unused_rules.saturating_add(gone as u64);
     }
 
-    /// What a group's rules and mode come to now. It has what it had even if there is less room for it by now.
-    pub(crate) fn policy_of(&self, group: &Group, peers: &Peers) -> CompiledPolicy {
-        let policies = &self.policies;
-        let known = policies.compiled.get(group);
-        let own = known.map_or(0, |known| known.spec.rules.len());
-        let most = compile::allowance(policies.size.saturating_sub(own)).max(own);
-        let rules = self.rules.of(group);
-        compile::policy((group, self.mode(group)), rules, peers, most)
+    /// What a workload's rules and mode come to now. It has what it had even if there is less room for it by now.
+    pub(crate) fn policy_of(&self, workload: &Workload, reaches: &mut Reaches) -> CompiledPolicy {
+        let known = self.compiled_for(&workload.group(), &self.kin(workload));
+        let own = known.map_or(0, |known| known.learned());
+        let most = compile::allowance(self.policies.size.saturating_sub(own)).max(own);
+        let (directory, rules, policy) = (&self.directory, &self.rules, &self.policy);
+        let mut compiler = Compiler { directory, rules, policy, reaches };
+        compiler.policy(workload, self.mode_of(workload), most)
     }
 
-    /// Takes in which rules came and went, and who is here.
+    fn compiled_for(&self, group: &Group, kin: &Kin) -> Option<&Arc<CompiledPolicy>> {
+        let known = self.policies.compiled.get(group)?;
+        known
+            .iter()
+            .find(|(known, _)| known == kin)
+            .map(|(_, policy)| policy)
+    }
+
+    fn kin(&self, workload: &Workload) -> Kin {
+        (self.mode_of(workload), self.policy.sets_of(&workload.uid).cloned().collect())
+    }
+
+    /// Takes in which rules, sets and modes came and went, and who is here.
     pub(crate) fn look_around(&mut self) {
-        let touched = std::mem::take(&mut self.rules.touched);
-        let policies = &mut self.policies;
-        let epoch = Some(self.directory.epoch());
-        if policies.epoch != epoch {
-            policies.epoch = epoch;
-            policies.peers = Peers::new(&self.directory);
-            policies.groups = self.directory.groups().cloned().collect();
-            let Policies { compiled, groups, .. } = policies;
-            compiled.retain(|group, _| groups.contains(group));
-            policies.size = compiled.values().map(|one| one.spec.rules.len()).sum();
-            policies.stale.clone_from(&policies.groups);
+        let mut touched = std::mem::take(&mut self.directory.touched);
+        touched.ruled.append(&mut self.rules.touched);
+        if touched.is_empty() {
+            return;
         }
-        policies.stale.extend(touched);
-        let Policies { stale, groups, .. } = policies;
-        stale.retain(|group| groups.contains(group));
+        let gone = touched.stale(&self.policy);
+        let policies = &mut self.policies;
+        if touched.all {
+            policies.reaches.clear();
+        } else {
+            gone.iter()
+                .for_each(|group| drop(policies.reaches.remove(group)));
+        }
+        let concerned = touched.concerned(&gone, (&self.directory, &self.rules, &self.policy));
+        policies.stale.extend(concerned);
+        for uid in touched
+            .uids
+            .iter()
+            .filter(|uid| self.directory.get(uid).is_none())
+        {
+            policies.of.remove(uid);
+        }
+        let is_empty = |group: &Group| self.directory.locals(group).next().is_none();
+        for group in touched.groups.iter().filter(|group| is_empty(group)) {
+            policies.replace(group, Vec::new());
+        }
+        policies.stale.retain(|group| !is_empty(group));
+    }
+}
+
+impl Policies {
+    fn replace(&mut self, group: &Group, fresh: Vec<(Kin, Arc<CompiledPolicy>)>) {
+        let size = |known: &[(Kin, Arc<CompiledPolicy>)]| -> usize {
+            known.iter().map(|(_, policy)| policy.learned()).sum()
+        };
+        let added = size(&fresh);
+        let before = match fresh.is_empty() {
+            true => self.compiled.remove(group),
+            false => self.compiled.insert(group.clone(), fresh),
+        };
+        let removed = before.map_or(0, |before| size(&before));
+        self.size = self.size.saturating_sub(removed).saturating_add(added);
     }
 }

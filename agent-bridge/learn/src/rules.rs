@@ -188,6 +188,13 @@ impl Rules {
             .filter_map(|id| self.by_id(*id))
     }
 
+    /// Groups at the other end of a group's rules.
+    pub(crate) fn facing<'a>(&'a self, group: &'a Group) -> impl Iterator<Item = &'a Group> {
+        self.of(group)
+            .flat_map(|rule| [&rule.key.from, &rule.key.to])
+            .filter(move |other| *other != group)
+    }
+
     /// Whether a group has as many rules as it may have.
     pub(crate) fn is_full(&self, group: &Group) -> bool {
         let held = self.of_group.get(group);

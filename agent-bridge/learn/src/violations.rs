@@ -102,7 +102,7 @@ impl Violations {
         &mut self,
         ends: &ConversationKey,
         row: &Row,
-        (weight, mode): (Weight, Mode),
+        (weight, mode, origin): (Weight, Mode, Option<&str>),
         directory: &Directory,
         totals: &mut Totals,
     ) {
@@ -140,7 +140,7 @@ impl Violations {
         if row.last_seen >= known.last_seen || known.reason.is_empty() {
             known.action = row.action;
             known.rule = row.rule;
-            known.reason = reason(ends, row, mode, directory);
+            known.reason = reason(ends, row, (mode, origin), directory);
         }
         known.last_seen = known.last_seen.max(row.last_seen);
     }
@@ -207,7 +207,12 @@ fn judge(key: &ViolationKey) -> Arc<str> {
 }
 
 /// Who judged, what was done, and what is missing.
-fn reason(ends: &ConversationKey, row: &Row, mode: Mode, directory: &Directory) -> String {
+fn reason(
+    ends: &ConversationKey,
+    row: &Row,
+    (mode, origin): (Mode, Option<&str>),
+    directory: &Directory,
+) -> String {
     let (judge, direction) =
         if row.inbound { (&ends.server, "inbound") } else { (&ends.client, "outbound") };
     let group = |endpoint| {
@@ -225,7 +230,10 @@ fn reason(ends: &ConversationKey, row: &Row, mode: Mode, directory: &Directory) 
         RuleId::IMPLICIT => {
             format!("no rule allows {} to {}: {what}", group(&ends.client), group(&ends.server))
         }
-        rule => format!("rule {rule} forbids it"),
+        rule => match origin {
+            Some(origin) => format!("{origin} (rule {rule}) forbids {what}"),
+            None => format!("rule {rule} forbids it"),
+        },
     };
     format!("{done} {direction} at {}, in {mode}: {why}", directory.name(judge))
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use outrider_learn::{Ends, Ports};
 use outrider_model::Mode;
 
 use crate::cluster::objects::{
@@ -82,7 +83,7 @@ pub struct Plan {
     /// Modes by uid, where an object says one.
     pub modes: BTreeMap<Arc<str>, Mode>,
     /// What is to be said of each object.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: BTreeMap<ObjectKey, Arc<Verdict>>,
 }
 
 /// A named set of endpoints.
@@ -113,10 +114,10 @@ pub struct Rule {
     pub from: Arc<str>,
     /// Set of the servers.
     pub to: Arc<str>,
-    /// IP protocol number, 0 for any.
-    pub proto: u8,
-    /// Ports, both ends included; 0 to 65535 for any.
-    pub ports: (u16, u16),
+    /// Where it holds: one of a namespace at its target only.
+    pub ends: Ends,
+    /// Server ports, none for any.
+    pub ports: Vec<Ports>,
     /// Applications, none for any.
     pub apps: Vec<u32>,
     /// It refuses.
@@ -142,6 +143,9 @@ pub enum Kind {
     ClusterMode,
 }
 
+/// An object by kind, namespace (empty for those of the cluster) and name.
+pub type ObjectKey = (Kind, String, String);
+
 /// What is to be said of an object, apart from what nodes say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
@@ -161,7 +165,7 @@ pub struct Verdict {
     pub message: String,
     /// What the message is about, `spec.ingress[0].peers[1].group`.
     pub field: Option<String>,
-    /// Numbers of its rules. One entry of an object may be several rules of the plan, whose ids are all here.
+    /// Numbers of its rules, one each; also of those that it had, so that no other gets them while it lives.
     pub rules: Vec<RuleNumber>,
     /// Pods that it is about: targets of rules, members of groups, those that have their mode from it.
     pub workloads: BTreeSet<Arc<str>>,

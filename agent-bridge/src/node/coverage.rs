@@ -49,7 +49,7 @@ impl State {
     }
 
     fn cover(&self, workload: &Workload, found: &mut Coverage) {
-        count(&mut found.modes, self.learner.mode(&workload.group()).name());
+        count(&mut found.modes, self.mode_of(&workload.uid, &workload.group()).name());
         let Some(link) = self.links.get(&workload.uid) else {
             found.never += 1;
             return;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use outrider_api::{Status, StoreStatus, Threat};
+use outrider_learn::Group;
+use outrider_model::Mode;
 
 use super::{Node, State, coverage, ports::Ports, threats};
 use crate::{
@@ -118,6 +120,12 @@ impl Node {
 }
 
 impl State {
+    /// How far policy goes for a workload: what the cluster says for it, else what holds for its group.
+    pub(super) fn mode_of(&self, uid: &str, group: &Group) -> Mode {
+        let said = self.learner.said().mode(uid);
+        said.unwrap_or_else(|| self.learner.mode(group))
+    }
+
     fn describe(&self, workload: &Workload) -> outrider_api::Workload {
         let link = self.links.get(&workload.uid);
         let state = link
@@ -131,7 +139,7 @@ impl State {
         outrider_api::Workload {
             name: workload.name.clone(),
             uid: workload.uid.clone(),
-            mode: self.learner.mode(&group).name().into(),
+            mode: self.mode_of(&workload.uid, &group).name().into(),
             rules_full: self.learner.is_full(&group),
             group: group.to_string(),
             addresses: workload.addresses.iter().map(ToString::to_string).collect(),
