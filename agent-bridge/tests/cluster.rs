@@ -3,6 +3,8 @@
 
 #[path = "apiserver/server.rs"]
 mod apiserver;
+#[path = "cluster/chart.rs"]
+mod chart;
 
 use apiserver::ApiServer;
 

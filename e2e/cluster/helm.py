@@ -8,6 +8,8 @@ import sys
 import helm_python
 
 TIMEOUT = 180
+# For what: "watcher" waits until objects are as they should be, "hookOnly" where there is nobody to make them so.
+WAIT = os.environ.get("HELM_WAIT", "watcher")
 
 
 def main(verb, *arguments):
@@ -30,14 +32,14 @@ def main(verb, *arguments):
         return print("\n".join(f"---\n# {path}\n{text}" for path, text in sorted(files.items())))
     with helm_python.Config(namespace=namespace) as config:
         if verb == "install":
-            config.install(arguments[1], name, values(arguments), wait="watcher", timeout=TIMEOUT,
+            config.install(arguments[1], name, values(arguments), wait=WAIT, timeout=TIMEOUT,
                            create_namespace=True, namespace=namespace)
         elif verb == "upgrade":
-            config.upgrade(arguments[1], name, values(arguments), wait="watcher", timeout=TIMEOUT)
+            config.upgrade(arguments[1], name, values(arguments), wait=WAIT, timeout=TIMEOUT)
         elif verb == "test":
             print(config.test(name, timeout=TIMEOUT, logs=True).get("logs", ""))
         elif verb == "uninstall":
-            config.uninstall(name, wait="watcher", timeout=TIMEOUT)
+            config.uninstall(name, wait=WAIT, timeout=TIMEOUT)
         else:
             sys.exit(f"{verb}: no such verb")
     return None

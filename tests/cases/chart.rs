@@ -7,6 +7,8 @@
 
 #[path = "chart/helm.rs"]
 mod helm;
+#[path = "chart/monitoring.rs"]
+mod monitoring;
 #[path = "chart/rendered.rs"]
 mod rendered;
 #[path = "chart/values.rs"]

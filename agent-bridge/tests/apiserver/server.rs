@@ -123,6 +123,16 @@ impl ApiServer {
         path
     }
 
+    /// kubectl for the same user; nothing where it was not built.
+    pub(crate) fn kubectl(&self) -> Option<Command> {
+        let program = self.bin.join("kubectl");
+        program.exists().then(|| {
+            let mut command = Command::new(program);
+            command.env("KUBECONFIG", self.kubeconfig());
+            command
+        })
+    }
+
     /// A client for the same user.
     pub(crate) async fn client(&self) -> Client {
         client(&Source::File(self.kubeconfig())).await.unwrap()

@@ -32,6 +32,8 @@ const WRONG: &[&str] = &[
     "mailbox: {type: hostPath}",
     "mailbox: {directory: /pods}",
     "mailbox: {directory: run/outrider/pods}",
+    "monitoring: {interval: often}",
+    "monitoring: {rules: {disabled: [Threats]}}",
     "networkPolicy: {apiServer: [everywhere]}",
     "nodeSelector: {disk: ssd}",
     "webhook: {certificate: {source: none}}",
