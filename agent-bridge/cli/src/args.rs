@@ -29,6 +29,9 @@ Examples:
   outrider --bridge http://127.0.0.1:15180 status
   outrider --bridge unix:/run/outrider/api.sock status
   outrider --bridge http://node:15180 --token-file ~/.outrider-token workloads
+  kubectl outrider check                     (this program as kubectl-outrider in the PATH) a whole cluster
+  kubectl outrider mode set shop/cache protect
+                                             writes a WorkloadMode for the pods of that service
 
 Workloads are named <namespace>/<name>; the bare name will do while it is the only one.
 
@@ -48,6 +51,18 @@ pub(crate) struct Args {
     /// File with the token for a bridge that is asked over TCP; OUTRIDER_TOKEN may hold the token itself.
     #[arg(long, global = true, env = "OUTRIDER_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Ask a whole cluster through kubectl and its credentials; called as `kubectl outrider` it always does.
+    #[arg(long, global = true)]
+    pub(crate) cluster: bool,
+    /// Context of kubectl's configuration.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Namespace that Outrider is installed in.
+    #[arg(long, global = true, value_name = "NAME", default_value = "outrider")]
+    pub(crate) release_namespace: String,
+    /// In a cluster: only this node's bridge.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) node: Option<String>,
     /// Print JSON, one object a line, instead of a table.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -79,7 +94,16 @@ pub(crate) enum Command {
     Workloads,
     /// The bridge itself: what it covers, received, dropped, keeps and exports, and what is wrong
     Status,
-    /// Read or set how far policy may go for a workload's group
+    /// In a cluster: whether all of Outrider works there, or with --pre whether it is fit for it
+    #[command(after_help = CHECK_HELP)]
+    Check {
+        /// Before the installation
+        #[arg(long)]
+        pre: bool,
+    },
+    /// In a cluster: pods of namespaces that ask for injection which have no proxy, and why
+    Coverage,
+    /// Read or set how far policy may go for a workload's group; in a cluster, for a namespace or a service of it
     #[command(subcommand)]
     Mode(ModeCommand),
     /// Say which rule decides about a flow, why, and what would allow it
@@ -111,6 +135,15 @@ pub(crate) enum Command {
         file: PathBuf,
     },
 }
+
+const CHECK_HELP: &str = "\
+The exit code is 1 if something is wrong. Pods of the release are asked through the API server, so it takes the right
+to `get` `pods/proxy` in its namespace; what may not be seen is a warning.
+
+Examples:
+  kubectl outrider check --pre
+  kubectl outrider check
+  kubectl outrider --context test --release-namespace security check --json";
 
 const FOLLOW_HELP: &str = "\
 With --follow nothing old is shown; what happens is printed as it happens, a line each. If the bridge

@@ -38,7 +38,7 @@ const TICK: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Wanted {
     /// Whose packets
-    workload: String,
+    pub(crate) workload: String,
     /// Which packets, as tcpdump has it: 'tcp port 80 and not host 10.0.0.7'; without it, all
     #[arg(long, short, value_name = "FILTER", value_parser = filter)]
     filter: Option<PacketFilter>,

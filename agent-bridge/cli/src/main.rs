@@ -4,6 +4,7 @@
 mod args;
 mod capture;
 mod client;
+mod cluster;
 mod follow;
 mod human;
 mod inspect;
@@ -17,6 +18,7 @@ use std::{io::Write, process::ExitCode};
 use args::{Args, Command, ModeCommand};
 use clap::{CommandFactory, Parser};
 use client::{Client, Failure};
+use cluster::{Cluster, Tunnel};
 use narrow::{Followed, Narrow};
 use outrider_api::{
     Conversation, EventKind, ExplainQuery, Explanation, Flow, ModeReply, ModeRequest, Rule,
@@ -26,7 +28,8 @@ use serde::de::DeserializeOwned;
 use show::{Output, Row};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let mut args = Args::parse();
+    args.cluster |= is_plugin();
     if let Command::Inspect { file } = &args.command {
         return finish(&inspect::run(file, args.json));
     }
@@ -58,43 +61,104 @@ fn finish(result: &Result<(), Failure>) -> ExitCode {
     }
 }
 
+/// Whether kubectl calls us, as `kubectl outrider`.
+fn is_plugin() -> bool {
+    let name = std::env::args_os().next();
+    let name = name
+        .as_deref()
+        .and_then(|name| std::path::Path::new(name).file_name()?.to_str());
+    name.is_some_and(|name| name.starts_with("kubectl-"))
+}
+
+/// Who is asked.
+enum Asked {
+    /// One bridge.
+    Bridge(Client),
+    /// Those of a cluster.
+    Cluster(Cluster),
+}
+
+/// The bridge that a question is for.
+enum One<'a> {
+    Bridge(&'a Client),
+    Tunnel(Box<Tunnel>),
+}
+
+impl One<'_> {
+    fn client(&self) -> &Client {
+        match self {
+            Self::Bridge(client) => client,
+            Self::Tunnel(tunnel) => &tunnel.client,
+        }
+    }
+}
+
+impl Asked {
+    async fn list<T>(&self, path: &str, limit: Option<u32>) -> Result<Vec<T>, Failure>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        match self {
+            Self::Bridge(client) => client.list(path, limit).await,
+            Self::Cluster(cluster) => cluster.list(path, limit).await,
+        }
+    }
+
+    /// The bridge of a workload's node.
+    async fn one(&self, workload: Option<&str>) -> Result<One<'_>, Failure> {
+        match self {
+            Self::Bridge(client) => Ok(One::Bridge(client)),
+            Self::Cluster(cluster) => Ok(One::Tunnel(Box::new(cluster.of(workload).await?))),
+        }
+    }
+
+    fn cluster(&self) -> Result<&Cluster, Failure> {
+        match self {
+            Self::Cluster(cluster) => Ok(cluster),
+            Self::Bridge(_) => Err(Failure::Usage(
+                "this is about a cluster: `kubectl outrider …`, or `outrider --cluster …`".into(),
+            )),
+        }
+    }
+}
+
 async fn run(args: &Args) -> Result<(), Failure> {
-    let client = Client::new(args.bridge.as_ref(), token::find(args.token_file.as_deref())?);
+    let token = token::find(args.token_file.as_deref())?;
+    let asked = if args.cluster {
+        Asked::Cluster(Cluster::new(args, token))
+    } else {
+        Asked::Bridge(Client::new(args.bridge.as_ref(), token))
+    };
     let mut output = Output::new(args.json);
     match &args.command {
-        Command::Rules(narrow) => listed::<Rule>(&client, &mut output, paths::RULES, narrow).await,
-        Command::Conversations(narrow) => {
-            listed::<Conversation>(&client, &mut output, paths::CONVERSATIONS, narrow).await
-        }
+        Command::Conversations(narrow) => conversations(&asked, &mut output, narrow).await,
+        Command::Rules(narrow) => listed::<Rule>(&asked, &mut output, paths::RULES, narrow).await,
         Command::Flows(wanted) => {
-            events::<Flow>(&client, &mut output, (EventKind::Flow, paths::FLOWS), wanted).await
+            events::<Flow>(&asked, &mut output, (EventKind::Flow, paths::FLOWS), wanted).await
         }
         Command::Violations(wanted) => {
             let what = (EventKind::Violation, paths::VIOLATIONS);
-            events::<Violation>(&client, &mut output, what, wanted).await
+            events::<Violation>(&asked, &mut output, what, wanted).await
         }
         Command::Threats(wanted) => {
-            events::<Threat>(&client, &mut output, (EventKind::Threat, paths::THREATS), wanted)
-                .await
+            events::<Threat>(&asked, &mut output, (EventKind::Threat, paths::THREATS), wanted).await
         }
         Command::Sessions { workload } => {
             let path = client::with_query(paths::SESSIONS, &[("workload", workload.as_deref())]);
-            output.list(&client.list::<Session>(&path, None).await?)
+            output.list(&asked.list::<Session>(&path, None).await?)
         }
-        Command::Workloads => output.list(&client.list::<Workload>(paths::WORKLOADS, None).await?),
-        Command::Status => output.status(&client.get::<Status>(paths::STATUS).await?),
-        Command::Mode(ModeCommand::Get { workload }) => {
-            let workloads = client.list::<Workload>(paths::WORKLOADS, None).await?;
-            output.mode(find(&workloads, workload)?)
+        Command::Workloads => output.list(&asked.list::<Workload>(paths::WORKLOADS, None).await?),
+        Command::Status => match &asked {
+            Asked::Bridge(client) => output.status(&client.get::<Status>(paths::STATUS).await?),
+            Asked::Cluster(cluster) => cluster.status(&mut output).await,
+        },
+        Command::Check { pre } => asked.cluster()?.check(&mut output, *pre).await,
+        Command::Coverage => asked.cluster()?.coverage(&mut output).await,
+        Command::Mode(wanted) => mode(&asked, &mut output, wanted).await,
+        Command::Capture(wanted) => {
+            let one = asked.one(Some(&wanted.workload)).await?;
+            Box::pin(capture::run(one.client(), &mut output, wanted)).await
         }
-        Command::Mode(ModeCommand::Set { workload, mode }) => {
-            let path = client::mode_path(workload);
-            let wanted = ModeRequest { mode: mode.to_string() };
-            let reply: ModeReply = client.put(&path, &wanted).await?;
-            output.mode_set(&reply)?;
-            confirmed(&reply)
-        }
-        Command::Capture(wanted) => Box::pin(capture::run(&client, &mut output, wanted)).await,
         Command::Inspect { .. } | Command::Completion { .. } => Ok(()),
         Command::Explain { client: from, server, port, app } => {
             let query = ExplainQuery {
@@ -104,32 +168,69 @@ async fn run(args: &Args) -> Result<(), Failure> {
                 app: app.clone(),
             };
             let path = client::explain_path(&query);
-            output.explanation(&client.get::<Explanation>(&path).await?)
+            let one = asked.one(Some(server)).await?;
+            output.explanation(&one.client().get::<Explanation>(&path).await?)
+        }
+    }
+}
+
+/// Modes: of a bridge's workloads, or objects of a cluster.
+async fn mode(asked: &Asked, output: &mut Output, wanted: &ModeCommand) -> Result<(), Failure> {
+    match (asked, wanted) {
+        (Asked::Bridge(client), ModeCommand::Get { workload }) => {
+            let workloads = client.list::<Workload>(paths::WORKLOADS, None).await?;
+            output.mode(find(&workloads, workload)?)
+        }
+        (Asked::Bridge(client), ModeCommand::Set { workload, mode }) => {
+            let path = client::mode_path(workload);
+            let wanted = ModeRequest { mode: mode.to_string() };
+            let reply: ModeReply = client.put(&path, &wanted).await?;
+            output.mode_set(&reply)?;
+            confirmed(&reply)
+        }
+        (Asked::Cluster(cluster), ModeCommand::Get { workload }) => {
+            cluster.mode(output, workload).await
+        }
+        (Asked::Cluster(cluster), ModeCommand::Set { workload, mode }) => {
+            cluster.set_mode(output, workload, *mode).await
+        }
+    }
+}
+
+async fn conversations(asked: &Asked, output: &mut Output, narrow: &Narrow) -> Result<(), Failure> {
+    match asked {
+        Asked::Bridge(_) => {
+            listed::<Conversation>(asked, output, paths::CONVERSATIONS, narrow).await
+        }
+        Asked::Cluster(cluster) => {
+            let path = narrow.path(paths::CONVERSATIONS);
+            output.list(&cluster.conversations(&path, narrow.limit).await?)
         }
     }
 }
 
 /// A list, or what is added to it from now on.
-async fn events<T: Row + DeserializeOwned>(
-    client: &Client,
+async fn events<T: Row + DeserializeOwned + Send + 'static>(
+    asked: &Asked,
     output: &mut Output,
     (kind, path): (EventKind, &str),
     wanted: &Followed,
 ) -> Result<(), Failure> {
     if wanted.follow {
-        return Box::pin(follow::run::<T>(client, output, kind, &wanted.narrow)).await;
+        let one = asked.one(wanted.narrow.workload.as_deref()).await?;
+        return Box::pin(follow::run::<T>(one.client(), output, kind, &wanted.narrow)).await;
     }
-    listed::<T>(client, output, path, &wanted.narrow).await
+    listed::<T>(asked, output, path, &wanted.narrow).await
 }
 
 /// A list, narrowed.
-async fn listed<T: Row + DeserializeOwned>(
-    client: &Client,
+async fn listed<T: Row + DeserializeOwned + Send + 'static>(
+    asked: &Asked,
     output: &mut Output,
     path: &str,
     narrow: &Narrow,
 ) -> Result<(), Failure> {
-    output.list(&client.list::<T>(&narrow.path(path), narrow.limit).await?)
+    output.list(&asked.list::<T>(&narrow.path(path), narrow.limit).await?)
 }
 
 /// Prints a shell's completion script.

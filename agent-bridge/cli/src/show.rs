@@ -76,6 +76,15 @@ impl Output {
         Ok(self.out.flush()?)
     }
 
+    /// Says what was done.
+    pub(crate) fn say(&mut self, text: &str) -> Printed {
+        if self.json {
+            return self.object(&serde_json::json!({ "done": text }));
+        }
+        writeln!(self.out, "{text}")?;
+        Ok(self.out.flush()?)
+    }
+
     /// Says something that is no part of the output.
     pub(crate) fn note(&mut self, text: &str) -> Printed {
         Ok(writeln!(io::stderr(), "outrider: {text}")?)

@@ -1,0 +1,256 @@
+//! The binary as `kubectl outrider`, with a kubectl and bridges made of canned answers.
+
+#[cfg(test)]
+mod cases {
+    use std::{
+        fs,
+        io::{BufRead, BufReader, Write},
+        net::TcpListener,
+        os::unix::fs::PermissionsExt,
+        path::Path,
+        process::{Command, Output},
+        thread,
+    };
+
+    /// What stands for kubectl: files by path, a port by pod, and what was written.
+    const KUBECTL: &str = r#"#!/bin/sh
+dir=$(dirname "$0")
+[ "$1" = --context=test ] && shift
+case "$1" in
+get)
+    file=$(printf %s "${3%%\?*}" | tr / _)
+    case "$3" in *component%3Dbridge*) file=$file.bridges ;; *component%3D*) file=$file.others ;; esac
+    [ -e "$dir/$file" ] && exec cat "$dir/$file"
+    [ "$file" = _api_v1_nodes ] && { echo 'Error from server (Forbidden): nodes is forbidden' >&2; exit 1; }
+    echo "Error from server (NotFound): the server could not find $3" >&2
+    exit 1
+    ;;
+port-forward)
+    pod=${4#pod/}
+    [ -e "$dir/port.$pod" ] || { echo "error: lost connection to $pod" >&2; exit 1; }
+    echo "Forwarding from 127.0.0.1:$(cat "$dir/port.$pod") -> 15180"
+    exec sleep 600
+    ;;
+auth) echo yes ;;
+apply | create) tee "$dir/written" ;;
+esac
+"#;
+
+    struct World(tempfile::TempDir);
+
+    impl World {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let kubectl = dir.path().join("kubectl");
+            fs::write(&kubectl, KUBECTL).unwrap();
+            fs::set_permissions(&kubectl, fs::Permissions::from_mode(0o755)).unwrap();
+            for (path, text) in files {
+                fs::write(dir.path().join(path.replace('/', "_")), text).unwrap();
+            }
+            Self(dir)
+        }
+
+        /// A bridge behind a pod.
+        fn bridge(self, pod: &str, answer: &'static str) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            fs::write(self.0.path().join(format!("port.{pod}")), port.to_string()).unwrap();
+            thread::spawn(move || {
+                for stream in listener.incoming() {
+                    let mut stream = stream.unwrap();
+                    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                    while lines
+                        .next()
+                        .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+                    {
+                    }
+                    let length = answer.len();
+                    // Whoever has gone does not hear it.
+                    drop(write!(
+                        stream,
+                        "HTTP/1.1 200 -\r\ncontent-length: {length}\r\n\r\n{answer}"
+                    ));
+                }
+            });
+            self
+        }
+
+        fn run(&self, arguments: &[&str]) -> Output {
+            Command::new(env!("CARGO_BIN_EXE_outrider"))
+                .args(["--cluster", "--context", "test"])
+                .args(arguments)
+                .env("KUBECTL", self.0.path().join("kubectl"))
+                .output()
+                .unwrap()
+        }
+
+        fn written(&self) -> String {
+            fs::read_to_string(self.0.path().join("written")).unwrap()
+        }
+    }
+
+    fn text(bytes: &[u8]) -> &str {
+        std::str::from_utf8(bytes).unwrap()
+    }
+
+    const BRIDGES: (&str, &str) = (
+        "/api/v1/namespaces/outrider/pods.bridges",
+        r#"{"items":[
+            {"metadata":{"name":"one"},"spec":{"nodeName":"n1"},"status":{"phase":"Running"}},
+            {"metadata":{"name":"two"},"spec":{"nodeName":"n2"},"status":{"phase":"Running"}},
+            {"metadata":{"name":"three"},"spec":{"nodeName":"n3"},"status":{"phase":"Running"}},
+            {"metadata":{"name":"four"},"spec":{"nodeName":"n4"},"status":{"phase":"Pending"}}]}"#,
+    );
+
+    macro_rules! conversation {
+        ($client:literal, $sessions:literal) => {
+            concat!(
+                r#"{"client":""#,
+                $client,
+                r#"","server":"shop/cache","app":"Redis","proto":"tcp","port":6379,
+                "sessions":"#,
+                $sessions,
+                r#","bytes":1,"violations":0,"threats":0,"action":"allow","first_seen":1,
+                "last_seen":2,"names":[]}"#
+            )
+        };
+    }
+
+    #[test]
+    fn conversations_of_all_nodes_are_one_list() {
+        let world = World::new(&[BRIDGES])
+            .bridge("one", concat!("[", conversation!("shop/web", "3"), "]"))
+            .bridge(
+                "two",
+                concat!(
+                    "[",
+                    conversation!("shop/web", "5"),
+                    ",",
+                    conversation!("shop/job", "1"),
+                    "]"
+                ),
+            );
+        let output = world.run(&["conversations", "--json"]);
+        let (lines, said) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(lines.lines().count(), 2, "{lines}{said}");
+        assert!(
+            lines.contains(r#""client":"shop/job""#) && lines.contains(r#""sessions":5"#),
+            "{lines}"
+        );
+        assert!(
+            said.contains("node n3 is not in this: kubectl: error: lost connection to three"),
+            "{said}"
+        );
+        let output = world.run(&["conversations", "--json", "--node", "n1"]);
+        assert!(text(&output.stdout).contains(r#""sessions":3"#));
+        let output = world.run(&["flows", "--follow"]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains("name one with --node: n1, n2, n3"));
+    }
+
+    #[test]
+    fn a_mode_becomes_an_object_for_the_pods_of_a_service() {
+        let world = World::new(&[(
+            "/api/v1/namespaces/shop/services/cache",
+            r#"{"spec":{"selector":{"app":"cache"}}}"#,
+        )]);
+        let output = world.run(&["mode", "set", "shop/cache", "protect"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("kubectl -n shop get workloadmode cache"));
+        let written = world.written();
+        assert!(written.contains(r#""mode":"Protect""#), "{written}");
+        assert!(written.contains(r#""podSelector":{"matchLabels":{"app":"cache"}}"#), "{written}");
+        assert!(
+            world
+                .run(&["mode", "set", "shop", "monitor"])
+                .status
+                .success()
+        );
+        assert!(
+            world.written().contains(r#""name":"all""#) && !world.written().contains("podSelector")
+        );
+        let output = world.run(&["mode", "set", "shop/nobody", "protect"]);
+        assert!(
+            text(&output.stderr).contains("neither a Service nor a pod nobody in namespace shop")
+        );
+    }
+
+    #[test]
+    fn pods_without_a_proxy_are_listed_with_the_reason() {
+        let world = World::new(&[
+            (
+                "/api/v1/namespaces",
+                r#"{"items":[{"metadata":{"name":"shop","labels":{"outrider.dev/injection":"enforced"}}}]}"#,
+            ),
+            (
+                "/api/v1/namespaces/shop/pods",
+                r#"{"items":[{"metadata":{"name":"old"},"spec":{"nodeName":"n1","containers":[{"name":"app"}]}},
+                    {"metadata":{"name":"new"},"spec":{"initContainers":[{"name":"outrider-proxy"}]}}]}"#,
+            ),
+        ]);
+        let output = world.run(&["coverage"]);
+        let table = text(&output.stdout);
+        assert!(table.contains("shop") && table.contains("older than the label"), "{table}");
+        assert!(!table.contains("new "), "{table}");
+    }
+
+    #[test]
+    fn a_check_names_what_is_wrong_and_fails() {
+        let world = World::new(&[
+            BRIDGES,
+            ("/api/v1/namespaces", r#"{"items":[]}"#),
+            (
+                "/apis/apps/v1/namespaces/outrider/deployments/outrider-webhook",
+                r#"{"status":{"replicas":2,"readyReplicas":1},"spec":{"template":{"spec":{"containers":[{}]}}}}"#,
+            ),
+            (
+                "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/outrider",
+                r#"{"webhooks":[{"name":"enforced","clientConfig":{"caBundle":""}}]}"#,
+            ),
+            ("/api/v1/namespaces/outrider/pods.others", r#"{"items":[{"metadata":{"name":"w"}}]}"#),
+            (
+                "/api/v1/namespaces/outrider/pods/w:15190/proxy/metrics",
+                "outrider_webhook_certificate_expiry_seconds 1000\n",
+            ),
+        ]);
+        let output = world.run(&["check"]);
+        let table = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{table}{}", text(&output.stderr));
+        for line in [
+            "1 of 2 ready",
+            "there is no outrider-controller in outrider",
+            "not there or not established: workloadgroups",
+            "without a caBundle: enforced",
+            "it is not there: nobody asks the webhook",
+            "a pod of default would go without",
+            "expired",
+        ] {
+            assert!(table.contains(line), "{line}: {table}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_forbidden_is_said() {
+        let world = World::new(&[("/version", r#"{"gitVersion":"v1.34.4"}"#)]);
+        let output = world.run(&["check", "--pre"]);
+        assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("nodes is forbidden"));
+        fs::remove_file(world.0.path().join("kubectl")).unwrap();
+        let output = world.run(&["status"]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains("install it, or name it in KUBECTL"));
+        let plain = Command::new(env!("CARGO_BIN_EXE_outrider"))
+            .arg("coverage")
+            .output()
+            .unwrap();
+        assert_eq!(plain.status.code(), Some(2));
+        let link = world.0.path().join("kubectl-outrider");
+        std::os::unix::fs::symlink(Path::new(env!("CARGO_BIN_EXE_outrider")), &link).unwrap();
+        let plugin = Command::new(&link)
+            .arg("coverage")
+            .env("KUBECTL", "/nowhere/kubectl")
+            .output()
+            .unwrap();
+        assert!(text(&plugin.stderr).contains("/nowhere/kubectl"), "{}", text(&plugin.stderr));
+    }
+}
