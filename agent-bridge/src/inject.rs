@@ -32,7 +32,7 @@ pub use cluster::{Cluster, Images, Injection, MAX_ENTRIES, Namespace, Version};
 pub use neighbours::Exemption;
 pub use patch::{Op, Operation};
 pub use pod::{MAX_CONTAINERS, MAX_PORTS, MAX_VOLUMES};
-pub use probes::MAX_PROBE_PORTS;
+pub use probes::MAX_PROBES;
 pub use settings::MAX_VALUE;
 
 use self::{
@@ -237,9 +237,9 @@ fn patched(
     for list in [List::Containers, List::Init] {
         neighbours::harden(&pod, list, &exempt, &mut patch);
     }
-    let ports = probes::rewrite(&pod, &settings, &mut patch, warnings)?;
+    let asked = probes::rewrite(&pod, &settings, &mut patch, warnings)?;
     let sidecar = settings.sidecar(cluster)?;
-    let made = Made::new(&settings, cluster, sidecar, &ports);
+    let made = Made::new(&settings, cluster, sidecar, &asked);
     warnings.extend(made.warnings(&pod, &settings));
     lists::place(&pod, &made, &mut patch);
     lists::annotate(&pod, &made, &settings, &mut patch)?;

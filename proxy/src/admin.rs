@@ -105,12 +105,15 @@ async fn serve(socket: TcpListener, router: Router, stop: CancellationToken) {
 /// `/metrics` and `/healthz`.
 pub(crate) fn health_router(context: Arc<Context>) -> Router {
     let probes = probe::Probes::new(&context);
-    let app = get(probe::tcp).with_state(probes);
+    let app = get(probe::tcp).with_state(Arc::clone(&probes));
+    let more = get(probe::more).with_state(probes);
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz/live", get(|| async { "live\n" }))
         .route("/healthz/ready", get(ready))
         .route("/healthz/app/tcp/{port}", app)
+        .route("/healthz/app/{kind}/{port}/{*path}", more.clone())
+        .route("/healthz/app/{kind}/{port}/", more)
         .with_state(context)
 }
 

@@ -12,10 +12,12 @@ use outrider_model::{Mode, ThreatId, names};
 
 pub use meters::MeterSettings;
 pub use packets::{CaptureChoice, MAX_UNCAPTURED, PacketSettings, PacketsChoice, QueueRule};
+pub use probes::{AppAsk, AppProbe, Header};
 
 pub mod help;
 mod meters;
 mod packets;
+mod probes;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -73,6 +75,8 @@ pub struct Settings {
     pub packets: PacketSettings,
     /// TCP ports of the workload whose listening the health port answers for, at most [`MAX_UNCAPTURED`].
     pub probe_ports: Vec<u16>,
+    /// Other questions that it passes on to the workload.
+    pub probes: Vec<AppProbe>,
     /// Limits of meters.
     pub meters: MeterSettings,
     /// Mark of connections that borrow a client's address, the same as init's.
@@ -220,6 +224,10 @@ impl Settings {
             capture: reader.or("OUTRIDER_PROXY_CAPTURE", CaptureChoice::Auto),
             packets: PacketSettings::read(reader),
             probe_ports: packets::ports(reader, "OUTRIDER_PROXY_PROBE_PORTS"),
+            probes: reader
+                .secret::<probes::Probes>("OUTRIDER_PROXY_PROBES")
+                .unwrap_or_default()
+                .0,
             meters: MeterSettings::read(reader),
             tproxy_mark: reader.mark("OUTRIDER_PROXY_TPROXY_MARK", names::FWMARK),
             report_rows: reader
@@ -284,7 +292,8 @@ impl Reader<'_> {
             .ok()
     }
 
-    fn secret(&mut self, key: &str) -> Option<Secret> {
+    /// The error does not repeat the text.
+    fn secret<T: FromStr<Err: fmt::Display>>(&mut self, key: &str) -> Option<T> {
         let text = self.env.get(key).filter(|text| !text.is_empty())?;
         text.parse()
             .map_err(|error| self.errors.push(format!("{key}: {error}")))

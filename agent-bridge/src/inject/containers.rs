@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Cluster, INIT, MAILBOX, PROXY, Sidecar,
     pod::{List, Pod, text},
+    probes::Asked,
     settings::Settings,
     values,
 };
@@ -34,13 +35,13 @@ impl Made {
         settings: &Settings,
         cluster: &Cluster,
         sidecar: Sidecar,
-        ports: &BTreeSet<u16>,
+        asked: &Asked,
     ) -> Self {
         Self {
             sidecar,
             init_last: sidecar == Sidecar::Classic && settings.get("classicInit") == "last",
             init: init(settings, cluster),
-            proxy: proxy(settings, cluster, sidecar, ports),
+            proxy: proxy(settings, cluster, sidecar, asked),
             volume: volume(settings, cluster),
         }
     }
@@ -134,13 +135,13 @@ fn init(settings: &Settings, cluster: &Cluster) -> Value {
     })
 }
 
-fn proxy(settings: &Settings, cluster: &Cluster, sidecar: Sidecar, ports: &BTreeSet<u16>) -> Value {
+fn proxy(settings: &Settings, cluster: &Cluster, sidecar: Sidecar, asked: &Asked) -> Value {
     let mut container = json!({
         "name": PROXY,
         "image": cluster.images.proxy,
         "imagePullPolicy": cluster.images.pull,
         "command": ["/outrider-proxy"],
-        "env": environment(settings, ports).0,
+        "env": environment(settings, asked).0,
         "ports": [{
             "name": "outrider-health",
             "containerPort": names::HEALTH_PORT,
@@ -171,7 +172,7 @@ fn proxy(settings: &Settings, cluster: &Cluster, sidecar: Sidecar, ports: &BTree
     container
 }
 
-fn environment(settings: &Settings, ports: &BTreeSet<u16>) -> Environment {
+fn environment(settings: &Settings, asked: &Asked) -> Environment {
     let mut env = Environment::default();
     env.0.push(json!({
         "name": POD_UID,
@@ -209,9 +210,12 @@ fn environment(settings: &Settings, ports: &BTreeSet<u16>) -> Environment {
     if settings.get("packets") == "queue" {
         env.set("OUTRIDER_PROXY_QUEUE_RULE", settings.get("queue"));
     }
-    if !ports.is_empty() {
-        let list: Vec<_> = ports.iter().map(u16::to_string).collect();
+    if !asked.ports.is_empty() {
+        let list: Vec<_> = asked.ports.iter().map(u16::to_string).collect();
         env.set("OUTRIDER_PROXY_PROBE_PORTS", &list.join(","));
+    }
+    if let Some(others) = asked.others() {
+        env.set("OUTRIDER_PROXY_PROBES", &others);
     }
     env
 }

@@ -105,8 +105,9 @@ pub const KEYS: &[Key] = &[
     key("mailbox", Namespace, ("host-path, csi or empty-dir", "host-path"),
         |text| matches!(text, "host-path" | "csi" | "empty-dir"),
         "volume of the ctrl sockets; with empty-dir no bridge hears of the pod"),
-    key("probes", Pod, ("tcp or off", "tcp"), |text| matches!(text, "tcp" | "off"),
-        "TCP probes ask the proxy, which asks the application; a captured connection is always accepted"),
+    key("probes", Pod, ("all, tcp or off", "all"), |text| matches!(text, "all" | "tcp" | "off"),
+        "which probes ask the proxy, which asks the application: a captured connection is always accepted, and policy \
+         denies the node that does not know it"),
     key("metrics", Pod, ("on or off", "on"), |text| matches!(text, "on" | "off"),
         "whether prometheus.io annotations are added where there are none"),
     key("proxyCPU", Pod, (CPU, "20m"), check::cpu, "CPU that the proxy requests"),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use outrider_agent_bridge::inject::{
-    self, Decision, INIT, MAILBOX, MAX_CONTAINERS, MAX_PORTS, MAX_PROBE_PORTS, MAX_VALUE,
-    MAX_VOLUMES, PROXY, STATUS,
+    self, Decision, INIT, MAILBOX, MAX_CONTAINERS, MAX_PORTS, MAX_PROBES, MAX_VALUE, MAX_VOLUMES,
+    PROXY, STATUS,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -105,8 +105,8 @@ fn too_much_is_refused() {
         (pod(container(json!({ "ports": many(MAX_PORTS, port.clone()) }))), true),
         (pod(container(json!({ "ports": many(MAX_PORTS + 1, port) }))), false),
         (pod(container(json!({ "volumeMounts": many(MAX_VOLUMES + 1, json!({})) }))), false),
-        (probed(MAX_PROBE_PORTS), true),
-        (probed(MAX_PROBE_PORTS + 1), false),
+        (probed(MAX_PROBES), true),
+        (probed(MAX_PROBES + 1), false),
         (annotated(MAX_VALUE), true),
         (annotated(MAX_VALUE + 1), false),
     ];
@@ -201,10 +201,8 @@ fn strip(pod: &mut Value) {
             }
             for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
                 if let Some(probe) = item[probe].as_object_mut() {
-                    probe.remove("tcpSocket");
-                    let to_us = |http: &Value| http["port"] == 15120;
-                    if probe.get("httpGet").is_some_and(to_us) {
-                        probe.remove("httpGet");
+                    for kind in ["tcpSocket", "httpGet", "grpc"] {
+                        probe.remove(kind);
                     }
                 }
             }

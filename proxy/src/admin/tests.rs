@@ -9,7 +9,7 @@ use super::*;
 use crate::testing::{assemble, flow, inbound, settings};
 
 /// Both surfaces on ports of their own.
-struct Rig {
+pub(super) struct Rig {
     context: Arc<Context>,
     ports: [u16; 2],
     stop: CancellationToken,
@@ -17,14 +17,14 @@ struct Rig {
     _dir: tempfile::TempDir,
 }
 
-const HEALTH: usize = 0;
+pub(super) const HEALTH: usize = 0;
 const ADMIN: usize = 1;
 
 fn start() -> Rig {
     start_with(&[("OUTRIDER_MARK", "4242")])
 }
 
-fn start_with(set: &[(&'static str, &'static str)]) -> Rig {
+pub(super) fn start_with(set: &[(&'static str, &'static str)]) -> Rig {
     let dir = tempfile::tempdir().unwrap();
     let (context, _relay, _state) = assemble(settings(dir.path(), set));
     let surfaces = Surfaces::bind([0, 0], None).unwrap();
@@ -38,10 +38,22 @@ fn start_with(set: &[(&'static str, &'static str)]) -> Rig {
 impl Rig {
     /// Status code and body.
     async fn ask(&self, surface: usize, method: &str, path: &str) -> (u16, String) {
+        self.ask_with(surface, method, path, "").await
+    }
+
+    /// The same with more headers, each with its end of line.
+    pub(super) async fn ask_with(
+        &self,
+        surface: usize,
+        method: &str,
+        path: &str,
+        headers: &str,
+    ) -> (u16, String) {
         let mut socket = TcpStream::connect(("127.0.0.1", self.ports[surface]))
             .await
             .unwrap();
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.unwrap();
