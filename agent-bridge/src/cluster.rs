@@ -3,3 +3,4 @@
 pub mod client;
 pub mod objects;
 pub mod owner;
+pub(crate) mod versions;

@@ -9,9 +9,12 @@
 //! ```
 
 mod authority;
+mod bundle;
 mod certificate;
 mod counts;
+mod kubernetes;
 mod namespaces;
+mod refusals;
 mod review;
 mod serve;
 pub mod settings;
@@ -32,18 +35,22 @@ use axum::{
 };
 use outrider_telemetry::{MetricError, Registry, unix_seconds};
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
+
+use crate::cluster::client::{self, ClientError};
 
 pub use authority::Terms;
 pub use serve::MAX_BODY;
 
 use self::{
     authority::{Authority, Pair},
+    bundle::Bundle,
     certificate::Certificate,
     counts::Counts,
+    kubernetes::Kubernetes,
     namespaces::Table,
-    serve::Shared,
+    serve::{Shared, Waits},
     settings::{Namespaces, Settings},
 };
 
@@ -66,6 +73,9 @@ pub enum WebhookError {
     /// The namespaces cannot be read.
     #[error("OUTRIDER_WEBHOOK_NAMESPACES: {0}")]
     Namespaces(#[source] io::Error),
+    /// There is no way to the API server.
+    #[error("OUTRIDER_WEBHOOK_KUBE: {0}")]
+    Kubernetes(#[from] ClientError),
     /// A metric family cannot be registered.
     #[error(transparent)]
     Metrics(#[from] MetricError),
@@ -79,6 +89,7 @@ pub enum WebhookError {
 pub struct Webhook {
     settings: Settings,
     own: Option<(Authority, Pair)>,
+    kubernetes: Option<Kubernetes>,
     shared: Arc<Shared>,
     registry: Registry,
     listener: TcpListener,
@@ -93,9 +104,17 @@ impl Webhook {
     pub async fn open(settings: Settings, terms: Terms) -> Result<Self, WebhookError> {
         let registry = Registry::default();
         let counts = Counts::register(&registry)?;
+        let client = match &settings.kube {
+            Some(source) => Some(client::client(source).await?),
+            None => None,
+        };
+        let bundle = client
+            .clone()
+            .filter(|_| settings.given.is_none())
+            .map(|client| Bundle::new(client, settings.configuration.clone(), counts.clone()));
         let own = match settings.given {
             Some(_) => None,
-            None => Some(own(&settings, terms).map_err(WebhookError::Certificate)?),
+            None => Some(own(&settings, bundle.clone(), terms).map_err(WebhookError::Certificate)?),
         };
         let loaded = match (&own, &settings.given) {
             (Some((_, pair)), _) => Ok(pair.loaded.clone()),
@@ -105,12 +124,13 @@ impl Webhook {
             (None, None) => Err(io::Error::other("neither given nor made")),
         };
         let loaded = loaded.map_err(WebhookError::Certificate)?;
+        let table = || Arc::new(Table::new(counts.clone()));
         let namespaces = match &settings.namespaces {
-            Namespaces::None => None,
+            Namespaces::None => client.as_ref().map(|_| table()),
             Namespaces::File(path) => {
-                let table = Table::new(counts.clone());
+                let table = table();
                 table.read(path).map_err(WebhookError::Namespaces)?;
-                Some(Arc::new(table))
+                Some(table)
             }
         };
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, settings.metrics_port));
@@ -120,14 +140,22 @@ impl Webhook {
             Err(_no_v6) => listen("OUTRIDER_WEBHOOK_METRICS_PORT", any).await?,
         };
         let listener = listen("OUTRIDER_WEBHOOK_LISTEN", settings.listen).await?;
-        let shared = Arc::new(Shared {
-            cluster: settings.cluster.clone(),
-            namespaces,
-            certificate: Certificate::new(loaded, counts.clone()),
-            counts,
-            room: Shared::room(),
-        });
-        Ok(Self { settings, own, shared, registry, listener, metrics })
+        let certificate = Certificate::new(loaded, counts.clone());
+        let shared = Shared::new(settings.cluster.clone(), namespaces, certificate, counts);
+        let (shared, kubernetes) = match client {
+            None => (shared, None),
+            Some(client) => {
+                let (teller, refusals) = mpsc::channel(refusals::MAX_WAITING);
+                let said = [settings.cluster.kubernetes, settings.cluster.oldest_node];
+                let bundles = bundle.iter().flat_map(|_| kubernetes::BUNDLE);
+                let waits =
+                    Waits::new(bundles.chain([kubernetes::NAMESPACES, kubernetes::VERSIONS]));
+                let shared = shared.with_kubernetes(waits, teller);
+                (shared, Some(Kubernetes { client, bundle, refusals, said }))
+            }
+        };
+        let shared = Arc::new(shared);
+        Ok(Self { settings, own, kubernetes, shared, registry, listener, metrics })
     }
 
     /// Where the API server is answered, which a setting of port 0 leaves open.
@@ -151,7 +179,7 @@ impl Webhook {
     /// # Errors
     /// When a part ends that should not.
     pub async fn run(self, stop: CancellationToken) -> Result<(), WebhookError> {
-        let Self { settings, own, shared, registry, listener, metrics } = self;
+        let Self { settings, own, kubernetes, shared, registry, listener, metrics } = self;
         let health = Router::new()
             .route("/metrics", get(exposed))
             .route("/healthz", get(live))
@@ -172,8 +200,11 @@ impl Webhook {
             }
         };
         let follow = async {
-            match (&shared.namespaces, &settings.namespaces) {
-                (Some(table), Namespaces::File(path)) => {
+            match (&shared.namespaces, kubernetes, &settings.namespaces) {
+                (Some(table), Some(kubernetes), _) => {
+                    Box::pin(kubernetes.run(&shared, table)).await;
+                }
+                (Some(table), None, Namespaces::File(path)) => {
                     Arc::clone(table).follow(path.clone()).await;
                 }
                 _ => std::future::pending().await,
@@ -185,22 +216,27 @@ impl Webhook {
                 (!stop.is_cancelled()).then_some("the listener")
             }
             () = keep => Some("the certificate's keeper"),
-            () = follow => Some("the namespaces' reader"),
+            () = follow => Some("the reader of namespaces"),
             _ = axum::serve(metrics, health) => Some("the metrics"),
         };
         ended.map_or(Ok(()), |part| Err(WebhookError::Ended(part)))
     }
 }
 
-fn own(settings: &Settings, terms: Terms) -> io::Result<(Authority, Pair)> {
+fn own(
+    settings: &Settings,
+    bundle: Option<Arc<Bundle>>,
+    terms: Terms,
+) -> io::Result<(Authority, Pair)> {
     let authority = Authority {
         names: settings.names.clone(),
         client_ca: settings.client_ca.clone(),
-        bundle: settings.bundle.clone(),
+        file: settings.bundle.clone(),
+        bundle,
         terms,
     };
     let pair = authority.make()?;
-    authority.publish(&[&pair])?;
+    authority.begin(&pair)?;
     Ok((authority, pair))
 }
 
@@ -223,13 +259,20 @@ async fn live() -> &'static str {
     "ok\n"
 }
 
-/// Ready means: who checks the certificate takes it.
+/// Ready means: who checks the certificate takes it, and all is known that answers are made of.
 async fn ready(State((_, shared)): State<Served>) -> Response {
-    match shared.certificate.wrong(unix_seconds()) {
+    let now = unix_seconds();
+    if let Some(wrong) = shared.certificate.wrong(now) {
+        let text = format!("the certificate is of no use: {wrong}\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    }
+    let left = shared.waits.left();
+    if !left.is_empty() {
+        let text = format!("not known yet: {}\n", left.join(", "));
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    }
+    match shared.namespaces.as_ref().and_then(|table| table.age(now)) {
         None => "ok\n".into_response(),
-        Some(wrong) => {
-            let text = format!("the certificate is of no use: {wrong}\n");
-            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
-        }
+        Some(age) => format!("ok, with namespaces as they were {age} s ago\n").into_response(),
     }
 }

@@ -4,6 +4,8 @@
 
 #[path = "webhook/answers.rs"]
 mod answers;
+#[path = "apiserver/server.rs"]
+mod apiserver;
 #[path = "inject/apply.rs"]
 mod apply;
 #[path = "webhook/certificates.rs"]
@@ -12,5 +14,7 @@ mod certificates;
 mod cluster;
 #[path = "inject/golden.rs"]
 mod golden;
+#[path = "webhook/kubernetes.rs"]
+mod kubernetes;
 #[path = "webhook/world.rs"]
 mod world;

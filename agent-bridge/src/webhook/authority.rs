@@ -5,6 +5,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -15,7 +16,10 @@ use rcgen::{
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::time::sleep;
 
-use super::certificate::{self, Certificate, Loaded};
+use super::{
+    bundle::Bundle,
+    certificate::{self, Certificate, Loaded},
+};
 use crate::node::threats::base64;
 
 /// How long certificates live.
@@ -50,8 +54,10 @@ pub(super) struct Pair {
 pub(super) struct Authority {
     pub(super) names: Vec<String>,
     pub(super) client_ca: Option<PathBuf>,
-    /// Where authorities are made known.
-    pub(super) bundle: Option<PathBuf>,
+    /// File in which authorities are made known.
+    pub(super) file: Option<PathBuf>,
+    /// The configurations in which they are.
+    pub(super) bundle: Option<Arc<Bundle>>,
     pub(super) terms: Terms,
 }
 
@@ -86,12 +92,36 @@ impl Authority {
         Ok(Pair { loaded, authority: pem(ca_made.der()) })
     }
 
+    /// Makes the authority of the first one known; in the configurations, as soon as they are kept.
+    pub(super) fn begin(&self, first: &Pair) -> io::Result<()> {
+        if let Some(bundle) = &self.bundle {
+            bundle.set(vec![first.authority.clone()]);
+        }
+        self.write(&[first])
+    }
+
     /// Makes the authorities of these known.
-    pub(super) fn publish(&self, pairs: &[&Pair]) -> io::Result<()> {
-        let Some(path) = &self.bundle else { return Ok(()) };
+    async fn publish(&self, pairs: &[&Pair]) -> io::Result<()> {
+        self.write(pairs)?;
+        let Some(bundle) = &self.bundle else { return Ok(()) };
+        let authorities = pairs.iter().map(|pair| pair.authority.clone());
+        bundle
+            .publish(authorities.collect())
+            .await
+            .map_err(|why| io::Error::other(format!("caBundle: {why}")))
+    }
+
+    fn write(&self, pairs: &[&Pair]) -> io::Result<()> {
+        let Some(path) = &self.file else { return Ok(()) };
         let bundle: String = pairs.iter().map(|pair| &*pair.authority).collect();
         write(path, &bundle)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    }
+
+    async fn next(&self, current: &Pair) -> io::Result<Pair> {
+        let next = self.make()?;
+        self.publish(&[current, &next]).await?;
+        Ok(next)
     }
 
     /// Renews for ever. What cannot be made known is not served.
@@ -99,10 +129,7 @@ impl Authority {
         loop {
             sleep(self.terms.renew).await;
             let next = loop {
-                match self
-                    .make()
-                    .and_then(|next| self.publish(&[&current, &next]).map(|()| next))
-                {
+                match self.next(&current).await {
                     Ok(next) => break next,
                     Err(error) => {
                         tracing::error!(%error, "no new certificate; keeping the old");
@@ -125,7 +152,8 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&beside, path)
 }
 
-fn pem(der: &[u8]) -> String {
+/// PEM of a certificate.
+pub(super) fn pem(der: &[u8]) -> String {
     let text = base64(der);
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
     let mut rest = &*text;

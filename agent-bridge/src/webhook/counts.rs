@@ -20,8 +20,14 @@ pub(super) struct Counts {
     pub(super) expiry: Gauge,
     /// Namespaces that are known.
     pub(super) namespaces: Gauge,
+    /// Since when nothing is heard of their changes, seconds since the epoch; 0 while it is.
+    pub(super) namespaces_old_since: Gauge,
     /// Questions about namespaces that are not known.
     pub(super) unknown_namespaces: Counter,
+    /// Authorities in `caBundle`.
+    pub(super) authorities: Gauge,
+    bundle_writes: CounterFamily,
+    events: CounterFamily,
 }
 
 /// Why a question was not answered.
@@ -46,6 +52,30 @@ pub(super) enum Refused {
     TimedOut,
     /// The peer has as many as it may.
     TooMany,
+}
+
+/// What became of a write of `caBundle`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Written {
+    /// It is there.
+    Done,
+    /// Somebody else wrote in between.
+    Conflict,
+    /// The API server did not take it.
+    Failed,
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Told {
+    /// The API server has it.
+    Sent,
+    /// The same was said a short while ago.
+    Repeated,
+    /// More than are told.
+    TooMany,
+    /// The API server did not take it.
+    Failed,
 }
 
 impl Counts {
@@ -85,6 +115,24 @@ impl Counts {
             )?,
             namespaces: registry
                 .gauge("outrider_webhook_namespaces", "Namespaces that are known.")?,
+            namespaces_old_since: registry.gauge(
+                "outrider_webhook_namespaces_old_since_seconds",
+                "Since when the API server tells nothing of namespaces, since the epoch; 0 while it does.",
+            )?,
+            authorities: registry.gauge(
+                "outrider_webhook_authorities",
+                "Authorities in the caBundle of the webhook configurations.",
+            )?,
+            bundle_writes: registry.counters(
+                "outrider_webhook_bundle_writes_total",
+                "Writes of caBundle into the webhook configurations.",
+                &["outcome"],
+            )?,
+            events: registry.counters(
+                "outrider_webhook_events_total",
+                "Events about refused pods.",
+                &["outcome"],
+            )?,
             unknown_namespaces: registry.counter(
                 "outrider_webhook_unknown_namespaces_total",
                 "Questions about namespaces that are not known.",
@@ -114,6 +162,27 @@ impl Counts {
             Refused::TooMany => "too-many",
         };
         self.refused.with(&[label]).inc();
+    }
+
+    /// A write of `caBundle`.
+    pub(super) fn wrote(&self, outcome: Written) {
+        let label = match outcome {
+            Written::Done => "written",
+            Written::Conflict => "conflict",
+            Written::Failed => "failed",
+        };
+        self.bundle_writes.with(&[label]).inc();
+    }
+
+    /// What became of an event about a refused pod.
+    pub(super) fn told(&self, outcome: Told) {
+        let label = match outcome {
+            Told::Sent => "sent",
+            Told::Repeated => "repeated",
+            Told::TooMany => "too-many",
+            Told::Failed => "failed",
+        };
+        self.events.with(&[label]).inc();
     }
 
     pub(super) fn loaded(&self, good: bool) {

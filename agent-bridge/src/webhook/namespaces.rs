@@ -1,15 +1,21 @@
 //! Labels and annotations of namespaces, known before anybody asks: no question waits for an answer of
 //! somebody else.
 
+pub(super) mod watch;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
+use outrider_telemetry::unix_seconds;
 use parking_lot::RwLock;
 use serde::Deserialize;
 use tokio::{
@@ -31,6 +37,8 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Table {
     known: RwLock<HashMap<String, Arc<Namespace>>>,
+    /// Since when nothing is heard of changes, seconds since the epoch; 0 while it is.
+    old_since: AtomicU64,
     counts: Counts,
 }
 
@@ -55,7 +63,7 @@ struct Metadata {
 
 impl Table {
     pub(super) fn new(counts: Counts) -> Self {
-        Self { known: RwLock::default(), counts }
+        Self { known: RwLock::default(), old_since: AtomicU64::new(0), counts }
     }
 
     /// What is known of one.
@@ -82,18 +90,70 @@ impl Table {
         if list.items.len() > MAX_NAMESPACES {
             return Err(bad(format!("more than {MAX_NAMESPACES} namespaces")));
         }
-        let known: HashMap<_, _> = list
-            .items
-            .into_iter()
-            .map(|Item { metadata: Metadata { name, labels, annotations } }| {
-                (name.clone(), Arc::new(Namespace { name, labels, annotations }))
-            })
-            .collect();
+        let all = list.items.into_iter();
+        self.replace(all.map(|Item { metadata: Metadata { name, labels, annotations } }| {
+            Namespace { name, labels, annotations }
+        }));
+        Ok(())
+    }
+
+    /// These are all of them, as of now.
+    fn replace(&self, all: impl IntoIterator<Item = Namespace>) {
+        let all = all.into_iter();
+        let known = all.map(|namespace| (namespace.name.clone(), Arc::new(namespace)));
+        let known = known.collect();
+        *self.known.write() = known;
+        self.counted();
+        let since = self.old_since.swap(0, Ordering::Relaxed);
+        self.counts.namespaces_old_since.set(0);
+        if since > 0 {
+            let seconds = unix_seconds().saturating_sub(since);
+            tracing::info!(seconds, "namespaces are followed again");
+        }
+    }
+
+    /// One is there, or is other than it was.
+    fn put(&self, namespace: Namespace) {
+        let mut known = self.known.write();
+        if known.len() < MAX_NAMESPACES || known.contains_key(&namespace.name) {
+            known.insert(namespace.name.clone(), Arc::new(namespace));
+        } else {
+            tracing::error!(namespace = %namespace.name, "more than {MAX_NAMESPACES} namespaces");
+        }
+        drop(known);
+        self.counted();
+    }
+
+    /// One is gone.
+    fn remove(&self, name: &str) {
+        self.known.write().remove(name);
+        self.counted();
+    }
+
+    fn counted(&self) {
+        let known = self.known.read().len();
         self.counts
             .namespaces
-            .set(i64::try_from(known.len()).unwrap_or(i64::MAX));
-        *self.known.write() = known;
-        Ok(())
+            .set(i64::try_from(known).unwrap_or(i64::MAX));
+    }
+
+    /// Nothing is heard of changes from now on. What is known holds.
+    fn outdated(&self, why: &str) {
+        let now = unix_seconds();
+        let first = self
+            .old_since
+            .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        if first.is_ok() {
+            let since = i64::try_from(now).unwrap_or(i64::MAX);
+            self.counts.namespaces_old_since.set(since);
+            tracing::warn!(why, "namespaces are not followed; keeping what is known");
+        }
+    }
+
+    /// Seconds since which nothing is heard of changes, if so.
+    pub(super) fn age(&self, now: u64) -> Option<u64> {
+        let since = self.old_since.load(Ordering::Relaxed);
+        (since > 0).then(|| now.saturating_sub(since))
     }
 
     /// Follows the file for ever.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::refusals::Refusal;
 use crate::{
     inject::{self, Cluster, Decision, Namespace, Operation, Skip},
     node::threats::base64,
@@ -43,6 +44,9 @@ pub(super) struct Request {
     name: String,
     #[serde(default)]
     operation: String,
+    /// Nothing will come of it, and nobody is to be told.
+    #[serde(default)]
+    dry_run: Option<bool>,
     #[serde(default)]
     object: Value,
     #[serde(default)]
@@ -85,6 +89,17 @@ impl Outcome {
     }
 }
 
+/// An answer, written.
+#[derive(Debug)]
+pub(super) struct Answered {
+    /// How it was decided.
+    pub(super) outcome: Outcome,
+    /// The review with the response.
+    pub(super) text: Vec<u8>,
+    /// What others should know of it.
+    pub(super) refusal: Option<Refusal>,
+}
+
 /// What the API server is told.
 #[derive(Debug)]
 struct Answer {
@@ -118,8 +133,10 @@ pub(super) fn answer(
     request: &Request,
     namespace: &Namespace,
     cluster: &Cluster,
-) -> (Outcome, Vec<u8>) {
+) -> Answered {
     let answer = decide(call, request, namespace, cluster);
+    let tells = answer.outcome == Outcome::Refuse && request.dry_run != Some(true);
+    let refusal = tells.then(|| Refusal::new(&request.namespace, &request.object, &answer.reasons));
     if !matches!(answer.outcome, Outcome::Unchanged | Outcome::Other) {
         let name = pod_name(request);
         tracing::info!(
@@ -161,7 +178,7 @@ pub(super) fn answer(
     let review = json!({
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response,
     });
-    (answer.outcome, review.to_string().into_bytes())
+    Answered { outcome: answer.outcome, text: review.to_string().into_bytes(), refusal }
 }
 
 fn decide(call: Call, request: &Request, namespace: &Namespace, cluster: &Cluster) -> Answer {

@@ -1,7 +1,13 @@
 //! Connections in, answers out. Whoever reaches the port may try: what one peer and all of them together may
 //! hold is bounded, and nobody is waited for.
 
-use std::{collections::HashMap, convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    convert::Infallible,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -12,10 +18,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::spawn_blocking,
     time::{Instant, sleep, timeout},
 };
@@ -24,11 +30,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     certificate::{ALPN, Certificate},
-    counts::{Counts, Failure, Refused},
+    counts::{Counts, Failure, Refused, Told},
     namespaces::Table,
-    review::{self, Call},
+    refusals::Refusal,
+    review::{self, Answered, Call},
 };
-use crate::inject::{Cluster, Namespace};
+use crate::inject::{Cluster, Namespace, Version};
 
 /// Largest question. A pod is at most 3 MiB, and a change shows it twice.
 pub const MAX_BODY: usize = 10 << 20;
@@ -58,18 +65,88 @@ const LONG: usize = 64 << 10;
 /// What answers are made of.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) cluster: Cluster,
+    cluster: RwLock<Arc<Cluster>>,
     /// Namespaces, if they come from anywhere.
     pub(super) namespaces: Option<Arc<Table>>,
     pub(super) certificate: Certificate,
     pub(super) counts: Counts,
-    pub(super) room: Arc<Semaphore>,
+    /// What is not known yet without which answers may be wrong.
+    pub(super) waits: Waits,
+    /// Who tells of refused pods, if anybody.
+    refusals: Option<mpsc::Sender<Refusal>>,
+    room: Arc<Semaphore>,
+}
+
+/// What is waited for.
+#[derive(Debug, Default)]
+pub(super) struct Waits(Mutex<BTreeSet<&'static str>>);
+
+impl Waits {
+    pub(super) fn new(names: impl IntoIterator<Item = &'static str>) -> Self {
+        Self(Mutex::new(names.into_iter().collect()))
+    }
+
+    /// One of them has come.
+    pub(super) fn done(&self, name: &'static str) {
+        if self.0.lock().remove(name) {
+            tracing::info!("{name}: known");
+        }
+    }
+
+    /// The rest.
+    pub(super) fn left(&self) -> Vec<&'static str> {
+        self.0.lock().iter().copied().collect()
+    }
 }
 
 impl Shared {
-    /// Room for questions.
-    pub(super) fn room() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(MAX_BODIES / ROOM))
+    pub(super) fn new(
+        cluster: Cluster,
+        namespaces: Option<Arc<Table>>,
+        certificate: Certificate,
+        counts: Counts,
+    ) -> Self {
+        Self {
+            cluster: RwLock::new(Arc::new(cluster)),
+            namespaces,
+            certificate,
+            counts,
+            waits: Waits::default(),
+            refusals: None,
+            room: Arc::new(Semaphore::new(MAX_BODIES / ROOM)),
+        }
+    }
+
+    /// Waits for these, and has refusals told.
+    pub(super) fn with_kubernetes(mut self, waits: Waits, refusals: mpsc::Sender<Refusal>) -> Self {
+        (self.waits, self.refusals) = (waits, Some(refusals));
+        self
+    }
+
+    /// What holds for the cluster now.
+    pub(super) fn cluster(&self) -> Arc<Cluster> {
+        Arc::clone(&self.cluster.read())
+    }
+
+    /// Versions as they are now; of what is `None` nothing has been heard.
+    pub(super) fn heard(&self, server: Option<Version>, oldest_node: Option<Option<Version>>) {
+        let now = self.cluster();
+        let kubernetes = server.or(now.kubernetes);
+        let oldest_node = oldest_node.unwrap_or(now.oldest_node);
+        if (kubernetes, oldest_node) != (now.kubernetes, now.oldest_node) {
+            tracing::info!(?kubernetes, ?oldest_node, "versions");
+            let cluster = Cluster { kubernetes, oldest_node, ..(*now).clone() };
+            *self.cluster.write() = Arc::new(cluster);
+        }
+    }
+
+    /// A pod may not start.
+    fn tell(&self, refusal: Refusal) {
+        if let Some(refusals) = &self.refusals
+            && refusals.try_send(refusal).is_err()
+        {
+            self.counts.told(Told::TooMany);
+        }
     }
 }
 
@@ -216,9 +293,10 @@ async fn decide(
         let request = review::read(&body)
             .map_err(|why| (Failure::Malformed, StatusCode::BAD_REQUEST, why))?;
         let namespace = namespace(&request.namespace, holds, &shared);
-        Ok(review::answer(call, &request, &namespace, &shared.cluster))
+        let answered = review::answer(call, &request, &namespace, &shared.cluster());
+        Ok(answered)
     };
-    let (outcome, text) = if length > LONG {
+    let Answered { outcome, text, refusal } = if length > LONG {
         let done = spawn_blocking(work).await;
         let failed = (Failure::Malformed, StatusCode::INTERNAL_SERVER_ERROR, "failed".to_owned());
         done.map_err(|_panicked| failed)??
@@ -226,6 +304,9 @@ async fn decide(
         work()?
     };
     asked.shared.counts.decided(outcome, began.elapsed());
+    refusal
+        .into_iter()
+        .for_each(|refusal| asked.shared.tell(refusal));
     let mut response = Response::new(Full::from(text));
     let json = hyper::header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);

@@ -11,6 +11,7 @@ use std::{
 use outrider_model::names;
 
 use crate::{
+    cluster::client::{MaybeSource, Source},
     inject::{
         Cluster, Exemption, Images, Injection, MAX_VALUE, Version,
         keys::{Key, Scope},
@@ -35,6 +36,10 @@ pub struct Settings {
     pub bundle: Option<PathBuf>,
     /// Where labels and annotations of namespaces come from.
     pub namespaces: Namespaces,
+    /// The API server, if it is asked for namespaces and versions and told authorities and refusals.
+    pub kube: Option<Source>,
+    /// Name of the two webhook configurations whose `caBundle` is kept.
+    pub configuration: String,
     /// What holds for the cluster.
     pub cluster: Cluster,
     /// What to log.
@@ -61,7 +66,7 @@ pub enum Namespaces {
 
 /// Every setting, its default and what it is for, as `--help` shows them.
 #[rustfmt::skip]
-pub const HELP: [(&str, &str, &str); 22] = [
+pub const HELP: [(&str, &str, &str); 24] = [
     ("OUTRIDER_WEBHOOK_LISTEN", "[::]:15443", "where the API server finds it, TLS 1.3"),
     ("OUTRIDER_WEBHOOK_METRICS_PORT", "15190", "port of /metrics and /healthz"),
     ("OUTRIDER_WEBHOOK_NAMES", DEFAULT_NAME, "names that the API server calls it by"),
@@ -70,14 +75,16 @@ pub const HELP: [(&str, &str, &str); 22] = [
     ("OUTRIDER_WEBHOOK_BUNDLE", "none", "file into which the authorities of its own certificates are written, PEM"),
     ("OUTRIDER_WEBHOOK_CLIENT_CA", "none", "who signs the API server's certificate; none: anybody may ask"),
     ("OUTRIDER_WEBHOOK_NAMESPACES", "none", "file of namespaces, as `kubectl get namespaces -o json` writes it"),
+    ("OUTRIDER_WEBHOOK_KUBE", "off", "API server, for namespaces, versions, caBundle, events: off, in-cluster, or a kubeconfig"),
+    ("OUTRIDER_WEBHOOK_CONFIGURATION", DEFAULT_CONFIGURATION, "name of the two webhook configurations whose caBundle it keeps"),
     ("OUTRIDER_WEBHOOK_INIT_IMAGE", "required", "image of outrider-init"),
     ("OUTRIDER_WEBHOOK_PROXY_IMAGE", "required", "image of outrider-proxy"),
     ("OUTRIDER_WEBHOOK_PULL_POLICY", "IfNotPresent", "Always, IfNotPresent or Never"),
     ("OUTRIDER_WEBHOOK_OWN_NAMESPACE", "outrider", "the namespace it runs in, which is left alone"),
     ("OUTRIDER_WEBHOOK_IGNORED_NAMESPACES", DEFAULT_IGNORED, "others that are left alone whatever they say"),
     ("OUTRIDER_WEBHOOK_UNLABELLED", "opt-in", "what holds for a namespace without the label outrider.dev/injection"),
-    ("OUTRIDER_WEBHOOK_KUBERNETES", "unknown", "version of the API server, like 1.33"),
-    ("OUTRIDER_WEBHOOK_OLDEST_NODE", "unknown", "version of the oldest kubelet"),
+    ("OUTRIDER_WEBHOOK_KUBERNETES", "asked for", "version of the API server, like 1.33"),
+    ("OUTRIDER_WEBHOOK_OLDEST_NODE", "asked for", "version of the oldest kubelet"),
     ("OUTRIDER_WEBHOOK_POLICY", "none", "annotations that hold whatever namespace and pod say: guard=all;mode=protect"),
     ("OUTRIDER_WEBHOOK_DEFAULTS", "none", "annotations that hold where nobody says anything: logLevel=warn"),
     ("OUTRIDER_WEBHOOK_EXEMPT", "none", "what pods may do though it gets around the proxy: net-raw,privileged"),
@@ -102,6 +109,12 @@ impl Settings {
         if cert.is_some() != key.is_some() {
             env.mistake("OUTRIDER_WEBHOOK_CERT and _KEY: both, or none".to_owned());
         }
+        let namespaces = env.optional_path("OUTRIDER_WEBHOOK_NAMESPACES");
+        let kube = env.value("OUTRIDER_WEBHOOK_KUBE", MaybeSource(None)).0;
+        if kube.is_some() && namespaces.is_some() {
+            env.mistake("OUTRIDER_WEBHOOK_KUBE and _NAMESPACES: one of them".to_owned());
+        }
+        let configuration = Name(DEFAULT_CONFIGURATION.to_owned());
         let settings = Self {
             listen,
             metrics_port,
@@ -109,9 +122,9 @@ impl Settings {
             names,
             bundle: env.optional_path("OUTRIDER_WEBHOOK_BUNDLE"),
             client_ca: env.optional_path("OUTRIDER_WEBHOOK_CLIENT_CA"),
-            namespaces: env
-                .optional_path("OUTRIDER_WEBHOOK_NAMESPACES")
-                .map_or(Namespaces::None, Namespaces::File),
+            namespaces: namespaces.map_or(Namespaces::None, Namespaces::File),
+            kube,
+            configuration: env.value("OUTRIDER_WEBHOOK_CONFIGURATION", configuration).0,
             cluster: cluster(&mut env),
             log: env.value("OUTRIDER_WEBHOOK_LOG", "info".to_owned()),
         };
@@ -169,6 +182,7 @@ pub fn unknown(set: impl Iterator<Item = String>) -> Vec<String> {
         .collect()
 }
 
+const DEFAULT_CONFIGURATION: &str = "outrider";
 const DEFAULT_NAME: &str = "outrider-webhook.outrider.svc";
 const DEFAULT_IGNORED: &str = "kube-system,kube-public,kube-node-lease";
 const DEFAULT_DRIVER: &str = "mailbox.outrider.dev";

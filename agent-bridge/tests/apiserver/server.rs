@@ -33,11 +33,17 @@ pub(crate) struct ApiServer {
     port: u16,
     etcd: Child,
     server: Option<Child>,
+    flags: &'static [&'static str],
 }
 
 impl ApiServer {
     /// Starts it, and waits until it answers; without the programs, says so.
     pub(crate) async fn start() -> Option<Self> {
+        Self::start_with(&["--disable-admission-plugins=ServiceAccount"]).await
+    }
+
+    /// The same with these flags instead of one that has pods come without an account.
+    pub(crate) async fn start_with(flags: &'static [&'static str]) -> Option<Self> {
         let bin = programs()?;
         let dir = tempfile::tempdir().unwrap();
         let (etcd_port, peer_port, port) = (free_port(), free_port(), free_port());
@@ -54,7 +60,7 @@ impl ApiServer {
             .stderr(log(dir.path(), "etcd"))
             .spawn()
             .unwrap();
-        let mut server = Self { dir, bin, etcd_port, port, etcd, server: None };
+        let mut server = Self { dir, bin, etcd_port, port, etcd, server: None, flags };
         server.resume().await;
         Some(server)
     }
@@ -75,7 +81,7 @@ impl ApiServer {
             .arg(format!("--secure-port={}", self.port))
             .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
             .args(["--service-cluster-ip-range=10.96.0.0/16", "--authorization-mode=RBAC"])
-            .args(["--disable-admission-plugins=ServiceAccount"])
+            .args(self.flags)
             .arg(format!("--token-auth-file={}", at("tokens.csv")))
             .arg(format!("--tls-cert-file={}", at("server.crt")))
             .arg(format!("--tls-private-key-file={}", at("server.key")))

@@ -1,42 +1,36 @@
 //! The shapes of pods before a real API server, which calls the webhook and checks what comes of it, in dry run.
-//!
-//! Needs a cluster that KUBECONFIG names, kubectl, and in `OUTRIDER_WEBHOOK_HOST` the address that its API server
-//! reaches this machine by. Without them it says SKIPPED.
 
-use std::{
-    io::Write,
-    process::{Command, Stdio},
-};
-
+use futures_util::{StreamExt, stream};
+use kube::Client;
 use outrider_agent_bridge::{
     inject::Decision,
     webhook::{Terms, settings::Namespaces},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{
-    task::block_in_place,
-    time::{Duration, Instant, sleep},
-};
 
 use crate::{
+    apiserver::ApiServer,
     apply,
     golden::{self, Case},
-    world::{PATIENCE, World, settings},
+    kubernetes::{ask, until},
+    world::{World, settings},
 };
 
 /// A label of ours by which the API server finds the webhook that stands for a case's cluster.
 const GROUP: &str = "outrider-test-group";
-const CONFIGURATION: &str = "outrider-test";
-const KINDS: [(&str, &str); 2] =
-    [("MutatingWebhookConfiguration", "/inject"), ("ValidatingWebhookConfiguration", "/validate")];
+const REGISTRATIONS: &str = "/apis/admissionregistration.k8s.io/v1";
+const KINDS: [(&str, &str, &str); 2] = [
+    ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations", "/inject"),
+    ("ValidatingWebhookConfiguration", "validatingwebhookconfigurations", "/validate"),
+];
+/// Asked at a time.
+const AT_ONCE: usize = 8;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_injected_is_accepted_by_a_real_api_server() {
-    let Ok(host) = std::env::var("OUTRIDER_WEBHOOK_HOST") else {
-        eprintln!("SKIPPED: no OUTRIDER_WEBHOOK_HOST");
-        return;
-    };
+    let Some(server) = ApiServer::start_with(&["--allow-privileged"]).await else { return };
+    let client = server.client().await;
     // What is no pod at all never comes as far as a webhook.
     let cases: Vec<_> = golden::cases()
         .into_iter()
@@ -58,41 +52,62 @@ async fn what_is_injected_is_accepted_by_a_real_api_server() {
         .iter()
         .map(|case| namespace(case, group(case)))
         .collect();
+    stream::iter(&namespaces)
+        .for_each_concurrent(AT_ONCE, |namespace| made(&client, namespace))
+        .await;
     let list = json!({ "items": namespaces }).to_string();
-    for namespace in &namespaces {
-        kubectl(&["apply", "--filename=-"], namespace).unwrap();
-        for account in ["default", "shop"] {
-            let metadata = json!({ "name": account, "namespace": namespace["metadata"]["name"] });
-            let account =
-                json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata });
-            kubectl(&["apply", "--filename=-"], &account).unwrap();
-        }
-    }
     let (mut worlds, mut entries) = (Vec::new(), Vec::new());
     for (at, said) in clusters.iter().enumerate() {
-        let (world, entry) = webhook(said, at, &host, &list).await;
+        let (world, entry) = webhook(said, at, &list).await;
         worlds.push(world);
         entries.push(entry);
     }
-    register(&entries);
-    let mut wrong = all(&cases).await;
-    wrong.extend(debugged().err());
-    for (kind, _) in KINDS {
-        kubectl(&["delete", kind, CONFIGURATION], &Value::Null).unwrap();
-    }
-    for namespace in &namespaces {
-        let name = namespace["metadata"]["name"].as_str().unwrap();
-        kubectl(&["delete", "namespace", name, "--wait=false"], &Value::Null).unwrap();
-    }
+    register(&client, &entries).await;
+    let plain = cases.iter().find(|case| case.name == "plain").unwrap();
+    // The API server takes a moment to hear of the webhook.
+    until("the webhook is called", async || {
+        created(&client, plain)
+            .await
+            .is_ok_and(|pod| has_ours(&pod))
+    })
+    .await;
+    let mut wrong: Vec<_> = stream::iter(&cases)
+        .map(|case| async {
+            let why = wrong(&client, case).await?;
+            Some(format!("{}: {why}", case.name))
+        })
+        .buffer_unordered(AT_ONCE)
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
+    let injected = cases
+        .iter()
+        .filter(|case| matches!(case.decide(case.pod()), Decision::Inject(_)));
+    assert!(injected.count() >= 40, "shapes");
+    wrong.extend(debugged(&client).await.err());
     for world in worlds {
         world.end().await;
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A namespace with the accounts that its pods name.
+async fn made(client: &Client, namespace: &Value) {
+    ask(client, "POST", "/api/v1/namespaces", namespace)
+        .await
+        .unwrap();
+    let name = namespace["metadata"]["name"].as_str().unwrap();
+    for account in ["default", "shop"] {
+        let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": { "name": account } });
+        let path = format!("/api/v1/namespaces/{name}/serviceaccounts");
+        ask(client, "POST", &path, &account).await.unwrap();
+    }
+}
+
 /// Makes the API server call us, for changes and for a last look.
-fn register(entries: &[Value]) {
-    for (kind, path) in KINDS {
+async fn register(client: &Client, entries: &[Value]) {
+    for (kind, plural, path) in KINDS {
         let mut entries = entries.to_vec();
         for entry in &mut entries {
             let url = entry["clientConfig"]["url"].as_str().unwrap().to_owned();
@@ -102,68 +117,56 @@ fn register(entries: &[Value]) {
             }
         }
         let registered = json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
-            "metadata": { "name": CONFIGURATION }, "webhooks": entries });
-        kubectl(&["apply", "--filename=-"], &registered).unwrap();
+            "metadata": { "name": "outrider-test" }, "webhooks": entries });
+        ask(client, "POST", &format!("{REGISTRATIONS}/{plural}"), &registered)
+            .await
+            .unwrap();
     }
 }
 
-async fn all(cases: &[Case]) -> Vec<String> {
-    // The API server takes a moment to hear of the webhook.
-    let plain = cases.iter().find(|case| case.name == "plain").unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while created(plain).is_ok_and(|pod| !has_ours(&pod)) {
-        assert!(Instant::now() < deadline, "the webhook is not called");
-        sleep(Duration::from_millis(200)).await;
-    }
-    cases
-        .iter()
-        .filter_map(|case| wrong(case).map(|why| format!("{}: {why}", case.name)))
-        .collect()
-}
-
-/// A pod that is there, with a container to look into it: one that is fine, and one that joins the proxy.
-fn debugged() -> Result<(), String> {
-    let namespace = namespace_name("plain");
-    let here = format!("--namespace={namespace}");
-    let debug = |name: &str, more: &[&str]| {
-        let arguments = [
-            &["debug", &here, "pod/there", "--image=busybox", "--container"],
-            &[name, "--attach=false", "--quiet"][..],
-            more,
-        ];
-        kubectl(&arguments.concat(), &Value::Null)
-    };
-    let pod = json!({ "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": "there", "namespace": namespace },
+/// A pod that is there, with a container to look into it: one that is fine, and ones that get around the proxy.
+async fn debugged(client: &Client) -> Result<(), String> {
+    let pods = "/api/v1/namespaces/plain/pods";
+    let there = format!("{pods}/there");
+    let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "there" },
         "spec": { "containers": [{ "name": "app", "image": "app:1" }] } });
-    kubectl(&["create", "--filename=-"], &pod)?;
-    debug("fine", &["--profile=legacy"])?;
-    let get = ["get", "pod", "there", &here, "--output=json"];
-    let pod: Value = serde_json::from_str(&kubectl(&get, &Value::Null)?).unwrap();
+    ask(client, "POST", pods, &pod).await?;
+    let debug = async |container: Value| {
+        let path = format!("{there}/ephemeralcontainers");
+        let change = json!({ "spec": { "ephemeralContainers": [container] } });
+        ask(client, "PATCH", &path, &change).await
+    };
+    let pod = debug(json!({ "name": "fine", "image": "busybox" })).await?;
     let drop = &pod["spec"]["ephemeralContainers"][0]["securityContext"]["capabilities"]["drop"];
     assert_eq!(*drop, json!(["NET_RAW"]), "{}", pod["spec"]["ephemeralContainers"]);
-    for (name, more) in [
-        ("joins", "--target=outrider-proxy"),
-        ("admin", "--profile=netadmin"),
-        ("root", "--profile=sysadmin"),
+    let context =
+        |context: Value| json!({ "name": "bad", "image": "busybox", "securityContext": context });
+    for container in [
+        json!({ "name": "bad", "image": "busybox", "targetContainerName": "outrider-proxy" }),
+        context(json!({ "capabilities": { "add": ["NET_ADMIN"] } })),
+        context(json!({ "privileged": true })),
+        context(json!({ "runAsUser": 1771 })),
     ] {
-        match debug(name, &[more]) {
+        match debug(container.clone()).await {
             Err(said) if said.contains("outrider: ") => {}
-            other => return Err(format!("{name}: {other:?}")),
+            other => return Err(format!("{container}: {other:?}")),
         }
     }
     // Our image may not be changed, the application's may.
-    let set = |image: &str| kubectl(&["set", "image", &here, "pod/there", image], &Value::Null);
-    set("app=app:2")?;
-    match set("outrider-proxy=evil.example/proxy") {
+    let set = async |list: &str, name: &str, image: &str| {
+        let change = json!({ "spec": { list: [{ "name": name, "image": image }] } });
+        ask(client, "PATCH", &there, &change).await
+    };
+    set("containers", "app", "app:2").await?;
+    match set("initContainers", "outrider-proxy", "evil.example/proxy").await {
         Err(said) if said.contains("outrider: ") => Ok(()),
         other => Err(format!("image: {other:?}")),
     }
 }
 
 /// What is wrong with what the API server made of a case.
-fn wrong(case: &Case) -> Option<String> {
-    let made = created(case);
+async fn wrong(client: &Client, case: &Case) -> Option<String> {
+    let made = created(client, case).await;
     match (case.decide(case.pod()), made) {
         (Decision::Refuse(_), Err(said)) if said.contains("outrider: ") => None,
         (Decision::Skip(_), Ok(pod)) => has_ours(&pod).then(|| "injected all the same".to_owned()),
@@ -177,24 +180,15 @@ fn wrong(case: &Case) -> Option<String> {
     }
 }
 
-fn created(case: &Case) -> Result<Value, String> {
+async fn created(client: &Client, case: &Case) -> Result<Value, String> {
     let mut pod = case.pod().clone();
-    pod["metadata"]["namespace"] = name(case).into();
-    let text = kubectl(&["create", "--dry-run=server", "--output=json", "--filename=-"], &pod)?;
-    serde_json::from_str(&text).map_err(|error| error.to_string())
+    pod["metadata"]["namespace"] = case.name.as_str().into();
+    (pod["apiVersion"], pod["kind"]) = ("v1".into(), "Pod".into());
+    ask(client, "POST", &format!("/api/v1/namespaces/{}/pods?dryRun=All", case.name), &pod).await
 }
 
 fn has_ours(pod: &Value) -> bool {
     pod["spec"].to_string().contains("outrider-proxy")
-}
-
-fn name(case: &Case) -> String {
-    namespace_name(&case.name)
-}
-
-/// Of this run only: a cluster may take long to forget a namespace.
-fn namespace_name(case: &str) -> String {
-    format!("{case}-{}", std::process::id())
 }
 
 fn namespace(case: &Case, group: usize) -> Value {
@@ -202,59 +196,34 @@ fn namespace(case: &Case, group: usize) -> Value {
     let mut labels = said["labels"].clone();
     labels[GROUP] = group.to_string().into();
     json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": {
-        "name": name(case), "labels": labels, "annotations": said["annotations"] } })
+        "name": case.name, "labels": labels, "annotations": said["annotations"] } })
 }
 
 /// A webhook for the cases of one cluster, and its entry in the configuration.
-async fn webhook(said: &Value, group: usize, host: &str, namespaces: &str) -> (World, Value) {
+async fn webhook(said: &Value, group: usize, namespaces: &str) -> (World, Value) {
     let dir = TempDir::new().unwrap();
     let list = dir.path().join("namespaces.json");
     std::fs::write(&list, namespaces).unwrap();
     let mut settings = settings(dir.path());
-    settings.listen = ([0, 0, 0, 0], 0).into();
-    settings.names = vec![host.to_owned()];
+    settings.names = vec!["127.0.0.1".to_owned()];
     settings.namespaces = Namespaces::File(list);
     settings.cluster = apply::cluster(said);
     if !settings.cluster.ignored.is_empty() {
-        settings.cluster.ignored = vec![namespace_name("ignored-namespace")];
+        settings.cluster.ignored = vec!["ignored-namespace".to_owned()];
     }
     let world = World::start(dir, settings, Terms::default()).await;
     let bundle = std::fs::read(world.dir.path().join("bundle.pem")).unwrap();
     let entry = json!({
         "name": format!("group-{group}.test.outrider.dev"),
         "clientConfig": {
-            "url": format!("https://{host}:{}", world.address.port()),
-            "caBundle": encoded(&bundle),
+            "url": format!("https://127.0.0.1:{}", world.address.port()),
+            "caBundle": k8s_openapi::ByteString(bundle),
         },
         "rules": [{ "operations": ["CREATE", "UPDATE"], "apiGroups": [""], "apiVersions": ["v1"],
             "resources": ["pods", "pods/ephemeralcontainers"] }],
         "namespaceSelector": { "matchLabels": { GROUP: group.to_string() } },
-        "failurePolicy": "Fail", "sideEffects": "None", "timeoutSeconds": 30,
+        "failurePolicy": "Fail", "sideEffects": "NoneOnDryRun", "timeoutSeconds": 30,
         "admissionReviewVersions": ["v1"],
     });
     (world, entry)
-}
-
-fn encoded(bytes: &[u8]) -> String {
-    let output = fed(Command::new("base64").arg("--wrap=0"), bytes).unwrap();
-    output.trim().to_owned()
-}
-
-fn kubectl(arguments: &[&str], object: &Value) -> Result<String, String> {
-    let input = if object.is_null() { String::new() } else { object.to_string() };
-    block_in_place(|| fed(Command::new("kubectl").args(arguments), input.as_bytes()))
-}
-
-fn fed(command: &mut Command, input: &[u8]) -> Result<String, String> {
-    let pipes = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = pipes.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    let output = child.wait_with_output().unwrap();
-    if output.status.success() {
-        return Ok(String::from_utf8(output.stdout).unwrap());
-    }
-    Err(String::from_utf8_lossy(&output.stderr).into_owned())
 }

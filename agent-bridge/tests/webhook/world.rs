@@ -45,6 +45,8 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         names: vec![NAME.into()],
         bundle: Some(dir.join("bundle.pem")),
         namespaces: Namespaces::None,
+        kube: None,
+        configuration: "outrider".into(),
         cluster: apply::cluster(&Value::Null),
         log: "info".into(),
     }
