@@ -4,6 +4,7 @@
 
 #[path = "webhook/answers.rs"]
 mod answers;
+#[expect(dead_code, reason = "others drive the API server by kubectl too")]
 #[path = "apiserver/server.rs"]
 mod apiserver;
 #[path = "inject/apply.rs"]
