@@ -25,6 +25,7 @@ dns_ip=$node_ip
 link=outrider-e2e-$minor                 # the host's end of the pair that leads to the node
 cgroup=outrider-e2e-$minor               # parent of all pods' cgroups
 node=node-$minor
+next_tag=e2e-next                        # of Outrider's images, what an upgrade goes to
 
 export PATH=$bin:$runtime/usr/bin:$runtime/usr/sbin:$PATH:/usr/sbin:/sbin
 export KUBECONFIG=$run/admin.kubeconfig

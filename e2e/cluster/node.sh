@@ -54,6 +54,11 @@ TOML
     for image in "$images"/*.tar; do
         ctr --address "$run/containerd.sock" --namespace k8s.io images import "$image" >>"$run/logs/import.log"
     done
+    # The same under another tag, to be upgraded to.
+    for image in outrider-proxy outrider-init outrider-agent-bridge; do
+        ctr --address "$run/containerd.sock" --namespace k8s.io images tag "outrider.local/$image:e2e" \
+            "outrider.local/$image:$next_tag" >>"$run/logs/import.log"
+    done
     say "containerd at work, images: $(ls "$images")"
 }
 

@@ -1,21 +1,26 @@
 //! A real cluster, black box: what `make e2e` proves once a cluster is up and has the images.
 //!
-//! Everything goes through kubectl, as a person would do it; KUBECONFIG says which cluster.
+//! Everything goes through kubectl and Helm, as a person would do it; KUBECONFIG says which cluster.
 #![forbid(unsafe_code)]
 
 mod bridge;
 mod helm;
 mod kubectl;
 mod manifests;
+mod stage;
 mod steps;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, builder::FalseyValueParser};
+use serde_json::{Map, Value};
 
 use crate::helm::Helm;
 use crate::manifests::Images;
-use crate::steps::Summary;
+use crate::steps::{Choice, Summary};
+
+/// What stands for Helm unless told otherwise.
+const HELM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/helm");
 
 /// Runs every step against the cluster that KUBECONFIG names.
 #[derive(Parser)]
@@ -27,21 +32,36 @@ struct Cli {
     /// Tag of those images.
     #[arg(long, env = "OUTRIDER_E2E_TAG", default_value = "e2e")]
     tag: String,
-    /// Program that stands for Helm, as `e2e/cluster/helm` does; without it Helm's step is skipped.
-    #[arg(long, env = "OUTRIDER_E2E_HELM")]
-    helm: Option<PathBuf>,
+    /// Tag of the images to upgrade to; without it the upgrade is skipped.
+    #[arg(long, env = "OUTRIDER_E2E_NEXT_TAG")]
+    next_tag: Option<String>,
+    /// Program that stands for Helm, with the verbs that `e2e/cluster/helm` has.
+    #[arg(long, env = "OUTRIDER_E2E_HELM", default_value = HELM)]
+    helm: PathBuf,
+    /// More values for the chart, as JSON.
+    #[arg(long, env = "OUTRIDER_E2E_VALUES", default_value = "{}", value_parser = object)]
+    values: Map<String, Value>,
     /// Leave what was installed where it is.
     #[arg(long)]
     keep: bool,
+    /// Of the steps that others don't need, only those whose name has this in it.
+    #[arg(long, env = "OUTRIDER_E2E_ONLY")]
+    only: Option<String>,
     /// A step that cannot be tried fails the run.
     #[arg(long, env = "OUTRIDER_REQUIRE_CLUSTER", value_parser = FalseyValueParser::new())]
     require: bool,
 }
 
+fn object(text: &str) -> serde_json::Result<Map<String, Value>> {
+    serde_json::from_str(text)
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let images = Images { repository: cli.repository, tag: cli.tag };
-    let Summary { passed, failed, skipped } = steps::run(&images, cli.helm.map(Helm), cli.keep);
+    let choice = Choice { keep: cli.keep, values: cli.values.into(), only: cli.only };
+    let Summary { passed, failed, skipped } =
+        steps::run(images, cli.next_tag, Helm(cli.helm), choice);
     eprintln!("{passed} passed, {failed} failed, {skipped} skipped");
     let missing = cli.require && skipped > 0;
     if failed == 0 && !missing { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -1,30 +1,16 @@
-//! The objects of the stage, written by hand: what injection and the chart will make from labels and values.
+//! What the tests put into the cluster besides the chart: plain workloads, as anybody would write them. Everything of
+//! Outrider's in them is injection's.
 
 use serde_json::{Value, json};
 
-/// Namespace of the bridge.
-pub(crate) const SYSTEM: &str = "outrider-system";
-/// Namespace of the workloads.
+/// Namespace of the release.
+pub(crate) const SYSTEM: &str = "outrider";
+/// Namespace whose every pod is injected.
 pub(crate) const STAGE: &str = "outrider-e2e";
-
-/// uid and gid of the proxy and of its mailbox.
-const PROXY: u32 = 1771;
-/// Where a node has the mailboxes of its pods.
-const PODS: &str = "/run/outrider/pods";
-
-/// Makes a pod's mailbox and, out of the pod's reach, the file that says who the pod is. A bridge that asks the API
-/// server needs neither.
-const MAILBOX: &str = r#"
-set -e
-mkdir -p /pods/$UID_OF_POD
-chown 1771:1771 /pods/$UID_OF_POD
-chmod 0700 /pods/$UID_OF_POD
-cat >/pods/.$UID_OF_POD.new <<JSON
-{"uid": "$UID_OF_POD", "name": "$NAME_OF_POD", "namespace": "$NAMESPACE_OF_POD", "service": "$NAME_OF_POD",
- "addresses": ["$ADDRESS_OF_POD"], "mac": "$(cat /sys/class/net/eth0/address)", "labels": {}}
-JSON
-mv /pods/.$UID_OF_POD.new /pods/$UID_OF_POD.json
-"#;
+/// Namespace that never heard of Outrider.
+pub(crate) const OUTSIDE: &str = "outrider-e2e-outside";
+/// Where servers listen.
+pub(crate) const PORT: u16 = 8080;
 
 /// Where images come from.
 pub(crate) struct Images {
@@ -35,74 +21,69 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    fn named(&self, name: &str) -> String {
+    /// Full name of one.
+    pub(crate) fn named(&self, name: &str) -> String {
         format!("{}/{name}:{}", self.repository, self.tag)
     }
 }
 
-/// How a pod has its proxy.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Sidecar {
-    /// An init container that goes on (Kubernetes 1.29 and later).
-    Native,
-    /// A container beside the workload's.
-    Classic,
-    /// None: a pod that nobody watches.
-    None,
+/// A namespace; with the label by which every pod in it is injected, or without.
+pub(crate) fn namespace(name: &str, enforced: bool) -> Value {
+    let labels = if enforced { json!({"outrider.dev/injection": "enforced"}) } else { json!({}) };
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 }
 
-/// A namespace.
-pub(crate) fn namespace(name: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-}
-
-/// One bridge a node.
-pub(crate) fn bridge(images: &Images) -> Value {
-    let labels = json!({"app": "outrider-bridge"});
-    let container = json!({
-        "name": "bridge",
-        "image": images.named("outrider-agent-bridge"),
-        "args": ["bridge"],
-        "securityContext": {
-            "runAsUser": 0, "runAsGroup": 0, "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER"]},
-        },
-        "ports": [{"name": "metrics", "containerPort": 15190, "protocol": "TCP"}],
-        "readinessProbe": {"httpGet": {"path": "/healthz/ready", "port": 15190}, "periodSeconds": 2},
-        "volumeMounts": [
-            {"name": "run", "mountPath": "/run/outrider"},
-            {"name": "state", "mountPath": "/var/lib/outrider"},
-        ],
-    });
+/// A Service in front of the pods of that name.
+pub(crate) fn service(name: &str) -> Value {
     json!({
-        "apiVersion": "apps/v1", "kind": "DaemonSet",
-        "metadata": {"name": "bridge", "namespace": SYSTEM},
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": STAGE},
         "spec": {
-            "selector": {"matchLabels": labels},
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {
-                    "hostPID": true, // whose a report is follows from the sender's process
-                    "containers": [container],
-                    "volumes": [host_path("run", "/run/outrider"), host_path("state", "/var/lib/outrider")],
-                },
-            },
+            "selector": {"app": name},
+            "ports": [{"port": PORT, "targetPort": PORT, "protocol": "TCP"}],
         },
     })
 }
 
-/// A pod of one busybox container that runs a script.
-pub(crate) fn pod(images: &Images, name: &str, script: &str, sidecar: Sidecar) -> Value {
+/// Pods that answer over HTTP. The script runs beside the server.
+pub(crate) fn server(images: &Images, name: &str, replicas: u32, beside: &str) -> Value {
+    let script = format!("trap 'exit 0' TERM; {beside} httpd -f -p {PORT} -h /www & wait");
+    let mut object = deployment(images, name, replicas, &script);
+    let container = &mut object["spec"]["template"]["spec"]["containers"][0];
+    container["readinessProbe"] =
+        json!({"httpGet": {"path": "/", "port": PORT}, "periodSeconds": 1});
+    // Whoever was told of this pod before it left the Service is still answered.
+    container["lifecycle"] = json!({"preStop": {"exec": {"command": ["sleep", "5"]}}});
+    object
+}
+
+/// Pods that run a script.
+pub(crate) fn deployment(images: &Images, name: &str, replicas: u32, script: &str) -> Value {
+    let labels = json!({"app": name});
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": STAGE},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {"metadata": {"labels": labels}, "spec": pod_spec(images, script)},
+        },
+    })
+}
+
+/// A pod that runs a script.
+pub(crate) fn pod(images: &Images, namespace: &str, name: &str, script: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": STAGE, "labels": {"app": name}},
-        "spec": pod_spec(images, script, sidecar),
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
+        "spec": pod_spec(images, script),
     })
 }
 
-/// A Job of the same kind of pod.
-pub(crate) fn job(images: &Images, name: &str, script: &str, sidecar: Sidecar) -> Value {
-    let mut spec = pod_spec(images, script, sidecar);
+/// A Job whose pod runs a script.
+pub(crate) fn job(images: &Images, name: &str, script: &str) -> Value {
+    let mut spec = pod_spec(images, script);
     spec["restartPolicy"] = json!("Never");
     json!({
         "apiVersion": "batch/v1", "kind": "Job",
@@ -111,83 +92,33 @@ pub(crate) fn job(images: &Images, name: &str, script: &str, sidecar: Sidecar) -
     })
 }
 
-fn pod_spec(images: &Images, script: &str, sidecar: Sidecar) -> Value {
-    let workload = json!({
-        "name": "workload",
-        "image": images.named("busybox"),
-        "command": ["sh", "-c", script],
-        "securityContext": {"runAsUser": 65534, "capabilities": {"drop": ["ALL"]}},
-    });
-    let mut proxy = proxy(images);
-    let (first, beside) = match sidecar {
-        Sidecar::None => (vec![], vec![workload]),
-        Sidecar::Classic => (vec![mailbox(images), init(images)], vec![proxy, workload]),
-        Sidecar::Native => {
-            proxy["restartPolicy"] = json!("Always");
-            proxy["startupProbe"] = ready();
-            (vec![mailbox(images), init(images), proxy], vec![workload])
-        }
-    };
+/// A pod that sees the processes and the directories of its node: what a test does to a node it does through this one.
+pub(crate) fn node_shell(images: &Images) -> Value {
+    let mut object = pod(images, OUTSIDE, "node", "trap 'exit 0' TERM; sleep 2147483647 & wait");
+    let spec = &mut object["spec"];
+    spec["hostPID"] = json!(true);
+    spec["volumes"] = json!([{"name": "host", "hostPath": {"path": "/"}}]);
+    let container = &mut spec["containers"][0];
+    container["securityContext"] = json!({"runAsUser": 0, "privileged": true});
+    container["volumeMounts"] =
+        json!([{"name": "host", "mountPath": "/host", "mountPropagation": "HostToContainer"}]);
+    object
+}
+
+fn pod_spec(images: &Images, script: &str) -> Value {
     json!({
-        "terminationGracePeriodSeconds": 5,
+        "terminationGracePeriodSeconds": 15,
         "automountServiceAccountToken": false,
-        "initContainers": first,
-        "containers": beside,
-        "volumes": [host_path("pods", PODS)],
+        "containers": [{
+            "name": "workload",
+            "image": images.named("busybox"),
+            "command": ["sh", "-c", script],
+            "securityContext": {
+                "runAsUser": 65534, "runAsGroup": 65534, "allowPrivilegeEscalation": false,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        }],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
     })
-}
-
-fn mailbox(images: &Images) -> Value {
-    json!({
-        "name": "mailbox",
-        "image": images.named("busybox"),
-        "command": ["sh", "-c", MAILBOX],
-        "env": [
-            field("UID_OF_POD", "metadata.uid"), field("NAME_OF_POD", "metadata.name"),
-            field("NAMESPACE_OF_POD", "metadata.namespace"), field("ADDRESS_OF_POD", "status.podIP"),
-        ],
-        "securityContext": {"runAsUser": 0},
-        "volumeMounts": [{"name": "pods", "mountPath": "/pods"}],
-    })
-}
-
-fn init(images: &Images) -> Value {
-    json!({
-        "name": "outrider-init",
-        "image": images.named("outrider-init"),
-        "args": ["apply"],
-        "securityContext": {
-            "runAsUser": 0,
-            "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]},
-        },
-    })
-}
-
-fn proxy(images: &Images) -> Value {
-    json!({
-        "name": "outrider-proxy",
-        "image": images.named("outrider-proxy"),
-        "env": [field("UID_OF_POD", "metadata.uid")],
-        "securityContext": {
-            "runAsUser": PROXY, "runAsGroup": PROXY, "runAsNonRoot": true,
-            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "readinessProbe": ready(),
-        "volumeMounts": [
-            {"name": "pods", "mountPath": "/run/outrider/ctrl", "subPathExpr": "$(UID_OF_POD)"},
-        ],
-    })
-}
-
-fn ready() -> Value {
-    json!({"httpGet": {"path": "/healthz/ready", "port": 15120}, "periodSeconds": 1, "failureThreshold": 60})
-}
-
-fn field(name: &str, path: &str) -> Value {
-    json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
-}
-
-fn host_path(name: &str, path: &str) -> Value {
-    json!({"name": name, "hostPath": {"path": path, "type": "DirectoryOrCreate"}})
 }

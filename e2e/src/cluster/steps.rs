@@ -1,27 +1,24 @@
 //! What is proved, one function a step, in the order of the product's own story.
 
-use std::time::Duration;
+mod faults;
+mod install;
+mod jobs;
+mod path;
+mod policy;
+mod removal;
+mod traffic;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
+use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::bridge;
 use crate::helm::Helm;
-use crate::kubectl::{Kubectl, until};
-use crate::manifests::{self, Images, STAGE, SYSTEM, Sidecar};
+use crate::kubectl::Kubectl;
+use crate::manifests::{Images, SYSTEM};
+use crate::stage::{Sidecar, Stage, seconds};
 
 /// The oldest minor version whose kubelets have native sidecars by default.
 const NATIVE_SINCE: u32 = 29;
-
-/// A chart of one object, which says that Helm works here; Outrider's own is not there yet.
-const PROBE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/probe-chart");
-
-struct Stage<'a> {
-    kubectl: Kubectl,
-    images: &'a Images,
-    helm: Option<Helm>,
-    sidecar: Sidecar,
-}
 
 /// What a step came to, if nothing was wrong.
 enum Outcome {
@@ -33,30 +30,65 @@ enum Outcome {
 
 use Outcome::{Passed, Skipped};
 
-type Step = (&'static str, fn(&Stage<'_>) -> Result<Outcome>);
+/// Of a step that needs the controller.
+const NOT_CONTROLLED: Outcome = Skipped("the release has no controller (controller.enabled)");
+
+struct Step {
+    name: &'static str,
+    run: fn(&Stage) -> Result<Outcome>,
+    /// Whether the steps after it need what it leaves.
+    needed: bool,
+}
+
+const fn needed(name: &'static str, run: fn(&Stage) -> Result<Outcome>) -> Step {
+    Step { name, run, needed: true }
+}
+
+const fn step(name: &'static str, run: fn(&Stage) -> Result<Outcome>) -> Step {
+    Step { name, run, needed: false }
+}
+
+const STEPS: &[Step] = &[
+    needed("real Helm installs the chart, all of it gets ready", install::install),
+    step("the chart's own test passes", install::test),
+    needed("three workloads of a labelled namespace are injected and start", traffic::start),
+    needed("what they say to each other is learned", traffic::learned),
+    step("a Job with a proxy asks a server and ends", jobs::ends),
+    needed("they are put into Protect, their traffic goes on", policy::protected),
+    step("an intruder is refused and reported", policy::intruder),
+    step("kubectl get says what there is", policy::shown),
+    step("an object that makes no sense is refused with field and reason", policy::refused),
+    step("webhook away: only labelled namespaces get no new pods", faults::webhook_away),
+    step("bridge killed: traffic goes on, its counts add up", faults::bridge_killed),
+    step("a rollout under load fails no request", traffic::rollout),
+    step("controller killed: another one leads, a new rule holds", faults::controller_killed),
+    step("a rule's way from kubectl to the verdict, 1000 rules there", path::measured),
+    step("Helm upgrades, one part a version ahead at a time", install::upgrade),
+];
 
 /// How many steps ended in which way.
 #[derive(Default)]
 pub(crate) struct Summary {
     /// Seen to hold.
     pub(crate) passed: u32,
-    /// Not seen to hold; the steps after it were not tried.
+    /// Not seen to hold.
     pub(crate) failed: u32,
     /// Not tried.
     pub(crate) skipped: u32,
 }
 
-const STEPS: &[Step] = &[
-    ("real Helm installs, upgrades and removes a release", helm_works),
-    ("a bridge on the node", bridge_starts),
-    ("two pods with a proxy each start", pods_start),
-    ("what they say to each other is learned", learned),
-    ("in Protect the client goes on, an intruder is refused and reported", protected),
-    ("a Job with a proxy ends", job_ends),
-];
+/// What of it is done.
+pub(crate) struct Choice {
+    /// Nothing is removed at the end.
+    pub(crate) keep: bool,
+    /// More values for the chart.
+    pub(crate) values: Value,
+    /// Part of the names of those steps that are wanted.
+    pub(crate) only: Option<String>,
+}
 
-/// Runs the steps until one fails.
-pub(crate) fn run(images: &Images, helm: Option<Helm>, keep: bool) -> Summary {
+/// Runs the steps, up to the first failed one that others need.
+pub(crate) fn run(images: Images, next_tag: Option<String>, helm: Helm, choice: Choice) -> Summary {
     let mut summary = Summary::default();
     let kubectl = Kubectl;
     let sidecar = match sidecar_of(&kubectl) {
@@ -67,31 +99,44 @@ pub(crate) fn run(images: &Images, helm: Option<Helm>, keep: bool) -> Summary {
             return summary;
         }
     };
-    let stage = Stage { kubectl, images, helm, sidecar };
-    for (name, step) in STEPS {
-        let start = Instant::now();
-        match step(&stage) {
-            Ok(Passed) => {
-                eprintln!("ok {name} ({:.1} s)", start.elapsed().as_secs_f32());
-                summary.passed += 1;
-            }
-            Ok(Skipped(reason)) => {
-                eprintln!("SKIPPED {name}: {reason}");
-                summary.skipped += 1;
-            }
-            Err(error) => {
-                eprintln!("FAILED {name}: {error:#}");
-                explain(&stage.kubectl);
-                summary.failed = 1;
-                return summary;
-            }
+    let Choice { keep, values, only } = choice;
+    let wanted =
+        |step: &Step| step.needed || only.as_ref().is_none_or(|part| step.name.contains(part));
+    let stage = Stage { kubectl, images, next_tag, helm, values, sidecar };
+    for one in STEPS.iter().filter(|step| wanted(step)) {
+        if !summary.run(&stage, one) {
+            return summary;
         }
     }
-    if !keep && let Err(error) = remove(&stage.kubectl) {
-        eprintln!("FAILED what was installed could not be removed: {error:#}");
-        summary.failed = 1;
+    if !keep {
+        let last = step("Helm removes it: no pod is harmed, nothing stays", removal::uninstall);
+        summary.run(&stage, &last);
     }
     summary
+}
+
+impl Summary {
+    /// Runs one step; whether others may follow.
+    fn run(&mut self, stage: &Stage, step: &Step) -> bool {
+        let start = Instant::now();
+        match (step.run)(stage) {
+            Ok(Passed) => {
+                eprintln!("ok {} ({:.1} s)", step.name, seconds(start));
+                self.passed += 1;
+            }
+            Ok(Skipped(reason)) => {
+                eprintln!("SKIPPED {}: {reason}", step.name);
+                self.skipped += 1;
+            }
+            Err(error) => {
+                eprintln!("FAILED {} ({:.1} s): {error:#}", step.name, seconds(start));
+                explain(&stage.kubectl);
+                self.failed += 1;
+                return !step.needed;
+            }
+        }
+        true
+    }
 }
 
 fn sidecar_of(kubectl: &Kubectl) -> Result<Sidecar> {
@@ -104,153 +149,21 @@ fn sidecar_of(kubectl: &Kubectl) -> Result<Sidecar> {
     Ok(sidecar)
 }
 
-fn helm_works(stage: &Stage<'_>) -> Result<Outcome> {
-    let Some(helm) = &stage.helm else {
-        return Ok(Skipped("nothing stands for Helm (OUTRIDER_E2E_HELM)"));
-    };
-    helm.run("default", &["install", "probe", PROBE])?;
-    helm.run("default", &["upgrade", "probe", PROBE])?;
-    let map = stage.kubectl.json(&["get", "configmap", "probe"])?;
-    ensure!(map["data"]["revision"] == "2", "{}", map["data"]);
-    helm.run("default", &["uninstall", "probe"])?;
-    let left = stage
-        .kubectl
-        .run(&["get", "configmap", "probe", "--ignore-not-found"])?;
-    ensure!(left.is_empty(), "left: {left}");
-    Ok(Passed)
-}
-
-fn bridge_starts(stage: &Stage<'_>) -> Result<Outcome> {
-    for namespace in [SYSTEM, STAGE] {
-        stage.kubectl.apply(&manifests::namespace(namespace))?;
-    }
-    stage.kubectl.apply(&manifests::bridge(stage.images))?;
-    until("a bridge on every node", || {
-        let set = stage
-            .kubectl
-            .json(&["get", "daemonset", "bridge", "--namespace", SYSTEM])?;
-        let status = &set["status"];
-        ensure!(status["numberReady"].as_u64() > Some(0), "{status}");
-        ensure!(status["numberReady"] == status["desiredNumberScheduled"], "{status}");
-        Ok(())
-    })?;
-    Ok(Passed)
-}
-
-fn pods_start(stage: &Stage<'_>) -> Result<Outcome> {
-    start(stage, "server", "httpd -f -p 8080 -h /www", stage.sidecar)?;
-    let address = address_of(stage, "server")?;
-    let script = format!(
-        "while :; do timeout 5 wget -q -O - http://{address}:8080/ >/dev/null; sleep 1; done"
-    );
-    start(stage, "client", &script, stage.sidecar)?;
-    until("both proxies known to the bridge", || {
-        for name in ["server", "client"] {
-            let name = format!("{STAGE}/{name}");
-            let connected = [("name", &*name), ("proxy", "connected")];
-            bridge::find(&stage.kubectl, "workloads", &connected)?;
-        }
-        Ok(())
-    })?;
-    Ok(Passed)
-}
-
-fn learned(stage: &Stage<'_>) -> Result<Outcome> {
-    let ends = [
-        ("client", &*format!("{STAGE}/client")),
-        ("server", &*format!("{STAGE}/server")),
-        ("app", "HTTP"),
-    ];
-    until("the conversation", || bridge::find(&stage.kubectl, "conversations", &ends))?;
-    let rule = [("from", &*format!("nv.client.{STAGE}")), ("to", &*format!("nv.server.{STAGE}"))];
-    until("the rule", || bridge::find(&stage.kubectl, "rules", &rule))?;
-    Ok(Passed)
-}
-
-fn protected(stage: &Stage<'_>) -> Result<Outcome> {
-    bridge::ask(&stage.kubectl, &["mode", "set", &format!("{STAGE}/server"), "protect"])?;
-    start(stage, "intruder", "sleep 2147483647", Sidecar::None)?;
-    let url = format!("http://{}:8080/", address_of(stage, "server")?);
-    let visit = |pod| {
-        stage
-            .kubectl
-            .exec(STAGE, pod, "workload", &["timeout", "5", "wget", "-q", "-O", "-", &url])
-    };
-    let page = visit("client")?;
-    ensure!(page.trim() == "hello", "the client got {page:?}");
-    if let Ok(page) = visit("intruder") {
-        bail!("the intruder got {page:?}");
-    }
-    let address = address_of(stage, "intruder")?;
-    let violation = [("client_ip", &*address), ("server", &*format!("{STAGE}/server"))];
-    until("the violation", || bridge::find(&stage.kubectl, "violations", &violation))?;
-    Ok(Passed)
-}
-
-fn job_ends(stage: &Stage<'_>) -> Result<Outcome> {
-    if stage.sidecar == Sidecar::Classic {
-        return Ok(Skipped("a classic sidecar has nobody yet who ends it with the workload"));
-    }
-    stage
-        .kubectl
-        .apply(&manifests::job(stage.images, "job", "true", stage.sidecar))?;
-    until("the Job's end", || {
-        let job = stage
-            .kubectl
-            .json(&["get", "job", "job", "--namespace", STAGE])?;
-        ensure!(job["status"]["succeeded"] == 1, "{}", job["status"]);
-        Ok(())
-    })?;
-    Ok(Passed)
-}
-
-fn start(stage: &Stage<'_>, name: &str, script: &str, sidecar: Sidecar) -> Result<()> {
-    stage
-        .kubectl
-        .apply(&manifests::pod(stage.images, name, script, sidecar))?;
-    until(&format!("pod {name}"), || {
-        let pod = stage
-            .kubectl
-            .json(&["get", "pod", name, "--namespace", STAGE])?;
-        let conditions = pod["status"]["conditions"]
-            .as_array()
-            .context("no conditions")?;
-        let ready = conditions
-            .iter()
-            .any(|one| one["type"] == "Ready" && one["status"] == "True");
-        ensure!(ready, "{}", pod["status"]);
-        Ok(())
-    })
-}
-
-fn address_of(stage: &Stage<'_>, pod: &str) -> Result<String> {
-    let pod = stage
-        .kubectl
-        .json(&["get", "pod", pod, "--namespace", STAGE])?;
-    Ok(pod["status"]["podIP"]
-        .as_str()
-        .context("no address")?
-        .to_owned())
-}
-
 /// Prints what a person would look at first.
 fn explain(kubectl: &Kubectl) {
+    let logs = |what| ["logs", "--namespace", SYSTEM, what, "--tail=12", "--all-containers"];
     for arguments in [
         &["get", "pods", "--all-namespaces", "--output=wide"][..],
-        &["get", "events", "--all-namespaces"],
-        &["logs", "--namespace", SYSTEM, "daemonset/bridge", "--tail=20"],
+        &["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"],
+        &logs("daemonset/outrider-bridge"),
+        &logs("deployment/outrider-controller"),
+        &logs("deployment/outrider-webhook"),
     ] {
-        match kubectl.run(arguments) {
-            Ok(text) => eprintln!("{text}"),
-            Err(error) => eprintln!("{error:#}"),
-        }
+        let text = kubectl
+            .run(arguments)
+            .unwrap_or_else(|error| format!("{error:#}"));
+        let lines: Vec<_> = text.lines().collect();
+        let tail = lines.len().saturating_sub(30);
+        eprintln!("{}", lines.get(tail..).unwrap_or_default().join("\n"));
     }
-}
-
-fn remove(kubectl: &Kubectl) -> Result<()> {
-    let start = Instant::now();
-    kubectl.run(&["delete", "namespace", STAGE, SYSTEM, "--timeout=120s"])?;
-    let took = start.elapsed();
-    ensure!(took < Duration::from_secs(120), "it took {took:?}");
-    Ok(())
 }

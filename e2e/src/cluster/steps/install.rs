@@ -1,0 +1,96 @@
+//! The release: installed, tested, upgraded.
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use super::{Outcome, Passed, Skipped, policy};
+use crate::manifests::{STAGE, SYSTEM};
+use crate::stage::Stage;
+use crate::steps::traffic::SOME;
+
+/// The chart, and the release's name.
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/outrider");
+pub(super) const RELEASE: &str = "outrider";
+
+/// Values for images of these tags: bridge, webhook and controller; what is injected.
+fn values(stage: &Stage, ours: &str, injected: &str) -> Value {
+    let mut values = stage.values.clone();
+    values["images"] = json!({
+        "registry": stage.images.repository,
+        "agentBridge": {"tag": ours},
+        "init": {"tag": injected},
+        "proxy": {"tag": injected},
+    });
+    values
+}
+
+pub(super) fn install(stage: &Stage) -> Result<Outcome> {
+    let tag = &stage.images.tag;
+    let values = values(stage, tag, tag).to_string();
+    stage
+        .helm
+        .run(SYSTEM, &["install", RELEASE, CHART, &values])?;
+    ready(stage)?;
+    Ok(Passed)
+}
+
+fn ready(stage: &Stage) -> Result<()> {
+    for what in ["daemonset/outrider-bridge", "deployment/outrider-webhook"] {
+        stage.rolled_out(SYSTEM, what)?;
+    }
+    if stage.controlled() {
+        stage.rolled_out(SYSTEM, "deployment/outrider-controller")?;
+    }
+    Ok(())
+}
+
+pub(super) fn test(stage: &Stage) -> Result<Outcome> {
+    let said = stage.helm.run(SYSTEM, &["test", RELEASE])?;
+    if said.trim().is_empty() {
+        return Ok(Skipped("the chart has no test"));
+    }
+    eprintln!("{}", said.trim());
+    Ok(Passed)
+}
+
+pub(super) fn upgrade(stage: &Stage) -> Result<Outcome> {
+    let Some(next) = &stage.next_tag else {
+        return Ok(Skipped("no other tag to upgrade to (OUTRIDER_E2E_NEXT_TAG)"));
+    };
+    let before = stage.requests()?;
+    let tag = &*stage.images.tag;
+    // Bridges ahead of the proxies; then proxies ahead of the bridges; then all new.
+    for (ours, injected) in [(&**next, tag), (tag, next), (next, next)] {
+        let values = values(stage, ours, injected).to_string();
+        stage
+            .helm
+            .run(SYSTEM, &["upgrade", RELEASE, CHART, &values])?;
+        ready(stage)?;
+        let restart = ["rollout", "restart", "deployment/server", "--namespace", STAGE];
+        stage.kubectl.run(&restart)?;
+        stage.rolled_out(STAGE, "deployment/server")?;
+        runs(stage, injected)?;
+        if stage.controlled() {
+            if stage.controlled() {
+                policy::denies_and_allows(stage, "skewed")?;
+            }
+        }
+    }
+    stage.all_answered(before, SOME)?;
+    Ok(Passed)
+}
+
+/// Whether the newest server's proxy is of that tag.
+fn runs(stage: &Stage, tag: &str) -> Result<()> {
+    let image = stage
+        .images
+        .named("outrider-proxy")
+        .replace(&stage.images.tag, tag);
+    let pods = stage.pods("server")?;
+    ensure!(
+        pods.iter()
+            .any(|pod| pod["spec"].to_string().contains(&image)),
+        "no {image}: {pods:?}"
+    );
+    Ok(())
+}
