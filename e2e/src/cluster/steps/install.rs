@@ -71,9 +71,7 @@ pub(super) fn upgrade(stage: &Stage) -> Result<Outcome> {
         stage.rolled_out(STAGE, "deployment/server")?;
         runs(stage, injected)?;
         if stage.controlled() {
-            if stage.controlled() {
-                policy::denies_and_allows(stage, "skewed")?;
-            }
+            policy::denies_and_allows(stage, "skewed")?;
         }
     }
     stage.all_answered(before, SOME)?;
