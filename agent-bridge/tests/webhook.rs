@@ -4,11 +4,12 @@
 
 #[path = "webhook/answers.rs"]
 mod answers;
-#[expect(dead_code, reason = "others drive the API server by kubectl too")]
 #[path = "apiserver/server.rs"]
 mod apiserver;
 #[path = "inject/apply.rs"]
 mod apply;
+#[path = "webhook/backstop.rs"]
+mod backstop;
 #[path = "webhook/certificates.rs"]
 mod certificates;
 #[path = "webhook/cluster.rs"]
