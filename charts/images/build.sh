@@ -1,5 +1,6 @@
 #!/bin/bash
-# Builds Outrider's images without Docker and without a registry: static binaries in empty images, one OCI archive each.
+# Builds Outrider's images without Docker and without a registry: static binaries in empty images, one OCI archive each,
+# and beside it what is in it (CycloneDX).
 # usage: build.sh OUT [NAME...]    NAME: outrider-proxy outrider-init outrider-agent-bridge (all three)
 # Settings: PROFILE (release), TARGET (this machine's triple), REPOSITORY (outrider.local), TAG (the workspace's version).
 set -euo pipefail
@@ -64,5 +65,12 @@ for name; do
     outrider-init) user=0:0 && rule_tools "$files" ;;
     outrider-agent-bridge) cp "$built/outrider" "$files/" ;;
     esac
+    inside=("$name") debs=()
+    case $name in
+    outrider-init) debs=(-- "$scratch"/*.deb) ;;
+    outrider-agent-bridge) inside+=(outrider-cli) ;;
+    esac
+    mkdir -p "$out"
+    (cd "$root" && python3 "$here/sbom.py" "$(realpath "$out")/$name.cdx.json" "$name" "$tag" "$target" "${inside[@]}" "${debs[@]}")
     PERMITTED=$permitted "$here/pack.sh" "$out/$name.tar" "${REPOSITORY:-outrider.local}/$name:$tag" $architecture $user "$files" "/$name"
 done

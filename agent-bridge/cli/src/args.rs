@@ -10,6 +10,7 @@ use crate::{
     capture::Wanted,
     client::Target,
     narrow::{Followed, Narrow},
+    probe::Probe,
 };
 
 const EXAMPLES: &str = "\
@@ -122,6 +123,9 @@ pub(crate) enum Command {
     /// Capture a pod's packets to a file or a pipe (pcapng)
     #[command(after_help = CAPTURE_HELP)]
     Capture(Wanted),
+    /// Answer, or see who answers: what `helm test` runs
+    #[command(subcommand)]
+    Probe(Probe),
     /// Print what makes a shell complete commands and options
     #[command(after_help = COMPLETION_HELP)]
     Completion {

@@ -9,6 +9,7 @@ mod follow;
 mod human;
 mod inspect;
 mod narrow;
+mod probe;
 mod show;
 mod table;
 mod token;
@@ -43,6 +44,9 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return finish(&Err(Failure::Output(error))),
     };
+    if let Command::Probe(probe) = &args.command {
+        return finish(&runtime.block_on(probe::run(probe)));
+    }
     finish(&runtime.block_on(run(&args)))
 }
 
@@ -159,7 +163,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
             let one = asked.one(Some(&wanted.workload)).await?;
             Box::pin(capture::run(one.client(), &mut output, wanted)).await
         }
-        Command::Inspect { .. } | Command::Completion { .. } => Ok(()),
+        Command::Inspect { .. } | Command::Completion { .. } | Command::Probe(_) => Ok(()),
         Command::Explain { client: from, server, port, app } => {
             let query = ExplainQuery {
                 client: from.clone(),

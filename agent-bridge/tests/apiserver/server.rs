@@ -81,6 +81,7 @@ impl ApiServer {
             .arg(format!("--secure-port={}", self.port))
             .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
             .args(["--service-cluster-ip-range=10.96.0.0/16", "--authorization-mode=RBAC"])
+            .arg("--allow-privileged") // as clusters are set up
             .args(self.flags)
             .arg(format!("--token-auth-file={}", at("tokens.csv")))
             .arg(format!("--tls-cert-file={}", at("server.crt")))

@@ -47,6 +47,18 @@ async fn the_api_server_takes_every_object_and_only_the_bridge_is_privileged() {
         !FOREIGN.contains(&group.unwrap())
     });
     assert!(objects.len() > 150 && all > objects.len(), "{} of {all}", objects.len());
+    // Definitions are made for real, so that there are objects of theirs.
+    let (definitions, _): (Vec<_>, Vec<_>) = objects
+        .iter()
+        .cloned()
+        .partition(|object| object["kind"] == "CustomResourceDefinition");
+    let mut kubectl = server.kubectl().unwrap();
+    let apply = ["apply", "--server-side", "--filename=-"];
+    let made = fed(kubectl.args(apply), &list(&definitions));
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut kubectl = server.kubectl().unwrap();
+    let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"];
+    assert!(kubectl.args(wait).status().unwrap().success());
     let mut kubectl = server.kubectl().unwrap();
     let dry = ["apply", "--server-side", "--dry-run=server", "--filename=-"];
     let answer = fed(kubectl.args(dry), &list(&objects));
