@@ -27,8 +27,9 @@ const RULES: u32 = 10;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Asks without a pause and says each time whether it was answered.
-const PROBE: &str =
-    "while :; do wget -q -T 5 -O /dev/null $URL 2>/dev/null && echo answered || echo refused; done";
+const PROBE: &str = "while :; do
+    timeout 5 wget -q -O /dev/null $URL 2>/dev/null && echo answered || echo refused
+done";
 
 /// A pod that asks without a pause.
 struct Probe {

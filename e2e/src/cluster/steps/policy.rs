@@ -49,13 +49,12 @@ pub(super) fn protected(stage: &Stage) -> Result<Outcome> {
         }
     }
     until("every workload in Protect", || {
-        let begins = [("name", &*format!("{STAGE}/"))];
-        let all = bridge::all(&stage.kubectl, "workloads", &begins)?;
-        let there: Vec<_> = all
-            .iter()
-            .filter(|one| one["proxy"] == "connected")
-            .collect();
-        ensure!(there.len() >= 5, "{all:?}");
+        let mut there = vec![];
+        for app in APPS {
+            let begins = [("name", &*format!("{STAGE}/{app}-")), ("proxy", "connected")];
+            there.extend(bridge::all(&stage.kubectl, "workloads", &begins)?);
+        }
+        ensure!(there.len() >= 5, "{there:?}");
         ensure!(there.iter().all(|one| one["mode"] == "protect"), "{there:?}");
         Ok(())
     })?;
@@ -104,7 +103,7 @@ pub(super) fn refused(stage: &Stage) -> Result<Outcome> {
     let spec = json!({"mode": "Sometimes"});
     let wrong = [
         (object("WorkloadMode", "wrong", &spec), &["spec.mode", "Protect"][..]),
-        (rule("wrong", "Perhaps", "client"), &["spec.ingress[0].action", "Allow"]),
+        (rule("wrong", "Perhaps", "client"), &["spec.ingress", "action", "Allow"]),
     ];
     for (object, words) in wrong {
         let Err(refusal) = stage.kubectl.apply(&object) else {
