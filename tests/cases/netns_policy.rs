@@ -7,9 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use outrider_model::names;
 use outrider_tests::{
     Namespace, Pod, Scene,
-    exchange::{End, exchange},
+    exchange::{End, exchange, get},
     require_netns,
     scene::REPORTED,
     until,
@@ -80,6 +81,32 @@ fn an_unknown_client_is_refused_at_once_in_protect_and_reported_in_monitor() -> 
             ensure!(count == 2, "{count} refusals counted: {rows:?}");
             Ok(())
         })
+    })
+}
+
+#[test]
+fn a_probe_is_answered_where_policy_denies_who_asks() -> Result<()> {
+    const PROBES: &str = r#"[{"ask":"http/80/","seconds":10},{"ask":"http/81/","seconds":10}]"#;
+    require_netns!();
+    Scene::play(|scene| {
+        // What the old proxy keeps, the new one begins with.
+        scene.node.set_mode("web", "protect")?;
+        scene.web.kill_proxy()?;
+        scene
+            .web
+            .start_proxy_with(&[("OUTRIDER_PROXY_PROBES", PROBES)])?;
+        for v6 in [false, true] {
+            let at = |port| scene.web.at(v6, port);
+            let from = &scene.intruder.netns;
+            let seen = exchange(from, at(80), b"GET / HTTP/1.0\r\n\r\n", REFUSED)?;
+            ensure!(seen.received.is_empty(), "data came back: {seen:?}");
+            for (path, wanted) in [("http/80/", 200), ("http/81/", 502), ("http/80/other", 404)] {
+                let answer = get(from, at(names::HEALTH_PORT), &format!("/healthz/app/{path}"))?;
+                ensure!(answer.status == wanted, "v6 {v6} {path}: {answer:?}");
+                ensure!(!answer.body.contains("html"), "what it says: {answer:?}");
+            }
+        }
+        Ok(())
     })
 }
 
