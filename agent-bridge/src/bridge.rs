@@ -25,6 +25,7 @@ use crate::{
     neuvector::Controller,
     node::{Committer, Node},
     pods::{self, KubeSettings},
+    policy_file,
     settings::Settings,
     store::{Store, StoreError},
 };
@@ -174,7 +175,7 @@ impl Bridge {
         let mailboxes = Mailboxes::new(settings.pods, node.clone(), lines.clone(), counts.clone())
             .of_pods(watch_pods(settings.kube, &node, &tasks, &stop));
         let mailboxes = tasks.spawn(mailboxes.run(stop.child_token()));
-        let stored = CancellationToken::new();
+        let (stored, gone) = (CancellationToken::new(), CancellationToken::new());
         let reporting = controller.start(&node, certificates);
         let committer = Committer::new(Arc::clone(&node), store, lines);
         let committer = apart(&tasks, committer.run(stored.clone()));
@@ -184,8 +185,8 @@ impl Bridge {
         let over_tcp = api::router(Arc::clone(&node), guarded(&api, tokens, review));
         let known = Arc::clone(&node);
         let over_unix = api::router(Arc::clone(&node), Access::Unix);
+        policy_file::follow(settings.policy, &node, &tasks, &stop);
         let grpc = grpc.run(node, stop.child_token());
-        let gone = CancellationToken::new();
         let api = serve(api, over_tcp, Limits::API, counts.clone(), gone.clone());
         let socket = serve(socket, over_unix, Limits::API, counts.clone(), gone.clone());
         let metrics = serve(metrics, health, Limits::HEALTH, counts, gone.clone());

@@ -30,6 +30,7 @@ pub mod metrics;
 pub mod neuvector;
 pub mod node;
 pub mod pods;
+mod policy_file;
 pub mod process;
 pub mod settings;
 pub mod store;

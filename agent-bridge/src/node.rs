@@ -16,6 +16,7 @@ mod ports;
 mod refusal;
 mod report;
 mod roster;
+mod said;
 mod sessions;
 mod tell;
 pub(crate) mod threats;
@@ -46,7 +47,7 @@ pub(crate) use threats::Reported;
 
 /// The learner's words in the API's.
 pub(crate) mod shown {
-    pub(crate) use super::learned::{conversation, rule, violation};
+    pub(crate) use super::learned::{conversation, rule, said, violation};
 }
 
 use crate::{

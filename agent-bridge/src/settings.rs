@@ -54,6 +54,8 @@ pub struct Settings {
     pub tunnels: Vec<IpAddr>,
     /// `OUTRIDER_BRIDGE_ADDRESS_GROUPS`: networks that are groups of their own.
     pub address_groups: Vec<(IpNet, Group)>,
+    /// `OUTRIDER_BRIDGE_POLICY`: file of policy that people write, for a bridge without a controller.
+    pub policy: Option<PathBuf>,
     /// `OUTRIDER_BRIDGE_DEFAULT_MODE`: mode of a group that nobody set one for.
     pub default_mode: Mode,
     /// `OUTRIDER_BRIDGE_LOG`: what to log.
@@ -69,7 +71,7 @@ pub struct Settings {
 }
 
 /// Every setting, its default and what it is for, as `--help` shows them.
-pub const HELP: [(&str, &str, &str); 18] = [
+pub const HELP: [(&str, &str, &str); 19] = [
     ("OUTRIDER_PODS_DIR", names::PODS_DIR, "root of the pods' mailboxes"),
     ("OUTRIDER_BRIDGE_STORE", DEFAULT_STORE, "file of the embedded store"),
     ("OUTRIDER_BRIDGE_API", "127.0.0.1:15180", "TCP address of the REST API"),
@@ -93,6 +95,11 @@ pub const HELP: [(&str, &str, &str); 18] = [
         "OUTRIDER_BRIDGE_ADDRESS_GROUPS",
         "none",
         "networks with a group of their own: office=192.0.2.0/24,office=198.51.100.0/24",
+    ),
+    (
+        "OUTRIDER_BRIDGE_POLICY",
+        "none",
+        "file of NetworkRules, groups and modes, read again when it changes; for a bridge without a controller",
     ),
     ("OUTRIDER_BRIDGE_DEFAULT_MODE", "discover", "mode of a group that was given none"),
     ("OUTRIDER_BRIDGE_LOG", "info", "log filter: info, debug, outrider_agent_bridge=debug,info"),
@@ -139,6 +146,7 @@ impl Settings {
             ),
             socket: env.path("OUTRIDER_BRIDGE_SOCKET", DEFAULT_SOCKET),
             tokens: env.optional_path("OUTRIDER_BRIDGE_TOKENS"),
+            policy: env.optional_path("OUTRIDER_BRIDGE_POLICY"),
             grpc_socket: env.path("OUTRIDER_BRIDGE_GRPC_SOCKET", DEFAULT_GRPC_SOCKET),
             grpc: env.value(
                 "OUTRIDER_BRIDGE_GRPC",

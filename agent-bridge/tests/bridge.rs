@@ -58,6 +58,9 @@ mod pages;
 #[path = "bridge/pods.rs"]
 mod pods;
 #[cfg(test)]
+#[path = "bridge/policy.rs"]
+mod policy;
+#[cfg(test)]
 #[path = "bridge/proxy.rs"]
 mod proxy;
 #[cfg(test)]

@@ -5,6 +5,8 @@
 mod apiserver;
 #[path = "cluster/chart.rs"]
 mod chart;
+#[path = "cluster/objects.rs"]
+mod objects;
 
 use apiserver::ApiServer;
 

@@ -47,11 +47,11 @@ pub struct Conversation {
 /// One rule of the network policy.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Rule {
-    /// Number; learned rules start at 10001.
+    /// Number; learned rules start at 10001, those of people at 200000, those learned in the cluster at 1000000.
     pub id: u32,
-    /// Group of the client.
+    /// Group or set of the client.
     pub from: String,
-    /// Group of the server.
+    /// Group or set of the server.
     pub to: String,
     /// Application, `any` when the rule is about the port alone.
     pub app: String,
@@ -61,6 +61,10 @@ pub struct Rule {
     pub action: String,
     /// Whether traffic made it, rather than a person.
     pub learned: bool,
+    /// Where people wrote it, or that the cluster learned it: `<kind>/<namespace>/<object>/<rule>`. What this node
+    /// learned has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// What it was learned from.
     pub evidence: Evidence,
 }

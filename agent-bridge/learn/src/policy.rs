@@ -206,6 +206,15 @@ impl Policy {
         rules.filter(|rule| rule.ends != elsewhere).collect()
     }
 
+    /// The rules that hold for a workload, in order, each once.
+    #[must_use]
+    pub fn rules_of(&self, workload: &Workload) -> Vec<&PolicyRule> {
+        let both = [Direction::Inbound, Direction::Outbound].into_iter();
+        let rules = both.flat_map(|way| self.rules_for(&workload.uid, &workload.group(), way));
+        let rules: BTreeMap<Place, _> = rules.map(|rule| ((rule.order, rule.id), rule)).collect();
+        rules.into_values().collect()
+    }
+
     /// Takes in a change; one that is refused is counted, and what was said before holds on.
     pub(crate) fn apply(
         &mut self,

@@ -18,6 +18,7 @@ use outrider_api::{ListQuery, MAX_LIMIT, NEXT_CURSOR};
 use serde::Serialize;
 
 use crate::node::Refusal;
+pub(crate) use elements::Said;
 
 /// Longest cursor that is looked at.
 const MAX_CURSOR: usize = 8192;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use outrider_api::{Conversation, Evidence, Rule, Violation};
-use outrider_learn::{Row, Sample};
+use outrider_learn::{PolicyRule, Ports, Row, Sample};
 use outrider_model::{IpProto, PolicyAction};
 use outrider_wire::{Connection, ConnectionFlags, ext::SampleFlow};
 
@@ -101,6 +101,7 @@ pub(crate) fn rule(rule: &outrider_learn::Rule) -> Rule {
         ports: ports(rule.key.proto, rule.key.port),
         action: PolicyAction::Allow.label().into(),
         learned: true,
+        origin: None,
         evidence: Evidence {
             sessions: evidence.sessions,
             bytes: evidence.bytes,
@@ -109,6 +110,39 @@ pub(crate) fn rule(rule: &outrider_learn::Rule) -> Rule {
             last_seen: evidence.last_seen,
             samples: evidence.samples.iter().map(ToString::to_string).collect(),
         },
+    }
+}
+
+/// A rule that people wrote, or that the cluster learned.
+pub(crate) fn said(rule: &PolicyRule) -> Rule {
+    let apps: Vec<_> = rule.apps.iter().map(ToString::to_string).collect();
+    let ports: Vec<_> = rule.ports.iter().map(range).collect();
+    let or_any = |list: Vec<String>| match list.is_empty() {
+        true => "any".to_owned(),
+        false => list.join(","),
+    };
+    let action = if rule.deny { PolicyAction::Deny } else { PolicyAction::Allow };
+    Rule {
+        id: rule.id.0,
+        from: rule.from.to_string(),
+        to: rule.to.to_string(),
+        app: or_any(apps),
+        ports: or_any(ports),
+        action: action.label().into(),
+        learned: rule.learned,
+        origin: Some(rule.origin.to_string()),
+        evidence: Evidence::default(),
+    }
+}
+
+fn range(ports: &Ports) -> String {
+    let proto = ports
+        .proto
+        .map_or_else(|| "any".to_owned(), |proto| proto.to_string());
+    match (ports.low, ports.high) {
+        (0, u16::MAX) => proto,
+        (low, high) if low == high => format!("{proto}/{low}"),
+        (low, high) => format!("{proto}/{low}-{high}"),
     }
 }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use outrider_api::{Status, StoreStatus, Threat};
-use outrider_learn::Group;
+use outrider_learn::{Group, PolicyRule};
 use outrider_model::Mode;
 
 use super::{Node, State, coverage, ports::Ports, threats};
 use crate::{
-    api::lists::{Picked, Selection},
+    api::lists::{Picked, Said, Selection},
     mailbox::watch::Workload,
 };
 
@@ -95,9 +95,27 @@ impl Node {
         asked.pick(self.state.lock().learner.conversations())
     }
 
-    /// Rules, in order of number.
+    /// Rules: those that people wrote and the cluster learned, in the order in which they are asked, then those that
+    /// were learned here, in order of number. Of a workload, those that hold for it.
     pub(crate) fn rules(&self, asked: &Selection) -> Picked<outrider_api::Rule> {
-        asked.pick(self.state.lock().learner.rules())
+        let state = self.state.lock();
+        let workload = asked.workload().map(|name| state.roster.named(name));
+        let workload = workload.and_then(Result::ok);
+        let own = workload.and_then(|one| state.learner.directory().get(&one.uid));
+        let said = state.learner.said();
+        let named = |rule: &&PolicyRule| {
+            let is_end = |name| rule.from.name() == name || rule.to.name() == name;
+            asked.workload().is_none_or(is_end)
+        };
+        let said: Vec<_> = match own {
+            Some(workload) => said.rules_of(workload).into_iter().map(Said).collect(),
+            None => said.rules().filter(named).map(Said).collect(),
+        };
+        let mut picked = asked.pick(&said);
+        if !picked.is_full(asked) {
+            asked.pick_more(&mut picked, state.learner.rules());
+        }
+        picked
     }
 
     /// Violations, newest first.

@@ -89,9 +89,14 @@ impl Row for Rule {
         Column::Right("BYTES"),
         Column::Right("CLIENTS"),
         Column::Left("LAST SEEN"),
+        Column::Left("ORIGIN"),
     ];
 
     fn cells(&self, now: u64) -> Vec<String> {
+        let last_seen = match self.evidence.last_seen {
+            0 => "-".into(),
+            at => ago(now, at),
+        };
         vec![
             self.id.to_string(),
             self.from.clone(),
@@ -103,7 +108,8 @@ impl Row for Rule {
             self.evidence.sessions.to_string(),
             bytes(self.evidence.bytes),
             self.evidence.clients.to_string(),
-            ago(now, self.evidence.last_seen),
+            last_seen,
+            self.origin.clone().unwrap_or_else(|| "learned here".into()),
         ]
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use outrider_api::{Flow, ModeChange, Session, Threat, Violation, Workload};
+use outrider_learn::PolicyRule;
 
 use super::{Concerning, Listed};
 use crate::node::shown;
@@ -88,6 +89,30 @@ impl Listed for outrider_learn::Rule {
     }
     fn shown(&self) -> Self::Shown {
         shown::rule(self)
+    }
+}
+
+/// A rule that people wrote, or that the cluster learned; one of those that were chosen for whom the list is about.
+pub(crate) struct Said<'a>(pub(crate) &'a PolicyRule);
+
+impl Concerning for Said<'_> {
+    fn concerns(&self, _workload: &str) -> bool {
+        true
+    }
+    fn app(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Owned(shown::said(self.0).app))
+    }
+}
+
+impl Listed for Said<'_> {
+    type Shown = outrider_api::Rule;
+    fn place(&self, out: &mut String) -> fmt::Result {
+        // Before the numbers of what was learned here.
+        let (learned, order, id) = (u8::from(self.0.learned), self.0.order, self.0.id.0);
+        write!(out, "!{learned}{order:020}{id:010}")
+    }
+    fn shown(&self) -> Self::Shown {
+        shown::said(self.0)
     }
 }
 

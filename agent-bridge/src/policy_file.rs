@@ -1,0 +1,340 @@
+//! Policy that people write, without a cluster: a file of the same objects, read again when it changes.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use outrider_learn::{ClusterChange, Group, PolicyRule, SetChange};
+use outrider_model::{AppId, RuleId};
+use outrider_policy::Name;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use thiserror::Error;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    controller::{
+        plan::{Objects, Plan, Rule, Set, World},
+        resolve::Resolver,
+    },
+    node::Node,
+};
+
+/// How often the file is looked at.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Bytes of a file that is read.
+const MAX_BYTES: u64 = 8 << 20;
+/// Objects in it.
+const MAX_OBJECTS: usize = 4_096;
+
+/// Why the file is not in force.
+#[derive(Debug, Error)]
+pub(crate) enum PolicyFileError {
+    /// It can't be read.
+    #[error("cannot be read")]
+    Io(#[source] io::Error),
+    /// It is larger than [`MAX_BYTES`].
+    #[error("larger than {MAX_BYTES} bytes")]
+    TooLarge,
+    /// It has more objects than [`MAX_OBJECTS`].
+    #[error("more than {MAX_OBJECTS} objects")]
+    TooMany,
+    /// It is no YAML.
+    #[error("{0}")]
+    Yaml(String),
+    /// An object is none of ours.
+    #[error("object {at} ({kind}): {why}")]
+    Object {
+        /// Its place, from 1.
+        at: usize,
+        /// What it says it is.
+        kind: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// Follows the file, if there is one, until `stop`. One that is wrong changes nothing and is logged; one that goes away is an empty one.
+pub(crate) fn follow(
+    path: Option<PathBuf>,
+    node: &Arc<Node>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let Some(path) = path else { return };
+    let (node, stop) = (Arc::clone(node), stop.child_token());
+    tasks.spawn(async move {
+        let mut file = PolicyFile { path, ..PolicyFile::default() };
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => file.look(&node),
+            }
+        }
+    });
+}
+
+/// The file, and what it came to last.
+#[derive(Default)]
+struct PolicyFile {
+    path: PathBuf,
+    seen: Option<(SystemTime, u64)>,
+    resolver: Resolver,
+    world: World,
+    plan: Plan,
+}
+
+impl PolicyFile {
+    fn look(&mut self, node: &Node) {
+        let found = std::fs::metadata(&self.path);
+        let now = found
+            .ok()
+            .and_then(|found| Some((found.modified().ok()?, found.len())));
+        let is_new = now != self.seen;
+        if is_new {
+            self.seen = now;
+            let objects = if now.is_some() { read(&self.path) } else { Ok(Objects::default()) };
+            match objects {
+                Ok(objects) => self.resolver.set_objects(&objects),
+                Err(error) => {
+                    let path = self.path.display();
+                    tracing::error!(%error, %path, "the policy file is wrong: what was in force stays");
+                }
+            }
+        }
+        self.meet(node.world());
+        let plan = self.resolver.plan().clone();
+        if is_new {
+            complain(&plan);
+        }
+        let changes = changes(&self.plan, &plan);
+        if !changes.is_empty() {
+            tracing::info!(rules = plan.rules.len(), changes = changes.len(), "policy of the file");
+            node.say(changes);
+            self.plan = plan;
+        }
+    }
+
+    /// Takes over who is here.
+    fn meet(&mut self, world: World) {
+        let before = std::mem::take(&mut self.world);
+        for uid in before
+            .pods
+            .keys()
+            .filter(|uid| !world.pods.contains_key(*uid))
+        {
+            self.resolver.remove_pod(uid);
+        }
+        for name in before
+            .namespaces
+            .keys()
+            .filter(|name| !world.namespaces.contains_key(*name))
+        {
+            self.resolver.remove_namespace(name);
+        }
+        for (name, labels) in &world.namespaces {
+            self.resolver.set_namespace(name, labels);
+        }
+        world
+            .pods
+            .values()
+            .for_each(|pod| self.resolver.set_pod(pod));
+        self.world = world;
+    }
+}
+
+/// What is wrong with objects that can be read is logged, as it is said in their status in a cluster.
+fn complain(plan: &Plan) {
+    for said in plan.verdicts.values().filter(|said| !said.accepted) {
+        let (kind, field) = (said.kind, said.field.as_deref().unwrap_or_default());
+        let (namespace, name, why) = (&said.namespace, &said.name, &said.message);
+        tracing::warn!(?kind, namespace, name, field, why, reason = said.reason, "not accepted");
+    }
+}
+
+/// Reads a file of objects.
+///
+/// # Errors
+///
+/// When it can't be read, is too large, or has an object that is none of ours.
+pub(crate) fn read(path: &Path) -> Result<Objects, PolicyFileError> {
+    let size = std::fs::metadata(path).map_err(PolicyFileError::Io)?.len();
+    if size > MAX_BYTES {
+        return Err(PolicyFileError::TooLarge);
+    }
+    parse(&std::fs::read_to_string(path).map_err(PolicyFileError::Io)?)
+}
+
+/// Reads objects: YAML of several documents, or JSON; a `List` is the objects in it.
+fn parse(text: &str) -> Result<Objects, PolicyFileError> {
+    let wrong = |error: serde_saphyr::Error| PolicyFileError::Yaml(error.to_string());
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(wrong)?;
+    let mut all = Vec::new();
+    for mut document in documents {
+        match document.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => all.extend(items),
+            _ => all.push(document),
+        }
+    }
+    if all.len() > MAX_OBJECTS {
+        return Err(PolicyFileError::TooMany);
+    }
+    let mut objects = Objects::default();
+    for (at, value) in all
+        .into_iter()
+        .enumerate()
+        .filter(|(_, value)| !value.is_null())
+    {
+        let kind = value["kind"].as_str().unwrap_or("no kind").to_owned();
+        enter(&mut objects, &kind, value).map_err(|why| PolicyFileError::Object {
+            at: at + 1,
+            kind,
+            why,
+        })?;
+    }
+    Ok(objects)
+}
+
+fn enter(objects: &mut Objects, kind: &str, value: Value) -> Result<(), String> {
+    fn one<T: DeserializeOwned>(list: &mut Vec<Arc<T>>, value: Value) -> Result<(), String> {
+        list.push(Arc::new(serde_json::from_value(value).map_err(|error| error.to_string())?));
+        Ok(())
+    }
+    match kind {
+        "WorkloadGroup" => one(&mut objects.groups, value),
+        "ClusterWorkloadGroup" => one(&mut objects.cluster_groups, value),
+        "NetworkRule" => one(&mut objects.rules, value),
+        "ClusterNetworkRule" => one(&mut objects.cluster_rules, value),
+        "WorkloadMode" => one(&mut objects.modes, value),
+        "ClusterWorkloadMode" => one(&mut objects.cluster_modes, value),
+        _ => Err("no kind that a file may have".into()),
+    }
+}
+
+/// What makes one plan of another.
+fn changes(before: &Plan, now: &Plan) -> Vec<ClusterChange> {
+    fn gone<'a, K: Ord, V>(
+        before: &'a BTreeMap<K, V>,
+        now: &'a BTreeMap<K, V>,
+    ) -> impl Iterator<Item = &'a K> {
+        before.keys().filter(|key| !now.contains_key(key))
+    }
+    fn fresh<'a, K: Ord, V: PartialEq>(
+        before: &'a BTreeMap<K, V>,
+        now: &'a BTreeMap<K, V>,
+    ) -> impl Iterator<Item = (&'a K, &'a V)> {
+        now.iter()
+            .filter(|(key, value)| before.get(key) != Some(value))
+    }
+    let mut all: Vec<ClusterChange> = Vec::new();
+    all.extend(gone(&before.rules, &now.rules).map(|id| ClusterChange::RuleGone(RuleId(*id))));
+    all.extend(
+        gone(&before.sets, &now.sets).map(|name| ClusterChange::SetGone(Group::named(name))),
+    );
+    all.extend(
+        gone(&before.modes, &now.modes).map(|uid| ClusterChange::Mode(Arc::clone(uid), None)),
+    );
+    all.extend(
+        fresh(&before.sets, &now.sets).map(|(name, set)| ClusterChange::Set(self::set(name, set))),
+    );
+    all.extend(
+        fresh(&before.rules, &now.rules).map(|(_, rule)| ClusterChange::Rule(self::rule(rule))),
+    );
+    let modes = fresh(&before.modes, &now.modes);
+    all.extend(modes.map(|(uid, mode)| ClusterChange::Mode(Arc::clone(uid), Some(*mode))));
+    all
+}
+
+fn set(name: &str, set: &Set) -> SetChange {
+    SetChange {
+        added: set.members.iter().cloned().collect(),
+        networks: set.networks.clone(),
+        names: set
+            .names
+            .iter()
+            .filter_map(|name| Name::new(name).ok())
+            .collect(),
+        external: set.external,
+        nodes: set.nodes,
+        any: set.any,
+        ..SetChange::whole(name)
+    }
+}
+
+fn rule(rule: &Rule) -> PolicyRule {
+    PolicyRule {
+        id: RuleId(rule.id),
+        order: rule.order,
+        from: Group::named(&rule.from),
+        to: Group::named(&rule.to),
+        ends: rule.ends,
+        ports: rule.ports.clone(),
+        apps: rule.apps.iter().copied().map(AppId).collect(),
+        deny: rule.deny,
+        learned: false,
+        origin: Arc::clone(&rule.origin),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "
+apiVersion: outrider.dev/v1alpha1
+kind: NetworkRule
+metadata: {name: web, namespace: shop}
+spec:
+  ingress:
+  - name: front
+    action: Allow
+    peers: [{podSelector: {matchLabels: {app: front}}}]
+    ports: [tcp/8080]
+---
+kind: List
+apiVersion: v1
+items:
+- {apiVersion: outrider.dev/v1alpha1, kind: WorkloadMode, metadata: {name: all, namespace: shop}, spec: {mode: Protect}}
+---
+";
+
+    #[test]
+    fn reads_several_documents_and_lists() {
+        let objects = parse(FILE).unwrap();
+        assert_eq!((objects.rules.len(), objects.modes.len()), (1, 1));
+        assert_eq!(objects.rules[0].spec.ingress[0].ports, ["tcp/8080"]);
+    }
+
+    #[test]
+    fn refuses_what_is_none_of_ours() {
+        let error = |text: &str| parse(text).unwrap_err().to_string();
+        assert!(error("kind: Pod").starts_with("object 1 (Pod)"), "{}", error("kind: Pod"));
+        let modeless = "apiVersion: outrider.dev/v1alpha1\nkind: WorkloadMode\nmetadata: {name: a}\nspec: {mode: Loud}";
+        assert!(error(modeless).contains("Loud"), "{}", error(modeless));
+        assert!(error("a: [").len() > 5);
+        let many = format!("items: [{}]", "{kind: Pod},".repeat(MAX_OBJECTS + 1));
+        assert!(matches!(parse(&many), Err(PolicyFileError::TooMany)));
+        let large = tempfile::NamedTempFile::new().unwrap();
+        large.as_file().set_len(MAX_BYTES + 1).unwrap();
+        assert!(matches!(read(large.path()), Err(PolicyFileError::TooLarge)));
+    }
+
+    #[test]
+    fn says_what_changed_and_nothing_else() {
+        let mut resolver = Resolver::default();
+        resolver.set_objects(&parse(FILE).unwrap());
+        let plan = resolver.plan().clone();
+        let all = changes(&Plan::default(), &plan);
+        assert_eq!(all.len(), plan.rules.len() + plan.sets.len() + plan.modes.len());
+        assert!(changes(&plan, &plan).is_empty());
+        assert_eq!(changes(&plan, &Plan::default()).len(), all.len());
+    }
+}
