@@ -1,7 +1,7 @@
 //! NeuVector's gRPC surface: what a component of the network can answer of its node agent, plain on
 //! a unix socket and with mutual TLS on TCP.
 
-mod accept;
+pub(crate) mod accept;
 mod convert;
 pub mod dial;
 mod enforcer;

@@ -1,12 +1,18 @@
 //! What `--help` teaches.
 
-use crate::{settings::help, webhook};
+use crate::{controller, settings::help, webhook};
 
 /// What follows the usage of `outrider-agent-bridge bridge`.
 #[must_use]
 pub fn bridge() -> String {
     let all: Vec<_> = help().copied().collect();
     table("Settings (environment) [default]:", &all) + MAILBOXES
+}
+
+/// What follows the usage of `outrider-agent-bridge controller`.
+#[must_use]
+pub fn controller() -> String {
+    table("Settings (environment) [default]:", &controller::settings::HELP)
 }
 
 /// What follows the usage of `outrider-agent-bridge webhook`.

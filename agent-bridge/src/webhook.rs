@@ -8,7 +8,7 @@
 //!  files, or authority: made, made known, served, renewed
 //! ```
 
-mod authority;
+pub(crate) mod authority;
 mod bundle;
 mod certificate;
 mod counts;
@@ -18,7 +18,7 @@ mod refusals;
 mod review;
 mod serve;
 pub mod settings;
-mod validity;
+pub(crate) mod validity;
 
 use std::{
     io,

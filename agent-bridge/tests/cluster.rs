@@ -1,18 +1,17 @@
-//! The roles against a real API server.
+//! The role `controller` against a real API server: bridges linked, rules told, learned policies written, a leader
+//! killed, the API server stopped.
 #![cfg(test)]
+#![expect(clippy::large_futures, reason = "a test has the room")]
 
 #[path = "apiserver/server.rs"]
 mod apiserver;
+#[path = "cluster/bridge.rs"]
+mod bridge;
 #[path = "cluster/chart.rs"]
 mod chart;
 #[path = "cluster/objects.rs"]
 mod objects;
-
-use apiserver::ApiServer;
-
-#[tokio::test]
-async fn the_harness_answers() {
-    let Some(server) = ApiServer::start().await else { return };
-    let version = server.client().await.apiserver_version().await.unwrap();
-    assert_eq!(version.major, "1");
-}
+#[path = "cluster/steps.rs"]
+mod steps;
+#[path = "cluster/world.rs"]
+mod world;

@@ -61,8 +61,13 @@ impl Evidence {
         self.clients.len()
     }
 
+    /// Some client addresses, at most [`MAX_CLIENTS`].
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.clients.iter().copied()
+    }
+
     /// Takes in sessions and bytes of one row. A session may be reported before its first byte.
-    pub(crate) fn count(&mut self, sessions: u64, bytes: u64) {
+    pub fn count(&mut self, sessions: u64, bytes: u64) {
         self.sessions = self.sessions.saturating_add(sessions);
         self.bytes = self.bytes.saturating_add(bytes);
         if bytes == 0 {
@@ -78,7 +83,20 @@ impl Evidence {
     }
 
     pub(crate) fn see(&mut self, client: IpAddr, first_seen: u64, last_seen: u64) {
-        if self.clients.len() < MAX_CLIENTS {
+        self.see_all([client], first_seen, last_seen);
+    }
+
+    /// Notes clients, and when they were seen.
+    pub fn see_all(
+        &mut self,
+        clients: impl IntoIterator<Item = IpAddr>,
+        first_seen: u64,
+        last_seen: u64,
+    ) {
+        for client in clients {
+            if self.clients.len() >= MAX_CLIENTS {
+                break;
+            }
             self.clients.insert(client);
         }
         let is_first = self.last_seen == 0;

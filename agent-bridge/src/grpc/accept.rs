@@ -29,9 +29,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// A connection that counts among its listener's until it is dropped.
 #[derive(Debug)]
-pub(super) struct Held<S> {
-    stream: S,
-    _place: OwnedSemaphorePermit,
+pub(crate) struct Held<S, P = OwnedSemaphorePermit> {
+    pub(crate) stream: S,
+    pub(crate) _place: P,
 }
 
 type Into<S> = mpsc::Sender<io::Result<Held<S>>>;
@@ -102,13 +102,13 @@ async fn pause(error: &io::Error) {
     sleep(PAUSE).await;
 }
 
-impl<S: Send + Sync + Unpin> Connected for Held<S> {
+impl<S: Send + Sync + Unpin, P: Send + Sync + Unpin> Connected for Held<S, P> {
     type ConnectInfo = ();
 
     fn connect_info(&self) {}
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
+impl<S: AsyncRead + Unpin, P: Unpin> AsyncRead for Held<S, P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -118,7 +118,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
+impl<S: AsyncWrite + Unpin, P: Unpin> AsyncWrite for Held<S, P> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

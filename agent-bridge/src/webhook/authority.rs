@@ -42,28 +42,33 @@ impl Default for Terms {
 
 /// A certificate and who vouches for it.
 #[derive(Debug)]
-pub(super) struct Pair {
+pub(crate) struct Pair {
     /// To be served.
-    pub(super) loaded: Loaded,
+    pub(crate) loaded: Loaded,
     /// Its authority, PEM.
-    authority: String,
+    pub(crate) authority: String,
 }
 
 /// What makes and renews them.
 #[derive(Debug)]
-pub(super) struct Authority {
+pub(crate) struct Authority {
     pub(super) names: Vec<String>,
     pub(super) client_ca: Option<PathBuf>,
     /// File in which authorities are made known.
     pub(super) file: Option<PathBuf>,
     /// The configurations in which they are.
     pub(super) bundle: Option<Arc<Bundle>>,
-    pub(super) terms: Terms,
+    pub(crate) terms: Terms,
 }
 
 impl Authority {
+    /// One that makes nothing known by itself, and asks nobody for a certificate.
+    pub(crate) fn plain(names: Vec<String>, terms: Terms) -> Self {
+        Self { names, client_ca: None, file: None, bundle: None, terms }
+    }
+
     /// A new certificate with an authority of its own.
-    pub(super) fn make(&self) -> io::Result<Pair> {
+    pub(crate) fn make(&self) -> io::Result<Pair> {
         let now = SystemTime::now();
         // Clocks of other machines may be behind ours.
         let from = now.checked_sub(Duration::from_secs(300)).unwrap_or(now);
@@ -75,7 +80,7 @@ impl Authority {
         ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         ca.distinguished_name
-            .push(DnType::CommonName, format!("outrider-webhook {number}"));
+            .push(DnType::CommonName, format!("outrider {number}"));
         (ca.not_before, ca.not_after) = (from.into(), until.into());
         let ca_key = KeyPair::generate().map_err(io::Error::other)?;
         let ca_made = ca.self_signed(&ca_key).map_err(io::Error::other)?;
@@ -153,7 +158,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// PEM of a certificate.
-pub(super) fn pem(der: &[u8]) -> String {
+pub(crate) fn pem(der: &[u8]) -> String {
     let text = base64(der);
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
     let mut rest = &*text;

@@ -31,13 +31,13 @@ pub(super) const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// A certificate with its key, ready to be served.
 #[derive(Clone, Debug)]
-pub(super) struct Loaded {
+pub(crate) struct Loaded {
     /// For who connects.
-    pub(super) config: Arc<ServerConfig>,
+    pub(crate) config: Arc<ServerConfig>,
     /// When it is valid.
-    pub(super) validity: Validity,
+    pub(crate) validity: Validity,
     /// Names among those we are called by that it does not have.
-    pub(super) lacking: Vec<String>,
+    pub(crate) lacking: Vec<String>,
 }
 
 /// The one in use.

@@ -3,16 +3,16 @@
 
 /// From when to when, seconds since the epoch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Validity {
+pub(crate) struct Validity {
     /// Not before.
-    pub(super) from: u64,
+    pub(crate) from: u64,
     /// Not after.
-    pub(super) until: u64,
+    pub(crate) until: u64,
 }
 
 impl Validity {
     /// Reads it.
-    pub(super) fn read(certificate: &[u8]) -> Option<Self> {
+    pub(crate) fn read(certificate: &[u8]) -> Option<Self> {
         let (_, outer) = element(certificate, SEQUENCE)?.0;
         let (_, mut inner) = element(outer, SEQUENCE)?.0;
         if let Some((_, rest)) = element(inner, VERSION) {

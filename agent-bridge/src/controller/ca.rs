@@ -1,0 +1,192 @@
+//! Our certificate and its authority. Every replica makes its own, and adds it to what the others have made known in
+//! the ConfigMap that bridges mount.
+
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+
+use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{Api, Client, api::PostParams};
+use outrider_telemetry::unix_seconds;
+use parking_lot::RwLock;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+use super::settings::Settings;
+use crate::webhook::{
+    Terms,
+    authority::{Authority, Pair, pem},
+    validity::Validity,
+};
+
+/// The key of the ConfigMap.
+pub const KEY: &str = "ca.crt";
+/// Authorities that are kept; those that end first make room.
+const MAX_AUTHORITIES: usize = 32;
+/// Between two looks whether ours is still there.
+const LOOK: Duration = Duration::from_secs(60);
+/// After a failure.
+const RETRY: Duration = Duration::from_secs(2);
+/// Time for one call.
+const CALL_TIME: Duration = Duration::from_secs(5);
+
+/// What is served, and where it is made known.
+pub(super) struct Ca {
+    authority: Authority,
+    current: Pair,
+    served: Arc<RwLock<Arc<ServerConfig>>>,
+    maps: Api<ConfigMap>,
+    name: String,
+    known: watch::Sender<bool>,
+}
+
+/// Current configuration for who connects.
+pub(super) type Served = Arc<RwLock<Arc<ServerConfig>>>;
+
+impl Ca {
+    /// Makes the first certificate.
+    pub(super) fn new(client: Client, settings: &Settings, terms: Terms) -> io::Result<Self> {
+        let authority = Authority::plain(settings.names.clone(), terms);
+        let current = authority.make()?;
+        let served = Arc::new(RwLock::new(Arc::clone(&current.loaded.config)));
+        Ok(Self {
+            authority,
+            current,
+            served,
+            maps: Api::namespaced(client, &settings.namespace),
+            name: settings.ca_configmap.clone(),
+            known: watch::Sender::new(false),
+        })
+    }
+
+    pub(super) fn served(&self) -> Served {
+        Arc::clone(&self.served)
+    }
+
+    /// Whether bridges can know us.
+    pub(super) fn known(&self) -> watch::Receiver<bool> {
+        self.known.subscribe()
+    }
+
+    /// Keeps it known, and renews it, for ever.
+    pub(super) async fn keep(mut self) {
+        let mut renewed = Instant::now();
+        loop {
+            self.make_known(&[&self.current.authority]).await;
+            self.known.send_replace(true);
+            sleep(LOOK.min(self.authority.terms.renew)).await;
+            if renewed.elapsed() < self.authority.terms.renew {
+                continue;
+            }
+            match self.authority.make() {
+                Ok(next) => {
+                    self.make_known(&[&self.current.authority, &next.authority])
+                        .await;
+                    sleep(self.authority.terms.settle).await;
+                    *self.served.write() = Arc::clone(&next.loaded.config);
+                    self.current = next;
+                    renewed = Instant::now();
+                }
+                Err(error) => tracing::error!(%error, "no new certificate; keeping the old"),
+            }
+        }
+    }
+
+    /// Until it is done.
+    async fn make_known(&self, own: &[&String]) {
+        loop {
+            match timeout(CALL_TIME, self.add(own)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(kube::Error::Api(status))) if status.code == 409 => continue,
+                Ok(Err(error)) => tracing::warn!(%error, "our authority is not known to bridges"),
+                Err(_elapsed) => tracing::warn!("our authority is not known to bridges: no answer"),
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    async fn add(&self, own: &[&String]) -> Result<(), kube::Error> {
+        let before = self.maps.get_opt(&self.name).await?;
+        let text = |map: &ConfigMap| map.data.as_ref()?.get(KEY).cloned();
+        let known = before.as_ref().and_then(text).unwrap_or_default();
+        let merged = merge(&known, own, unix_seconds());
+        if merged == known {
+            return Ok(());
+        }
+        let is_new = before.is_none();
+        let mut map = before.unwrap_or_else(|| ConfigMap {
+            metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
+            ..ConfigMap::default()
+        });
+        map.data
+            .get_or_insert_with(BTreeMap::new)
+            .insert(KEY.to_owned(), merged);
+        let parameters = PostParams::default();
+        let done = match is_new {
+            true => self.maps.create(&parameters, &map).await,
+            false => self.maps.replace(&self.name, &parameters, &map).await,
+        };
+        done.map(drop)
+    }
+}
+
+/// The authorities that are still good, ours among them; the same text if nothing is to be changed.
+fn merge(known: &str, own: &[&String], now: u64) -> String {
+    let read = |text: &str| {
+        let found = CertificateDer::pem_slice_iter(text.as_bytes()).filter_map(Result::ok);
+        found.collect::<Vec<_>>()
+    };
+    let mut all = read(known);
+    for one in own.iter().flat_map(|text| read(text)) {
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+    let until = |one: &CertificateDer<'_>| Validity::read(one).map_or(0, |validity| validity.until);
+    all.retain(|one| until(one) > now);
+    if all.len() > MAX_AUTHORITIES {
+        all.sort_by_key(until);
+        all.drain(..all.len() - MAX_AUTHORITIES);
+    }
+    all.iter().map(|one| pem(one)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn authority(terms: Terms) -> String {
+        Authority::plain(vec!["controller".into()], terms)
+            .make()
+            .unwrap()
+            .authority
+    }
+
+    #[test]
+    fn replicas_are_merged_and_the_old_go() {
+        let now = unix_seconds();
+        let (one, two) = (authority(Terms::default()), authority(Terms::default()));
+        let first = merge("", &[&one], now);
+        assert_eq!(first, one);
+        let both = merge(&first, &[&two], now);
+        assert_eq!(both, format!("{one}{two}"));
+        assert_eq!(merge(&both, &[&one], now), both, "nothing to be changed");
+        let short = Terms { life: Duration::from_secs(10), ..Terms::default() };
+        let old = authority(short);
+        assert_eq!(merge(&format!("{old}junk"), &[&one], now + 60), one);
+    }
+
+    #[test]
+    fn there_is_no_end_of_room() {
+        let now = unix_seconds();
+        let mut all = String::new();
+        for _ in 0..=MAX_AUTHORITIES {
+            all = merge(&all, &[&authority(Terms::default())], now);
+        }
+        assert_eq!(all.matches("BEGIN").count(), MAX_AUTHORITIES);
+    }
+}
