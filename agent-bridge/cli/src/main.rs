@@ -147,9 +147,8 @@ async fn run(args: &Args) -> Result<(), Failure> {
         Command::Threats(wanted) => {
             events::<Threat>(&asked, &mut output, (EventKind::Threat, paths::THREATS), wanted).await
         }
-        Command::Sessions { workload } => {
-            let path = client::with_query(paths::SESSIONS, &[("workload", workload.as_deref())]);
-            output.list(&asked.list::<Session>(&path, None).await?)
+        Command::Sessions(open) => {
+            listed::<Session>(&asked, &mut output, paths::SESSIONS, &open.into()).await
         }
         Command::Workloads => output.list(&asked.list::<Workload>(paths::WORKLOADS, None).await?),
         Command::Status => match &asked {
