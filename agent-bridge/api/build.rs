@@ -1,7 +1,8 @@
 //! Makes the gRPC types from `proto/`, without the C++ compiler of protocol buffers.
 
 /// Services, each in a file of its own; `common.proto` comes with them.
-const FILES: [&str; 3] = ["enforcer.proto", "controller.proto", "cluster.proto"];
+const FILES: [&str; 5] =
+    ["enforcer.proto", "controller.proto", "cluster.proto", "csi.proto", "registration.proto"];
 const DIR: &str = "proto";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

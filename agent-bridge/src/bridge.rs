@@ -1,5 +1,7 @@
 //! The `bridge` role, put together.
 
+mod joined;
+
 use std::{io, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use axum::Router;
@@ -24,11 +26,12 @@ use crate::{
     metrics,
     neuvector::Controller,
     node::{Committer, Node},
-    pods::{self, KubeSettings},
     policy_file,
     settings::Settings,
     store::{Store, StoreError},
 };
+
+use joined::Joined;
 
 /// Who may use the unix socket: its owner and group.
 const SOCKET_MODE: u32 = 0o660;
@@ -72,6 +75,7 @@ pub struct Bridge {
     counts: Counts,
     export: Export,
     controller: Controller,
+    joined: Joined,
     certificates: Option<Arc<Certificates>>,
     health: Router,
     tokens: Arc<Tokens>,
@@ -97,6 +101,7 @@ impl Bridge {
         let node = Arc::new(Node::restore(&settings, &store, counts.clone(), outlets)?);
         let api = listen("OUTRIDER_BRIDGE_API", settings.api).await?;
         let socket = listen_unix("OUTRIDER_BRIDGE_SOCKET", &settings.socket)?;
+        let joined = Joined::open(&settings)?;
         let certificates = settings.grpc_tls.clone().map(Certificates::load);
         let certificates = certificates
             .transpose()
@@ -117,6 +122,7 @@ impl Bridge {
             counts,
             export,
             controller,
+            joined,
             certificates,
             health,
             tokens,
@@ -162,6 +168,7 @@ impl Bridge {
             counts,
             export,
             controller,
+            joined,
             certificates,
             health,
             tokens,
@@ -173,7 +180,7 @@ impl Bridge {
         let tasks = TaskTracker::new();
         export.start(&settings.export, &tasks, &stop);
         let mailboxes = Mailboxes::new(settings.pods, node.clone(), lines.clone(), counts.clone())
-            .of_pods(watch_pods(settings.kube, &node, &tasks, &stop));
+            .of_pods(joined.start(&node, &tasks, &stop));
         let mailboxes = tasks.spawn(mailboxes.run(stop.child_token()));
         let (stored, gone) = (CancellationToken::new(), CancellationToken::new());
         let reporting = controller.start(&node, certificates);
@@ -221,19 +228,6 @@ impl Bridge {
 fn apart(tasks: &TaskTracker, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     let runtime = Handle::current();
     tasks.spawn_blocking(move || runtime.block_on(task))
-}
-
-/// Has the API server asked for pods, if it is to be.
-fn watch_pods(
-    settings: Option<KubeSettings>,
-    node: &Arc<Node>,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) -> Option<pods::Shared> {
-    let watch = pods::Watch::new(settings?, Arc::clone(node));
-    let shared = watch.subscribe();
-    tasks.spawn(watch.run(stop.child_token()));
-    Some(shared)
 }
 
 /// How requests come in over TCP.

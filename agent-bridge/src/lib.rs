@@ -21,6 +21,7 @@ pub mod cluster;
 pub(crate) mod connect;
 pub mod controller;
 pub mod counts;
+pub mod csi;
 pub mod export;
 pub mod grpc;
 pub mod help;

@@ -31,23 +31,31 @@ pub struct KubeSettings {
 
 /// The settings with their defaults.
 pub(crate) const HELP: [(&str, &str, &str); 2] = [
+    ("OUTRIDER_BRIDGE_NODE", "none", "name of our node, needed in a cluster"),
     (
         "OUTRIDER_BRIDGE_KUBE",
         "off",
-        "API server that is asked for pods: in-cluster, or a kubeconfig",
+        "API server that is asked for pods: in-cluster or a kubeconfig",
     ),
-    ("OUTRIDER_BRIDGE_NODE", "none", "name of our node, needed with it"),
 ];
 
+/// `OUTRIDER_BRIDGE_NODE`, if it is said.
+pub(crate) fn node_name<F: Fn(&str) -> Option<String>>(env: &mut Reader<F>) -> Option<String> {
+    env.option::<NodeName>("OUTRIDER_BRIDGE_NODE")
+        .map(|name| name.0)
+}
+
 impl KubeSettings {
-    pub(crate) fn read<F: Fn(&str) -> Option<String>>(env: &mut Reader<F>) -> Option<Self> {
-        let source = env.value("OUTRIDER_BRIDGE_KUBE", MaybeSource(None)).0;
-        let node = env.option::<NodeName>("OUTRIDER_BRIDGE_NODE");
-        let source = source?;
+    /// Reads them; `node` is the node's name, if it is known.
+    pub(crate) fn read<F: Fn(&str) -> Option<String>>(
+        env: &mut Reader<F>,
+        node: Option<String>,
+    ) -> Option<Self> {
+        let source = env.value("OUTRIDER_BRIDGE_KUBE", MaybeSource(None)).0?;
         if node.is_none() {
             env.mistake("OUTRIDER_BRIDGE_KUBE needs OUTRIDER_BRIDGE_NODE, the node's name".into());
         }
-        Some(Self { source, node: node?.0 })
+        Some(Self { source, node: node? })
     }
 }
 

@@ -13,6 +13,7 @@ use outrider_model::{Mode, names};
 
 use crate::{
     api::review::{self, ReviewSettings},
+    csi::{self, CsiSettings},
     export::{self, ExportSettings},
     grpc::tls::Files,
     neuvector::{self, ControllerSettings},
@@ -66,6 +67,8 @@ pub struct Settings {
     pub export: ExportSettings,
     /// `OUTRIDER_BRIDGE_KUBE`, `OUTRIDER_BRIDGE_NODE`: whose pods the API server is asked for.
     pub kube: Option<KubeSettings>,
+    /// `OUTRIDER_BRIDGE_CSI…`: where mailboxes are offered as volumes.
+    pub csi: Option<CsiSettings>,
     /// `OUTRIDER_BRIDGE_CONTROLLER…`: whom connections are reported to.
     pub controller: Option<ControllerSettings>,
 }
@@ -110,8 +113,9 @@ pub(crate) fn help() -> impl Iterator<Item = &'static (&'static str, &'static st
     HELP.iter()
         .chain(&review::HELP)
         .chain(&export::HELP)
-        .chain(&pods::HELP)
         .chain(&neuvector::HELP)
+        .chain(&pods::HELP)
+        .chain(&csi::HELP)
 }
 
 /// Everything that is wrong with the environment.
@@ -137,7 +141,7 @@ impl Settings {
     /// Every variable whose text cannot be used, in one error.
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let mut env = Reader::new(lookup);
-        let settings = Self {
+        let mut settings = Self {
             pods: env.path("OUTRIDER_PODS_DIR", names::PODS_DIR),
             store: env.path("OUTRIDER_BRIDGE_STORE", DEFAULT_STORE),
             api: env.value(
@@ -170,9 +174,13 @@ impl Settings {
             log: env.value("OUTRIDER_BRIDGE_LOG", "info".to_owned()),
             review: ReviewSettings::read(&mut env),
             export: ExportSettings::read(&mut env),
-            kube: KubeSettings::read(&mut env),
+            kube: None,
+            csi: None,
             controller: ControllerSettings::read(&mut env),
         };
+        let node = pods::node_name(&mut env);
+        settings.kube = KubeSettings::read(&mut env, node.clone());
+        settings.csi = CsiSettings::read(&mut env, node);
         if settings.controller.is_some() && settings.grpc_tls.is_none() {
             env.errors.push(
                 "OUTRIDER_BRIDGE_CONTROLLER needs certificates, OUTRIDER_BRIDGE_GRPC_CERT …".into(),

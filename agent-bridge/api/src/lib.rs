@@ -9,6 +9,7 @@ mod captures;
 pub mod cluster;
 mod events;
 mod explain;
+pub mod kubelet;
 mod observed;
 pub mod openapi;
 mod query;
