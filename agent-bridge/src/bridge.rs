@@ -182,7 +182,7 @@ impl Bridge {
         let mailboxes = Mailboxes::new(settings.pods, node.clone(), lines.clone(), counts.clone())
             .of_pods(joined.start(&node, &tasks, &stop));
         let mailboxes = tasks.spawn(mailboxes.run(stop.child_token()));
-        let (stored, gone) = (CancellationToken::new(), CancellationToken::new());
+        let [stored, gone] = [CancellationToken::new(), CancellationToken::new()];
         let reporting = controller.start(&node, certificates);
         let committer = Committer::new(Arc::clone(&node), store, lines);
         let committer = apart(&tasks, committer.run(stored.clone()));

@@ -26,6 +26,7 @@ pub mod export;
 pub mod grpc;
 pub mod help;
 pub mod inject;
+pub mod link;
 pub mod mailbox;
 pub mod metrics;
 pub mod neuvector;

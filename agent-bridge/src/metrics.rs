@@ -34,7 +34,7 @@ struct Gauges {
 /// A gauge without labels: its name, what it is, and where it stands in the status.
 type Single = (&'static str, &'static str, fn(&Status) -> u64);
 
-const SINGLE: [Single; 16] = [
+const SINGLE: [Single; 19] = [
     ("workloads", "Mailboxes with a workload.", |status| status.workloads),
     ("proxies_connected", "Proxies that answer.", |status| status.proxies_connected),
     ("rules", "Rules of the network policy.", |status| status.rules),
@@ -60,6 +60,19 @@ const SINGLE: [Single; 16] = [
     ),
     ("policy_lag_seconds", "Longest time that one of them has waited for it.", |status| {
         status.coverage.lag
+    }),
+    ("cluster_linked", "1 while there is a link to the cluster's controller.", |status| {
+        status
+            .cluster
+            .as_ref()
+            .is_some_and(|link| link.state == "linked")
+            .into()
+    }),
+    ("cluster_waiting", "Sums of what was seen that wait for the controller.", |status| {
+        status.cluster.as_ref().map_or(0, |link| link.waiting)
+    }),
+    ("cluster_dropped", "Rows that the controller never hears of.", |status| {
+        status.cluster.as_ref().map_or(0, |link| link.dropped)
     }),
     ("event_listeners", "Listeners to the stream of events.", |status| status.listeners),
     ("export_sinks_failing", "Sinks whose last delivery failed.", |status| {

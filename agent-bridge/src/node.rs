@@ -4,6 +4,7 @@
 mod around;
 mod asked;
 mod capturing;
+mod cluster;
 mod commit;
 mod coverage;
 mod events;
@@ -114,6 +115,7 @@ struct State {
     unsaved_batches: BTreeSet<String>,
     pods: pods::Stored,
     surroundings: around::Sources,
+    cluster: cluster::Cluster,
     /// To be acknowledged once what was taken with them is stored.
     unacked: Vec<(String, BatchId)>,
     /// When the policy is to be compiled again, if it is.
@@ -174,6 +176,7 @@ impl Node {
         }
         export.restored();
         state.learner.settle();
+        state.look_around();
         state.hold_undecided();
         let totals = state.learner.totals();
         counts.sessions.inc_by(totals.sessions);
@@ -299,6 +302,7 @@ impl State {
             unsaved_batches: BTreeSet::new(),
             pods: pods::Stored::default(),
             surroundings: around::Sources::of_settings(settings),
+            cluster: cluster::Cluster::of_settings(settings),
             unacked: Vec::new(),
             policy_due: None,
             published: None,

@@ -16,6 +16,7 @@ use crate::{
     csi::{self, CsiSettings},
     export::{self, ExportSettings},
     grpc::tls::Files,
+    link::{self, LinkSettings},
     neuvector::{self, ControllerSettings},
     pods::{self, KubeSettings},
 };
@@ -69,6 +70,8 @@ pub struct Settings {
     pub kube: Option<KubeSettings>,
     /// `OUTRIDER_BRIDGE_CSI…`: where mailboxes are offered as volumes.
     pub csi: Option<CsiSettings>,
+    /// `OUTRIDER_BRIDGE_CLUSTER…`: the cluster's controller.
+    pub link: Option<LinkSettings>,
     /// `OUTRIDER_BRIDGE_CONTROLLER…`: whom connections are reported to.
     pub controller: Option<ControllerSettings>,
 }
@@ -116,6 +119,7 @@ pub(crate) fn help() -> impl Iterator<Item = &'static (&'static str, &'static st
         .chain(&neuvector::HELP)
         .chain(&pods::HELP)
         .chain(&csi::HELP)
+        .chain(&link::HELP)
 }
 
 /// Everything that is wrong with the environment.
@@ -176,11 +180,13 @@ impl Settings {
             export: ExportSettings::read(&mut env),
             kube: None,
             csi: None,
+            link: None,
             controller: ControllerSettings::read(&mut env),
         };
         let node = pods::node_name(&mut env);
         settings.kube = KubeSettings::read(&mut env, node.clone());
-        settings.csi = CsiSettings::read(&mut env, node);
+        settings.csi = CsiSettings::read(&mut env, node.clone());
+        settings.link = LinkSettings::read(&mut env, node);
         if settings.controller.is_some() && settings.grpc_tls.is_none() {
             env.errors.push(
                 "OUTRIDER_BRIDGE_CONTROLLER needs certificates, OUTRIDER_BRIDGE_GRPC_CERT …".into(),

@@ -43,11 +43,13 @@ pub enum Table {
     Pending,
     /// Pods that the API server named last.
     Pods,
+    /// What the cluster's controller said last.
+    Cluster,
 }
 
 impl Table {
     /// Every table but [`Table::Meta`].
-    pub const CONTENT: [Self; 8] = [
+    pub const CONTENT: [Self; 9] = [
         Self::Learned,
         Self::Modes,
         Self::Threats,
@@ -56,6 +58,7 @@ impl Table {
         Self::Cursors,
         Self::Pending,
         Self::Pods,
+        Self::Cluster,
     ];
 
     fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -69,6 +72,7 @@ impl Table {
             Self::Cursors => "cursors",
             Self::Pending => "pending",
             Self::Pods => "pods",
+            Self::Cluster => "cluster",
         })
     }
 }

@@ -13,6 +13,9 @@ mod api_hostile;
 #[path = "bridge/captures.rs"]
 mod captures;
 #[cfg(test)]
+#[path = "bridge/cluster.rs"]
+mod cluster;
+#[cfg(test)]
 #[path = "bridge/csi.rs"]
 mod csi;
 #[cfg(test)]

@@ -22,8 +22,8 @@ pub use explain::{ExplainQuery, Explanation, Judgement};
 pub use observed::{Conversation, Evidence, Flow, Rule, Session, Threat, Violation};
 pub use query::{EventsQuery, ListQuery, MAX_LIMIT, NEXT_CURSOR};
 pub use status::{
-    ControllerStatus, Coverage, KubernetesStatus, ListeningPort, ModeReply, ModeRequest,
-    ProxyState, SinkStatus, Status, StoreStatus, Workload,
+    ControllerStatus, Coverage, KubernetesStatus, LinkStatus, ListeningPort, ModeReply,
+    ModeRequest, ProxyState, SinkStatus, Status, StoreStatus, Workload,
 };
 
 use schemars::JsonSchema;

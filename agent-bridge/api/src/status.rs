@@ -36,6 +36,9 @@ pub struct Status {
     /// How it stands with the API server of Kubernetes, if it is asked for pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesStatus>,
+    /// How it stands with the cluster's controller, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<LinkStatus>,
     /// Mailboxes or workload files that cannot be used, and why.
     pub refused: Vec<String>,
     /// How much of the node is covered.
@@ -154,6 +157,34 @@ pub struct KubernetesStatus {
     /// Why it is not heard now; what is known goes on to count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<String>,
+}
+
+/// How it stands with the cluster's controller.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct LinkStatus {
+    /// Who was dialled last, `host:port`.
+    pub target: String,
+    /// `linked`, `connecting` or `failing`.
+    pub state: String,
+    /// Why there is no link; what was said last goes on to count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The controller's, of that revision.
+    pub epoch: String,
+    /// Of the last update that is in force, 0 if there was none.
+    pub revision: u64,
+    /// When anything was heard last since the bridge started, Unix seconds; 0 if nothing was.
+    pub heard_at: u64,
+    /// Links since the bridge started.
+    pub links: u64,
+    /// Batches of what was seen that the controller acknowledged.
+    pub batches: u64,
+    /// Sums that wait to be told or acknowledged.
+    pub waiting: u64,
+    /// Rows that found no room among them: the controller never hears of them.
+    pub dropped: u64,
+    /// Parts of updates that could not be used.
+    pub refused: u64,
 }
 
 /// Whether a workload's proxy answers.

@@ -197,6 +197,12 @@ impl Learner {
         self.rules.iter()
     }
 
+    /// Whether traffic has made a rule of that.
+    #[must_use]
+    pub fn has_rule(&self, key: &LearnKey) -> bool {
+        self.rules.has(key)
+    }
+
     /// Every beginning of a rule.
     pub fn candidates(&self) -> impl Iterator<Item = &Candidate> {
         self.rules.candidates.iter().map(|(_, candidate)| candidate)

@@ -7,6 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::BridgeError;
 use crate::{
     csi::Sockets,
+    link::{self, LinkSettings},
     node::Node,
     pods::{self, KubeSettings},
     settings::Settings,
@@ -18,6 +19,7 @@ pub(super) struct Joined {
     pods: PathBuf,
     kube: Option<KubeSettings>,
     csi: Option<Sockets>,
+    link: Option<LinkSettings>,
 }
 
 impl Joined {
@@ -29,7 +31,12 @@ impl Joined {
             address: "a socket of the kubelet's".into(),
             source,
         })?;
-        Ok(Self { pods: settings.pods.clone(), kube: settings.kube.clone(), csi })
+        Ok(Self {
+            pods: settings.pods.clone(),
+            kube: settings.kube.clone(),
+            csi,
+            link: settings.link.clone(),
+        })
     }
 
     /// Starts all of it; pods are those that the API server names, if it is asked.
@@ -42,6 +49,7 @@ impl Joined {
         if let Some(csi) = self.csi {
             csi.serve(self.pods, tasks, stop);
         }
+        link::start(self.link, node, tasks, stop);
         let watch = pods::Watch::new(self.kube?, Arc::clone(node));
         let shared = watch.subscribe();
         tasks.spawn(watch.run(stop.child_token()));

@@ -47,7 +47,8 @@ impl Node {
 impl State {
     /// Takes over what anybody says of the surroundings.
     pub(super) fn look_around(&mut self) {
-        let all = self.surroundings.all();
+        let mut all = self.surroundings.all();
+        all.internal.extend(self.cluster.kept.internal());
         self.roster.surround(&all);
         let internal = self.roster.internal();
         let directory = self.learner.directory_mut();

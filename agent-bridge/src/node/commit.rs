@@ -280,6 +280,7 @@ impl State {
             changes.push(Change { table: Table::Batches, key: uid.into_bytes(), value });
         }
         self.take_pods(&mut changes);
+        self.cluster.kept.take_changes(&mut changes);
         (learned, changes, head)
     }
 
@@ -311,6 +312,7 @@ impl State {
                 self.modes.insert(group, mode);
                 true
             }
+            Table::Cluster => self.cluster.take_back(key, value, &mut self.learner),
             Table::Pods => self.take_back_pod(key, value),
             Table::Batches => {
                 let uid = std::str::from_utf8(key).ok();

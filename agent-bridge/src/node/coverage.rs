@@ -80,7 +80,8 @@ pub(super) fn proxy(state: &LinkState) -> ProxyState {
     }
 }
 
-fn tier(state: &LinkState) -> &'static str {
+/// What a proxy says it sees and can stop.
+pub(super) fn tier(state: &LinkState) -> &'static str {
     let said = state.proxy.as_ref().map(|proxy| proxy.tier.as_str());
     TIERS
         .into_iter()

@@ -135,6 +135,7 @@ impl State {
         if row.inbound && !row.action.violates() {
             row.app = self.spoken(workload, (row.proto, row.port), row.app);
         }
+        self.cluster.seen.note(&row, self.learner.directory());
         if self.learner.observe(&row) {
             self.policy_changed();
         }

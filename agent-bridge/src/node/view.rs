@@ -18,6 +18,7 @@ impl Node {
     pub fn status(&self) -> Status {
         let (store, export) = (self.store_status(), self.export.status());
         let not_ready = self.not_ready().map(str::to_owned);
+        let cluster = self.link_status();
         let state = self.state.lock();
         let coverage = state.coverage();
         let broken = state
@@ -38,6 +39,7 @@ impl Node {
             store,
             controller: self.controller.status(),
             kubernetes: self.kubernetes.lock().clone(),
+            cluster,
             refused: state
                 .refused
                 .iter()

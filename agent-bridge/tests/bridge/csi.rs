@@ -108,11 +108,13 @@ fn the_kubelet_gets_to_know_the_driver_and_where_it_is() {
         let done = RegistrationStatus { plugin_registered: true, error: String::new() };
         known.notify_registration_status(done).await.unwrap();
         let driver = channel(info.endpoint.into()).await;
-        let named = IdentityClient::new(driver.clone()).get_plugin_info(GetPluginInfoRequest {});
-        assert_eq!(named.await.unwrap().into_inner().name, "mailbox.outrider.dev");
-        let node = NodeClient::new(driver).node_get_info(NodeGetInfoRequest {});
-        assert_eq!(node.await.unwrap().into_inner().node_id, "here");
-        drop(known);
+        let mut identity = IdentityClient::new(driver.clone());
+        let named = identity.get_plugin_info(GetPluginInfoRequest {}).await;
+        assert_eq!(named.unwrap().into_inner().name, "mailbox.outrider.dev");
+        let mut node = NodeClient::new(driver);
+        let info = node.node_get_info(NodeGetInfoRequest {}).await;
+        assert_eq!(info.unwrap().into_inner().node_id, "here");
+        drop((known, identity, node));
         bridge.stop().await;
         assert!(!socket.exists(), "the kubelet forgets a driver whose socket is gone");
     });

@@ -193,12 +193,12 @@ async fn until_in(bridge: &Running, token: &str) {
 
 #[tokio::test]
 async fn while_the_cluster_is_away_only_who_was_known_gets_in() {
-    only_who_was_known_gets_in(|cluster| &cluster.is_down).await;
+    Box::pin(only_who_was_known_gets_in(|cluster| &cluster.is_down)).await;
 }
 
 #[tokio::test]
 async fn while_the_cluster_does_not_know_the_bridge_only_who_was_known_gets_in() {
-    only_who_was_known_gets_in(|cluster| &cluster.is_strict).await;
+    Box::pin(only_who_was_known_gets_in(|cluster| &cluster.is_strict)).await;
 }
 
 #[tokio::test]

@@ -72,6 +72,7 @@ impl World {
 
     /// With another setting, or another value for one.
     pub(crate) fn set(&mut self, key: &'static str, value: impl Into<String>) {
+        self.more.retain(|(known, _)| *known != key);
         self.more.push((key, value.into()));
     }
 

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use outrider_api::{ControllerStatus, Coverage, SinkStatus, Status};
+use outrider_api::{ControllerStatus, Coverage, LinkStatus, SinkStatus, Status};
 
 use crate::human::{ago, bytes, plain, seconds};
 
@@ -35,6 +35,9 @@ pub(super) fn print(out: &mut impl Write, status: &Status, now: u64) -> io::Resu
             "pods",
             format!("of node {}, as the {} says", plain(&found.node), plain(&found.pods_from)),
         )?;
+    }
+    if let Some(found) = &status.cluster {
+        line("cluster", linked(found, now))?;
     }
     for wrong in wrong(status, now) {
         writeln!(out, "! {}", plain(&wrong))?;
@@ -90,6 +93,25 @@ fn reported(found: &ControllerStatus, now: u64) -> String {
     text
 }
 
+/// `outrider-controller:18402, linked, revision 812, heard 2s ago, 3 batches told`
+fn linked(found: &LinkStatus, now: u64) -> String {
+    let LinkStatus { target, state, revision, heard_at, batches, .. } = found;
+    let heard = ago(now, *heard_at);
+    let mut text = format!(
+        "{}, {}, revision {revision}, heard {heard}, {batches} batches told",
+        plain(target),
+        plain(state)
+    );
+    for (count, what) in
+        [(found.waiting, "waiting"), (found.dropped, "dropped"), (found.refused, "refused")]
+    {
+        if count > 0 {
+            text.push_str(&format!(", {count} {what}"));
+        }
+    }
+    text
+}
+
 fn delivered(sink: &SinkStatus, now: u64) -> String {
     let SinkStatus { sent, waiting, lag, dropped, last_sent_at, .. } = sink;
     let mut text = format!("{sent} sent, last {}", ago(now, *last_sent_at));
@@ -132,6 +154,13 @@ fn wrong(status: &Status, now: u64) -> Vec<String> {
     let controller = status.controller.iter();
     let reasons = controller.filter_map(|found| found.reason.as_ref());
     found.extend(reasons.map(|why| format!("the controller takes no reports: {why}")));
+    let unlinked = status
+        .cluster
+        .iter()
+        .filter_map(|found| found.reason.as_ref());
+    found.extend(
+        unlinked.map(|why| format!("no link to the controller, what it said last counts: {why}")),
+    );
     let unheard = status
         .kubernetes
         .iter()

@@ -1,0 +1,134 @@
+use std::sync::Arc;
+
+use outrider_learn::Workload;
+use outrider_model::{PolicyAction, RuleId, Severity, ThreatId};
+
+use super::*;
+
+fn directory() -> Directory {
+    let mut directory = Directory::default();
+    for (name, last) in [("cache", 2), ("web", 4)] {
+        directory.enter(workload(name, last)).unwrap();
+    }
+    directory.set_internal(vec!["10.0.0.0/8".parse().unwrap()]);
+    directory
+}
+
+fn workload(name: &str, last: u8) -> Workload {
+    Workload {
+        uid: name.into(),
+        name: format!("default/{name}"),
+        namespace: "default".into(),
+        service: name.into(),
+        addresses: vec![IpAddr::from([10, 0, 0, last])],
+        mac: None,
+        labels: Default::default(),
+        managed: true,
+    }
+}
+
+/// Sessions that `cache` took from that client.
+fn row(client: [u8; 4]) -> Row {
+    Row {
+        reporter: Arc::from("cache"),
+        inbound: true,
+        client: client.into(),
+        client_port: None,
+        server: IpAddr::from([10, 0, 0, 2]),
+        port: 6379,
+        proto: IpProto::TCP,
+        app: AppId::REDIS,
+        action: PolicyAction::Learn,
+        rule: RuleId::IMPLICIT,
+        bytes: 100,
+        sessions: 1,
+        violations: 0,
+        first_seen: 1_000,
+        last_seen: 1_001,
+        threat: ThreatId::default(),
+        severity: Severity::None,
+    }
+}
+
+fn on() -> Seen {
+    let mut seen = Seen::default();
+    seen.switch_on();
+    seen
+}
+
+#[tokio::test(start_paused = true)]
+async fn sums_are_told_again_until_they_are_safe_and_once_only() {
+    let (directory, mut seen) = (directory(), on());
+    for _ in 0..3 {
+        seen.note(&row([10, 0, 0, 4]), &directory);
+    }
+    let first = seen.batch(&directory, |_| true).unwrap();
+    assert_eq!((first.batch, first.conversations.len()), (1, 1));
+    let told = &first.conversations[0];
+    assert_eq!((told.sessions, told.bytes, told.learned), (3, 300, true));
+    seen.note(&row([10, 0, 0, 4]), &directory);
+    assert_eq!(seen.batch(&directory, |_| false).unwrap(), first, "until it is acknowledged");
+    assert!(!seen.acknowledged(7), "some other one");
+    assert!(seen.acknowledged(1));
+    let second = seen.batch(&directory, |_| false).unwrap();
+    assert_eq!((second.batch, second.conversations[0].sessions), (2, 1));
+    assert!(seen.acknowledged(2) && seen.batch(&directory, |_| false).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_not_known_is_asked_about_once_and_waited_for() {
+    let (mut directory, mut seen) = (directory(), on());
+    seen.note(&row([10, 9, 9, 9]), &directory);
+    assert_eq!(seen.questions(), [IpAddr::from([10, 9, 9, 9])]);
+    assert!(seen.batch(&directory, |_| false).is_none(), "the answer may be on its way");
+    seen.note(&row([10, 9, 9, 9]), &directory);
+    assert!(seen.questions().is_empty());
+    let mut far = workload("far", 9);
+    far.addresses = vec![IpAddr::from([10, 9, 9, 9])];
+    directory.enter_remote(far).unwrap();
+    let told = seen.batch(&directory, |_| false).unwrap();
+    assert_eq!(
+        (told.conversations[0].from.as_str(), told.conversations[0].sessions),
+        ("nv.far.default", 2)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_is_nobodys_is_told_as_itself_after_a_while() {
+    let (directory, mut seen) = (directory(), on());
+    seen.note(&row([10, 9, 9, 9]), &directory);
+    assert_eq!(seen.questions().len(), 1);
+    tokio::time::advance(PATIENCE).await;
+    let told = seen.batch(&directory, |_| false).unwrap();
+    assert_eq!(told.conversations[0].from, "Workload:10.9.9.9");
+    tokio::time::advance(NOBODYS).await;
+    seen.note(&row([10, 9, 9, 9]), &directory);
+    assert_eq!(seen.questions().len(), 1, "somebody may have it by now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_finds_no_room_is_counted() {
+    let (directory, mut seen) = (directory(), on());
+    for port in 0..=u16::try_from(MAX_PENDING).unwrap() {
+        seen.note(&Row { port, ..row([10, 0, 0, 4]) }, &directory);
+    }
+    assert_eq!(seen.waiting(), (MAX_PENDING as u64, 1));
+    assert_eq!(
+        seen.batch(&directory, |_| false)
+            .unwrap()
+            .conversations
+            .len(),
+        MAX_BATCH
+    );
+    for address in 0..20_000_u32 {
+        seen.wonder(IpAddr::from(address.to_be_bytes()));
+    }
+    assert_eq!(seen.asked.len(), MAX_ASKED);
+}
+
+#[test]
+fn without_a_controller_nothing_is_kept() {
+    let (directory, mut seen) = (directory(), Seen::default());
+    seen.note(&row([10, 0, 0, 4]), &directory);
+    assert_eq!(seen.waiting(), (0, 0));
+}
