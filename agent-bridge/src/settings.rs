@@ -154,7 +154,6 @@ impl Settings {
             ),
             socket: env.path("OUTRIDER_BRIDGE_SOCKET", DEFAULT_SOCKET),
             tokens: env.optional_path("OUTRIDER_BRIDGE_TOKENS"),
-            policy: env.optional_path("OUTRIDER_BRIDGE_POLICY"),
             grpc_socket: env.path("OUTRIDER_BRIDGE_GRPC_SOCKET", DEFAULT_GRPC_SOCKET),
             grpc: env.value(
                 "OUTRIDER_BRIDGE_GRPC",
@@ -174,6 +173,7 @@ impl Settings {
                 .into_iter()
                 .map(|AddressGroup(net, group)| (net, group))
                 .collect(),
+            policy: env.optional_path("OUTRIDER_BRIDGE_POLICY"),
             default_mode: env.value("OUTRIDER_BRIDGE_DEFAULT_MODE", Mode::Discover),
             log: env.value("OUTRIDER_BRIDGE_LOG", "info".to_owned()),
             review: ReviewSettings::read(&mut env),
