@@ -16,13 +16,14 @@ mod ports;
 mod refusal;
 mod report;
 mod roster;
+mod samples;
 mod sessions;
 mod tell;
 pub(crate) mod threats;
 mod view;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -67,9 +68,13 @@ use crate::{
 use kept::Kept;
 use ports::Ports;
 use roster::Roster;
+use samples::Samples;
 
 /// Commands that may wait for one link; more are dropped, and the proxy repeats what it missed.
 const MAX_COMMANDS: usize = 64;
+
+/// Batches by workload, in order: [`MAX_COMMANDS`] of each at most.
+type Unacked = BTreeMap<String, Vec<BatchId>>;
 
 /// The node's state and everything that may be asked of it.
 #[derive(Debug)]
@@ -96,7 +101,7 @@ struct State {
     learner: Learner,
     threats: Kept<threats::Reported>,
     held: tell::Held,
-    samples: BTreeMap<String, VecDeque<Arc<outrider_api::Flow>>>,
+    samples: Samples,
     ports: BTreeMap<String, Ports>,
     modes: BTreeMap<Group, Mode>,
     batches: BTreeMap<String, BatchId>,
@@ -114,7 +119,7 @@ struct State {
     pods: pods::Stored,
     surroundings: around::Sources,
     /// To be acknowledged once what was taken with them is stored.
-    unacked: Vec<(String, BatchId)>,
+    unacked: Unacked,
     /// When the policy is to be compiled again, if it is.
     policy_due: Option<Instant>,
     /// The group whose policy was compiled last: the next one's turn comes first.
@@ -282,9 +287,9 @@ impl State {
             roster: Roster::default(),
             learner,
             ports: BTreeMap::new(),
-            threats: Kept::new(Table::Threats, threats::CAP),
+            threats: Kept::new(Table::Threats, threats::BOUNDS),
             held: tell::Held::default(),
-            samples: BTreeMap::new(),
+            samples: Samples::default(),
             modes: BTreeMap::new(),
             batches: BTreeMap::new(),
             restarts: BTreeMap::new(),
@@ -298,7 +303,7 @@ impl State {
             unsaved_batches: BTreeSet::new(),
             pods: pods::Stored::default(),
             surroundings: around::Sources::of_settings(settings),
-            unacked: Vec::new(),
+            unacked: Unacked::new(),
             policy_due: None,
             published: None,
             around: policy::Around::default(),
@@ -329,7 +334,7 @@ impl State {
             .directory_mut()
             .set_internal(self.roster.internal());
         self.links.remove(uid);
-        self.samples.remove(uid);
+        self.samples.forget(uid);
         self.ports.remove(uid);
         self.restarts.remove(uid);
         self.broken.remove(uid);
