@@ -83,8 +83,24 @@ counters! {
         Stopping = "stopping",
         /// An address family, direction or number that makes no sense.
         BadRow = "bad-row",
-        /// Conversations, violations or rules are at their cap.
-        TableFull = "table-full",
+        /// Conversations that made room for others.
+        ConversationsFull = "conversations-full",
+        /// Kinds of violations that made room for others.
+        ViolationsFull = "violations-full",
+        /// Beginnings of rules that made room for others.
+        CandidatesFull = "candidates-full",
+        /// Rules that were not learned because there are as many as may be.
+        RulesFull = "rules-full",
+        /// Threats that made room for others.
+        ThreatsFull = "threats-full",
+        /// Findings that made room for others before anybody was told of them.
+        ThreatsUntold = "threats-untold",
+        /// Sample flows that made room for another workload's.
+        SamplesFull = "samples-full",
+        /// Names of addresses that made room for others.
+        NamesFull = "names-full",
+        /// Listening ports that there was no room for.
+        PortsFull = "ports-full",
         /// The workload was gone when the report's turn came.
         NoWorkload = "no-workload",
         /// A stored record could not be read back.
@@ -184,6 +200,8 @@ pub struct Counts {
     pub bytes: Counter,
     /// Proxies that began anew.
     pub proxy_restarts: Counter,
+    /// Times that a mailbox was not read for a while, since it had used up its budget.
+    pub pauses: Counter,
     /// Transactions.
     pub commits: Counter,
     /// Transactions that failed and are tried again.
@@ -243,6 +261,10 @@ impl Counts {
             sessions: counter("sessions", "Sessions entered into conversations, each once.")?,
             bytes: counter("bytes", "Bytes entered into conversations, both ways, each once.")?,
             proxy_restarts: counter("proxy_restarts", "Proxies that began anew.")?,
+            pauses: counter(
+                "mailbox_pauses",
+                "Times that a mailbox was not read for a while, since it had used up its budget.",
+            )?,
             commits: counter("commits", "Transactions written to the store.")?,
             commit_failures: counter(
                 "commit_failures",

@@ -1,6 +1,7 @@
 //! The pods' mailboxes: which there are, and for each a task that reads and one that writes.
 
 pub mod activity;
+pub mod budget;
 pub mod channel;
 pub mod dir;
 pub mod lines;

@@ -18,13 +18,14 @@ mod refusal;
 mod report;
 mod roster;
 mod said;
+mod samples;
 mod sessions;
 mod tell;
 pub(crate) mod threats;
 mod view;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -69,9 +70,13 @@ use crate::{
 use kept::Kept;
 use ports::Ports;
 use roster::Roster;
+use samples::Samples;
 
 /// Commands that may wait for one link; more are dropped, and the proxy repeats what it missed.
 const MAX_COMMANDS: usize = 64;
+
+/// Batches by workload, in order: [`MAX_COMMANDS`] of each at most.
+type Unacked = BTreeMap<String, Vec<BatchId>>;
 
 /// The node's state and everything that may be asked of it.
 #[derive(Debug)]
@@ -98,7 +103,7 @@ struct State {
     learner: Learner,
     threats: Kept<threats::Reported>,
     held: tell::Held,
-    samples: BTreeMap<String, VecDeque<Arc<outrider_api::Flow>>>,
+    samples: Samples,
     ports: BTreeMap<String, Ports>,
     modes: BTreeMap<Group, Mode>,
     batches: BTreeMap<String, BatchId>,
@@ -117,7 +122,7 @@ struct State {
     surroundings: around::Sources,
     cluster: cluster::Cluster,
     /// To be acknowledged once what was taken with them is stored.
-    unacked: Vec<(String, BatchId)>,
+    unacked: Unacked,
     /// When the policy is to be compiled again, if it is.
     policy_due: Option<Instant>,
     /// The group whose policy was compiled last: the next one's turn comes first.
@@ -286,9 +291,9 @@ impl State {
             roster: Roster::default(),
             learner,
             ports: BTreeMap::new(),
-            threats: Kept::new(Table::Threats, threats::CAP),
+            threats: Kept::new(Table::Threats, threats::BOUNDS),
             held: tell::Held::default(),
-            samples: BTreeMap::new(),
+            samples: Samples::default(),
             modes: BTreeMap::new(),
             batches: BTreeMap::new(),
             restarts: BTreeMap::new(),
@@ -303,7 +308,7 @@ impl State {
             pods: pods::Stored::default(),
             surroundings: around::Sources::of_settings(settings),
             cluster: cluster::Cluster::of_settings(settings),
-            unacked: Vec::new(),
+            unacked: Unacked::new(),
             policy_due: None,
             published: None,
             around: policy::Around::default(),
@@ -334,7 +339,7 @@ impl State {
             .directory_mut()
             .set_internal(self.roster.internal());
         self.links.remove(uid);
-        self.samples.remove(uid);
+        self.samples.forget(uid);
         self.ports.remove(uid);
         self.restarts.remove(uid);
         self.broken.remove(uid);

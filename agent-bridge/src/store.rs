@@ -5,6 +5,8 @@
 //! is moved aside, kept for whoever wants to look, and a new one is begun.
 
 use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, btree_map::Entry},
     fs::OpenOptions,
     io,
     os::unix::fs::OpenOptionsExt,
@@ -189,12 +191,15 @@ impl Store {
         read().map_err(|error| self.engine(error))
     }
 
-    /// Writes all changes or none; they are on disk when this returns.
+    /// Writes all changes, in their order, or none; they are on disk when this returns.
     ///
     /// # Errors
     /// What the engine says. The file is opened again at the next call: after an I/O error (a full
     /// disk, for one) the engine refuses to go on with it.
-    pub fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+    pub fn commit(
+        &mut self,
+        changes: impl IntoIterator<Item: Borrow<Change>>,
+    ) -> Result<(), StoreError> {
         if self.database.is_none() {
             self.reopen()?;
         }
@@ -268,24 +273,24 @@ fn schema(value: &[u8]) -> u32 {
     value.try_into().map_or(u32::MAX, u32::from_be_bytes)
 }
 
-fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
+fn write(
+    database: &Database,
+    changes: impl IntoIterator<Item: Borrow<Change>>,
+) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
-    for table in Table::CONTENT {
-        let mut rows = changes
-            .iter()
-            .filter(|change| change.table == table)
-            .peekable();
-        if rows.peek().is_none() {
-            continue;
-        }
-        let mut open = transaction.open_table(table.definition())?;
-        for row in rows {
-            match &row.value {
-                Some(value) => drop(open.insert(row.key.as_slice(), value.as_slice())?),
-                None => drop(open.remove(row.key.as_slice())?),
-            }
+    let mut tables = BTreeMap::new();
+    for change in changes {
+        let Change { table, key, value } = change.borrow();
+        let open = match tables.entry(*table) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(closed) => closed.insert(transaction.open_table(table.definition())?),
+        };
+        match value {
+            Some(value) => drop(open.insert(key.as_slice(), value.as_slice())?),
+            None => drop(open.remove(key.as_slice())?),
         }
     }
+    drop(tables);
     transaction.commit()?;
     Ok(())
 }

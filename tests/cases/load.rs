@@ -75,7 +75,7 @@ fn a_full_table_of_conversations_stays_within_the_memory_that_is_stated() -> Res
         let account = crowd.account()?;
         let full = account
             .dropped
-            .get("table-full")
+            .get("conversations-full")
             .copied()
             .unwrap_or_default();
         ensure!(account.conversations > 28_000 && full > 1_000, "{account:?}");

@@ -17,6 +17,9 @@ pub const MAX_CONVERSATIONS: usize = 32_768;
 /// Names kept per conversation.
 pub const MAX_NAMES: usize = 8;
 
+/// Bytes that the names of a conversation have.
+pub const MAX_NAME_BYTES: usize = 512;
+
 /// What flows are summed by.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct ConversationKey {
@@ -209,8 +212,7 @@ impl Conversations {
     pub(crate) fn show(&mut self, key: &ConversationKey, sample: &Sample) {
         let flow = FlowSample { client: sample.client, server: sample.server };
         let is_news = |known: &Conversation| {
-            let named = |name| known.names.len() >= MAX_NAMES || known.names.contains(name);
-            !known.samples.contains(&flow) || !sample.names.iter().all(named)
+            !known.samples.contains(&flow) || sample.names.iter().any(|name| known.lacks(name))
         };
         if !self.0.get(key).is_some_and(is_news) {
             return;
@@ -223,7 +225,7 @@ impl Conversations {
             known.samples.push(flow);
         }
         for name in &sample.names {
-            if known.names.len() < MAX_NAMES && !known.names.contains(name) {
+            if known.lacks(name) {
                 known.names.push(name.clone());
             }
         }
@@ -299,6 +301,14 @@ impl Conversation {
 }
 
 impl Conversation {
+    /// Whether a name is new and there is room for it.
+    fn lacks(&self, name: &str) -> bool {
+        let bytes: usize = self.names.iter().map(|known| known.len()).sum();
+        self.names.len() < MAX_NAMES
+            && bytes.saturating_add(name.len()) <= MAX_NAME_BYTES
+            && self.names.iter().all(|known| **known != *name)
+    }
+
     /// Takes over what was counted under another key.
     fn absorb(&mut self, other: Self) {
         let add = |own: &mut u64, more: u64| *own = own.saturating_add(more);
@@ -314,10 +324,11 @@ impl Conversation {
         }
         self.first_seen = self.first_seen.min(other.first_seen);
         self.last_seen = self.last_seen.max(other.last_seen);
-        let room = MAX_NAMES.saturating_sub(self.names.len());
-        let mut names = other.names;
-        names.retain(|name| !self.names.contains(name));
-        self.names.extend(names.into_iter().take(room));
+        for name in other.names {
+            if self.lacks(&name) {
+                self.names.push(name);
+            }
+        }
         let room = MAX_SAMPLES.saturating_sub(self.samples.len());
         let new = |flow: &FlowSample| !self.samples.contains(flow);
         let samples: Vec<_> = other.samples.into_iter().filter(new).take(room).collect();

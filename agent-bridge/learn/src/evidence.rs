@@ -1,7 +1,6 @@
 //! Why a rule was learned.
 
 use std::{
-    collections::BTreeSet,
     fmt,
     net::{IpAddr, SocketAddr},
 };
@@ -9,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 /// Distinct clients that are told apart; the count stops there.
-pub const MAX_CLIENTS: usize = 64;
+pub const MAX_CLIENTS: usize = 32;
 
 /// Flows kept as examples.
 pub const MAX_SAMPLES: usize = 4;
@@ -40,8 +39,8 @@ pub struct Evidence {
     silent_sessions: u64,
     /// Bytes, both ways.
     pub bytes: u64,
-    /// Some client addresses, at most [`MAX_CLIENTS`].
-    clients: BTreeSet<IpAddr>,
+    /// Some client addresses in order, at most [`MAX_CLIENTS`].
+    clients: Vec<IpAddr>,
     /// First sight, Unix seconds.
     pub first_seen: u64,
     /// Last sight, Unix seconds.
@@ -93,12 +92,7 @@ impl Evidence {
         first_seen: u64,
         last_seen: u64,
     ) {
-        for client in clients {
-            if self.clients.len() >= MAX_CLIENTS {
-                break;
-            }
-            self.clients.insert(client);
-        }
+        clients.into_iter().for_each(|client| self.add(client));
         let is_first = self.last_seen == 0;
         self.first_seen = if is_first { first_seen } else { self.first_seen.min(first_seen) };
         self.last_seen = self.last_seen.max(last_seen);
@@ -123,15 +117,24 @@ impl Evidence {
         self.first_seen =
             if is_first { other.first_seen } else { self.first_seen.min(other.first_seen) };
         self.last_seen = self.last_seen.max(other.last_seen);
-        let room = MAX_CLIENTS.saturating_sub(self.clients.len());
-        let new = other.clients.difference(&self.clients).take(room);
-        let new: Vec<_> = new.copied().collect();
-        self.clients.extend(new);
+        other
+            .clients
+            .into_iter()
+            .for_each(|client| self.add(client));
         let older = other.samples.into_iter().rev();
         for sample in older.take(MAX_SAMPLES.saturating_sub(self.samples.len())) {
             if !self.samples.contains(&sample) {
                 self.samples.insert(0, sample);
             }
+        }
+    }
+
+    /// Adds a client, in its place.
+    fn add(&mut self, client: IpAddr) {
+        if let Err(place) = self.clients.binary_search(&client)
+            && self.clients.len() < MAX_CLIENTS
+        {
+            self.clients.insert(place, client);
         }
     }
 

@@ -14,6 +14,9 @@ pub(crate) trait Aged {
 /// The oldest records go in lots of this part of the bound, so that making room is cheap.
 const LOT: usize = 16;
 
+/// Keys on the list of changes that are not worth a look.
+const SLACK: usize = 1_024;
+
 /// Records of one kind, by key.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept<K, V> {
@@ -57,6 +60,7 @@ impl<K: Clone + Ord, V: Aged> Kept<K, V> {
 
     /// The record, taken as changed.
     pub(crate) fn change(&mut self, key: &K) -> Option<&mut V> {
+        self.tidy();
         let slot = self.slots.get_mut(key)?;
         if !slot.dirty {
             slot.dirty = true;
@@ -75,6 +79,7 @@ impl<K: Clone + Ord, V: Aged> Kept<K, V> {
         if self.slots.len() >= self.cap && !self.slots.contains_key(key) {
             self.make_room(gone);
         }
+        self.tidy();
         let slot = match self.slots.entry(key.clone()) {
             btree_map::Entry::Occupied(entry) => entry.into_mut(),
             btree_map::Entry::Vacant(entry) => {
@@ -119,6 +124,17 @@ impl<K: Clone + Ord, V: Aged> Kept<K, V> {
             slot.dirty = false;
             slot.stored = true;
             change(&key, Some(&slot.value));
+        }
+    }
+
+    /// Strikes keys off the list that are gone or listed twice, before it outgrows the records: while
+    /// nothing can be stored it is not taken away.
+    fn tidy(&mut self) {
+        let Self { dirty, slots, .. } = self;
+        if dirty.len() > SLACK.saturating_add(slots.len().saturating_mul(2)) {
+            dirty.retain(|key| slots.get(key).is_some_and(|slot| slot.dirty));
+            dirty.sort_unstable();
+            dirty.dedup();
         }
     }
 
@@ -231,6 +247,19 @@ mod tests {
         }
         kept.change_or_make(&4, || 8, drop);
         assert_eq!(changes(&mut kept), [(4, Some(8))]);
+    }
+
+    #[test]
+    fn what_comes_and_goes_while_nothing_is_stored_takes_no_room() {
+        let mut kept = Kept::new(16);
+        for at in 0..10_000u32 {
+            let key = if at % 2 == 0 { 7 } else { at };
+            kept.change_or_make(&key, || 5, drop);
+            kept.remove(&key);
+        }
+        kept.change_or_make(&7, || 5, drop);
+        assert!(kept.dirty.len() <= SLACK + 2 && kept.removed.is_empty(), "{}", kept.dirty.len());
+        assert_eq!(changes(&mut kept), [(7, Some(5))]);
     }
 
     #[test]

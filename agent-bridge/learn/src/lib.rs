@@ -30,7 +30,9 @@ mod words;
 mod world;
 
 pub use compile::{CompiledPolicy, MAX_ALL_COMPILED, MAX_COMPILED, MAX_SAID, MIN_COMPILED};
-pub use conversations::{Conversation, ConversationKey, MAX_CONVERSATIONS, MAX_NAMES, Totals};
+pub use conversations::{
+    Conversation, ConversationKey, MAX_CONVERSATIONS, MAX_NAME_BYTES, MAX_NAMES, Totals,
+};
 pub use directory::{Directory, MAX_ADDRESSES, MAX_REMOTE, MAX_WORKLOADS, Workload};
 pub use error::LearnError;
 pub use evidence::{Evidence, FlowSample, MAX_CLIENTS, MAX_SAMPLES};
@@ -38,7 +40,7 @@ pub use explain::{Explanation, Judgement, Place, Question};
 pub use gone::MAX_GONE;
 pub use group::{Endpoint, Group};
 pub use learner::{Change, Learner, Record};
-pub use names::{MAX_NAMED, NAME_LIFE, Names};
+pub use names::{MAX_ALL_NAMED, MAX_NAMED, NAME_LIFE, Names};
 pub use policy::{
     ClusterChange, Ends, FIRST_LEARNED, FIRST_POLICY, MAX_MEMBERS, MAX_POLICY_RULES,
     MAX_RULE_PARTS, MAX_SET_PARTS, MAX_SETS, MAX_TEXT, Policy, PolicyRule, Ports, SetChange,

@@ -6,6 +6,13 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 /// room.
 pub const MAX_NAMED: usize = 1_024;
 
+/// Addresses with a name that all workloads have; those of the workload that has most, asked for
+/// longest ago, make room.
+pub const MAX_ALL_NAMED: usize = 32_768;
+
+/// They go in lots of this part of what that workload has.
+const LOT: usize = 16;
+
 /// How long a name holds after it was reported last, in seconds. A proxy takes back what expires;
 /// this is for those that could not.
 pub const NAME_LIFE: u64 = 24 * 3_600;
@@ -20,6 +27,7 @@ const MAX_NAME: usize = 253;
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     of: BTreeMap<Arc<str>, BTreeMap<IpAddr, Given>>,
+    count: usize,
     evicted: u64,
 }
 
@@ -51,20 +59,50 @@ impl Names {
         {
             return true;
         }
-        let known = self.of.entry(uid.into()).or_default();
-        known.retain(|_, given| now < given.until.saturating_add(REMEMBERED));
-        if known.len() >= MAX_NAMED && !known.contains_key(&address) {
-            let oldest = known.iter().min_by_key(|(_, given)| given.at);
-            if let Some(oldest) = oldest.map(|(address, _)| *address) {
-                known.remove(&oldest);
-                self.evicted = self.evicted.saturating_add(1);
+        self.make_room(uid, address, now);
+        let given = Given { name: name.into(), at: now, until: now.saturating_add(NAME_LIFE) };
+        let before = self
+            .of
+            .entry(uid.into())
+            .or_default()
+            .insert(address, given);
+        self.count += usize::from(before.is_none());
+        true
+    }
+
+    /// For one more of a workload's addresses.
+    fn make_room(&mut self, uid: &str, address: IpAddr, now: u64) {
+        if let Some(known) = self.of.get_mut(uid) {
+            let before = known.len();
+            known.retain(|_, given| now < given.until.saturating_add(REMEMBERED));
+            self.count = self
+                .count
+                .saturating_sub(before.saturating_sub(known.len()));
+            if known.contains_key(&address) {
+                return;
+            }
+            if known.len() >= MAX_NAMED {
+                self.drop_oldest(uid, 1);
             }
         }
-        known.insert(
-            address,
-            Given { name: name.into(), at: now, until: now.saturating_add(NAME_LIFE) },
-        );
-        true
+        if self.count >= MAX_ALL_NAMED {
+            let most = self.of.iter().max_by_key(|(_, known)| known.len());
+            let most = most.map(|(uid, known)| (Arc::clone(uid), known.len()));
+            if let Some((uid, count)) = most {
+                self.drop_oldest(&uid, (count / LOT).max(1));
+            }
+        }
+    }
+
+    fn drop_oldest(&mut self, uid: &str, lot: usize) {
+        let Some(known) = self.of.get_mut(uid) else { return };
+        let mut ages: Vec<_> = known.iter().map(|(at, given)| (given.at, *at)).collect();
+        ages.sort_unstable();
+        for (_, address) in ages.into_iter().take(lot) {
+            known.remove(&address);
+            self.count = self.count.saturating_sub(1);
+            self.evicted = self.evicted.saturating_add(1);
+        }
     }
 
     /// A workload's address lost its name: flows that began before still go by it.
@@ -77,7 +115,8 @@ impl Names {
 
     /// The workload is gone.
     pub(crate) fn forget(&mut self, uid: &str) {
-        self.of.remove(uid);
+        let gone = self.of.remove(uid).unwrap_or_default();
+        self.count = self.count.saturating_sub(gone.len());
     }
 
     /// The name that a workload was given an address for, of a flow that began then.
@@ -151,7 +190,28 @@ mod tests {
         assert_eq!((names.of["noisy"].len(), names.evicted()), (MAX_NAMED, 1));
         assert!(names.of("noisy", address(0), 0).is_none());
         assert!(names.of("quiet", address(0), 0).is_some());
+        assert_eq!(names.count, MAX_NAMED + 1);
         names.forget("noisy");
+        assert_eq!(names.count, 1);
         assert!(names.of("noisy", address(5), 0).is_none());
+    }
+
+    #[test]
+    fn all_have_a_bound_and_who_has_most_makes_room() {
+        let mut names = Names::default();
+        for at in 0..10 {
+            names.add("quiet", address(at), "quiet.example", 0);
+        }
+        for pod in 0..64 {
+            for at in 0..MAX_NAMED {
+                names.add(&format!("noisy-{pod}"), address(at), "n.example", 5);
+            }
+        }
+        assert!(names.count <= MAX_ALL_NAMED && names.count > MAX_ALL_NAMED - MAX_NAMED);
+        let all: usize = names.of.values().map(BTreeMap::len).sum();
+        assert_eq!(names.count, all);
+        assert_eq!(names.evicted(), (64 * MAX_NAMED + 10 - all) as u64);
+        assert_eq!(names.of["quiet"].len(), 10);
+        assert!(names.of.values().all(|known| known.len() >= 10), "shares are alike");
     }
 }

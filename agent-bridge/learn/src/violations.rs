@@ -20,7 +20,7 @@ use crate::{
 pub const MAX_WORKLOAD_VIOLATIONS: usize = 256;
 
 /// Kinds of violations of all workloads; those of the workload that has most make room.
-pub const MAX_VIOLATIONS: usize = 65_536;
+pub const MAX_VIOLATIONS: usize = 32_768;
 
 /// The least recently seen go in lots of this part of a workload's bound.
 const LOT: usize = 16;

@@ -256,7 +256,8 @@ mod tests {
         let mut room = account.room();
         while room.grow(8192).is_ok() {}
         // 16 384 rows, 1024 threats, 1024 sample flows.
-        assert!(room.size() > 193 * 8192 + 1024 * 2400 + 22 * 8192);
+        let overhead = 1239 * super::super::receive::OVERHEAD;
+        assert!(room.size() > 193 * 8192 + 1024 * 2400 + 22 * 8192 + overhead);
         assert_eq!(room.grow(8192), Err(Dropped::MailboxFull));
     }
 

@@ -1,7 +1,7 @@
 //! What one proxy tells without being asked: datagrams in, whole reports out.
 //!
 //! The socket is read by a task that does nothing else and never waits for the node, so that a
-//! proxy's sends never meet a full queue for long. What the node has no room for is dropped, before
+//! proxy's sends never meet a full queue for long; unless it sends more than any proxy has to say, and then it waits. What the node has no room for is dropped, before
 //! it costs more than being read, and counted; if it was a batch, the proxy keeps it and sends it
 //! again.
 
@@ -12,10 +12,14 @@ use outrider_wire::{
     Connections, Kind, Notification, WireError,
     ext::{BATCH, Batch, EVIDENCE},
 };
-use tokio::net::UnixDatagram;
+use tokio::{
+    net::UnixDatagram,
+    time::{Instant, sleep},
+};
 
 use super::{
     activity::Activity,
+    budget::Budget,
     channel::MAX_DATAGRAM,
     lines::{Account, Lines, Room},
     peer::{self, Gate},
@@ -25,6 +29,9 @@ use crate::counts::{Counts, Dropped, Received};
 /// Datagrams of one batch. A proxy's largest has 16 384 rows, 1024 threats and 1024 sample flows,
 /// which is 1239.
 pub const MAX_BATCH: u16 = 2048;
+
+/// What a datagram takes besides its length once it is read, however short it is.
+pub const OVERHEAD: usize = 512;
 
 /// One batch, or one notification outside of any.
 #[derive(Debug)]
@@ -101,6 +108,7 @@ impl Receiver {
     /// Reads until the socket fails, which it does not in practice.
     pub async fn run(mut self) -> io::Error {
         let mut buffer = vec![0; MAX_DATAGRAM + 1];
+        let mut budget = Budget::new(Instant::now());
         loop {
             let (length, sender) = match peer::receive(&self.socket, &mut buffer).await {
                 Ok(received) => received,
@@ -108,6 +116,11 @@ impl Receiver {
                 Err(error) => return error,
             };
             self.counts.received(Received::Datagrams, 1);
+            if let Some(pause) = budget.spend(length, Instant::now()) {
+                // What is sent meanwhile fills the socket, and then whoever sends waits.
+                self.counts.pauses.inc();
+                sleep(pause).await;
+            }
             if !self.gate.admits(sender) {
                 continue;
             }
@@ -168,10 +181,10 @@ impl Assembler {
         if belongs && self.open.as_ref().is_some_and(|open| open.room.is_none()) {
             return self.count_down(None);
         }
-        let mut room = self.account.room();
+        let (mut room, size) = (self.account.room(), datagram.len() + OVERHEAD);
         let grown = match self.open.as_mut().and_then(|open| open.room.as_mut()) {
-            Some(held) if belongs => held.grow(datagram.len()),
-            _ => room.grow(datagram.len()),
+            Some(held) if belongs => held.grow(size),
+            _ => room.grow(size),
         };
         if let Err(why) = grown {
             self.counts.dropped(why, 1);

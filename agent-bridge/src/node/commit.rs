@@ -1,10 +1,10 @@
 //! Group commit: what all mailboxes changed goes to the store in one transaction, at most every
 //! 200 ms, and only then are their batches acknowledged.
 //!
-//! A transaction that fails loses nothing: its changes are kept, newer ones are laid over them, and
-//! all of it is tried again. Until it succeeds no proxy is told that anything is safe.
+//! A transaction that fails loses nothing: its changes are kept and tried again, and newer ones wait
+//! where they were made, where everything has a bound. Until it succeeds no proxy is told that anything is safe.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use outrider_learn::{Change as Learned, Group, Record};
 use tokio::{
@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Node, State, events::Body, learned};
+use super::{Node, State, Unacked, events::Body, learned};
 use crate::{
     counts::Dropped,
     export::Export,
@@ -33,17 +33,15 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// Bytes of reports taken between two looks at the clock: about 10 000 rows.
 const MAX_BURST: usize = 1 << 20;
 
-type Key = (Table, Vec<u8>);
-
 /// Takes reports in, writes changes out.
 #[derive(Debug)]
 pub struct Committer {
     node: Arc<Node>,
     store: Option<Store>,
     lines: Lines,
-    /// Not stored yet.
-    changes: BTreeMap<Key, Option<Vec<u8>>>,
-    unacked: Vec<(String, BatchId)>,
+    /// To be stored next. As long as that fails nothing is added: what changes meanwhile stays where it is.
+    pending: Pending,
+    unacked: Unacked,
     version: u64,
     stored_version: u64,
     /// The last event among what was collected.
@@ -57,7 +55,30 @@ pub struct Committer {
 }
 
 /// What comes back from the writing thread.
-type Written = (Store, Vec<Change>, Result<(), StoreError>);
+type Written = (Store, Pending, Result<(), StoreError>);
+
+/// What one transaction is to write.
+#[derive(Debug, Default)]
+struct Pending {
+    changes: Vec<Change>,
+    /// Written out one by one: all of it at once takes as much memory again.
+    learned: Vec<Learned>,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.learned.is_empty()
+    }
+
+    fn write(&mut self, store: &mut Store) -> Result<(), StoreError> {
+        // Neighbours in the file are written together.
+        self.learned
+            .sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        let changes = self.changes.iter().map(Cow::Borrowed);
+        let learned = self.learned.iter().map(|change| Cow::Owned(row(change)));
+        store.commit(changes.chain(learned))
+    }
+}
 
 impl Committer {
     /// Writes to `store` what `node` makes of the reports in `lines`.
@@ -68,8 +89,8 @@ impl Committer {
             node,
             store: Some(store),
             lines,
-            changes: BTreeMap::new(),
-            unacked: Vec::new(),
+            pending: Pending::default(),
+            unacked: Unacked::new(),
             version: 0,
             stored_version: 0,
             head: 0,
@@ -125,46 +146,40 @@ impl Committer {
         }
         self.began = Instant::now();
         self.urgent = false;
-        let learned = self.collect();
+        if self.pending.is_empty() {
+            self.collect();
+        }
         let Some(mut store) = self.store.take() else { return };
-        if self.changes.is_empty() && learned.is_empty() {
+        if self.pending.is_empty() {
             self.store = Some(store);
             self.stored();
             return;
         }
-        let mut changes = std::mem::take(&mut self.changes);
+        let mut pending = std::mem::take(&mut self.pending);
         let took = self.node.counts.commit_time.clone();
         self.in_flight = Some(spawn_blocking(move || {
             let began = Instant::now();
-            let rows = learned.into_iter().map(row);
-            changes.extend(rows.map(|change| ((change.table, change.key), change.value)));
-            let changes: Vec<Change> = changes
-                .into_iter()
-                .map(|((table, key), value)| Change { table, key, value })
-                .collect();
-            let result = store.commit(&changes);
+            let result = pending.write(&mut store);
             took.observe(began.elapsed());
-            (store, changes, result)
+            (store, pending, result)
         }));
     }
 
     /// Takes over what changed in the state since the last look; what was learned is not yet written
     /// out, which takes longer than anybody should have to wait for the state.
-    fn collect(&mut self) -> Vec<Learned> {
+    fn collect(&mut self) {
         let mut state = self.node.state.lock();
         self.version = state.version;
-        self.unacked.append(&mut state.unacked);
+        for (uid, batches) in std::mem::take(&mut state.unacked) {
+            self.unacked.entry(uid).or_default().extend(batches);
+        }
         let (learned, changes, head) = state.take_changes(&self.node.export);
         drop(state);
         self.head = head;
-        for change in changes {
-            self.changes
-                .insert((change.table, change.key), change.value);
-        }
-        learned
+        self.pending = Pending { changes, learned };
     }
 
-    fn after(&mut self, (store, changes, result): Written) {
+    fn after(&mut self, (store, pending, result): Written) {
         self.store = Some(store);
         let now = Instant::now();
         self.due = now + (now - self.began).min(MAX_PAUSE);
@@ -177,9 +192,7 @@ impl Committer {
                 self.node.counts.commit_failures.inc();
                 tracing::error!(%error, "the store cannot be written; nothing is acknowledged");
                 self.node.store.lock().failing = Some(error.to_string());
-                for Change { table, key, value } in changes {
-                    self.changes.entry((table, key)).or_insert(value);
-                }
+                self.pending = pending;
             }
         }
     }
@@ -199,13 +212,13 @@ impl Committer {
             return;
         }
         let state = self.node.state.lock();
-        for (uid, batch) in self.unacked.drain(..) {
-            let sent = state
-                .links
-                .get(&uid)
-                .map(|link| link.commands.try_send(Command::Ack(batch)));
-            if !matches!(sent, Some(Ok(()))) {
-                self.node.counts.dropped(Dropped::AckNotSent, 1);
+        for (uid, batches) in std::mem::take(&mut self.unacked) {
+            let link = state.links.get(&uid);
+            for batch in batches {
+                let sent = link.map(|link| link.commands.try_send(Command::Ack(batch)));
+                if !matches!(sent, Some(Ok(()))) {
+                    self.node.counts.dropped(Dropped::AckNotSent, 1);
+                }
             }
         }
     }
@@ -326,11 +339,12 @@ impl State {
 }
 
 /// A record of the learner as a row of the store.
-fn row(change: Learned) -> Change {
+fn row(change: &Learned) -> Change {
     let value = change
         .record
-        .and_then(|record| serde_json::to_vec(&record).ok());
-    Change { table: Table::Learned, key: change.key.into_bytes(), value }
+        .as_ref()
+        .and_then(|record| serde_json::to_vec(record).ok());
+    Change { table: Table::Learned, key: change.key.clone().into_bytes(), value }
 }
 
 #[cfg(test)]

@@ -17,53 +17,124 @@ pub(crate) const MAX_WORKLOADS: usize = 2048;
 pub(crate) trait Record: Clone + Serialize + DeserializeOwned {
     /// Unix seconds of the last thing it stands for.
     fn last_seen(&self) -> u64;
+
+    /// Bytes that it takes, about.
+    fn size(&self) -> usize;
 }
 
 /// Records of one kind.
 #[derive(Debug)]
 pub(crate) struct Kept<V> {
     table: Table,
-    cap: usize,
-    of: BTreeMap<String, BTreeMap<String, V>>,
+    bounds: Bounds,
+    of: BTreeMap<String, Share<V>>,
+    /// Bytes of all records.
+    bytes: usize,
     dirty: BTreeSet<(String, String)>,
 }
 
-impl<V: Record> Kept<V> {
-    /// Keeps at most `cap` records a workload, in `table`.
-    pub(crate) fn new(table: Table, cap: usize) -> Self {
-        Self { table, cap, of: BTreeMap::new(), dirty: BTreeSet::new() }
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Records of one workload; its own oldest makes room.
+    pub(crate) records: usize,
+    /// Bytes of all records; the oldest of the workload that has most make room.
+    pub(crate) bytes: usize,
+}
+
+/// The records of one workload.
+#[derive(Debug)]
+struct Share<V> {
+    records: BTreeMap<String, V>,
+    bytes: usize,
+}
+
+impl<V> Default for Share<V> {
+    fn default() -> Self {
+        Self { records: BTreeMap::new(), bytes: 0 }
+    }
+}
+
+impl<V: Record> Share<V> {
+    /// Enters a record; says by how many bytes that changes it.
+    fn enter(&mut self, key: &str, fresh: V, merge: impl FnOnce(&mut V, V)) -> (usize, usize) {
+        let before = self.bytes;
+        let (less, more) = match self.records.get_mut(key) {
+            Some(known) => {
+                let less = known.size();
+                merge(known, fresh);
+                (less, known.size())
+            }
+            None => {
+                let more = fresh.size().saturating_add(key.len());
+                self.records.insert(key.to_owned(), fresh);
+                (0, more)
+            }
+        };
+        self.bytes = before.saturating_sub(less).saturating_add(more);
+        (before, self.bytes)
     }
 
-    /// Enters a record, or lets `merge` add it to the one of the same key.
+    /// Takes out the oldest record; says its key and its bytes.
+    fn pop_oldest(&mut self) -> Option<(String, usize)> {
+        let oldest = self
+            .records
+            .iter()
+            .min_by_key(|(_, record)| record.last_seen());
+        let key = oldest.map(|(key, _)| key.clone())?;
+        let size = self.records.remove(&key)?.size().saturating_add(key.len());
+        self.bytes = self.bytes.saturating_sub(size);
+        Some((key, size))
+    }
+}
+
+impl<V: Record> Kept<V> {
+    /// Keeps so much of them in `table`.
+    pub(crate) fn new(table: Table, bounds: Bounds) -> Self {
+        Self { table, bounds, of: BTreeMap::new(), bytes: 0, dirty: BTreeSet::new() }
+    }
+
+    /// Enters a record, or lets `merge` add it to the one of the same key. Says how many made room.
     pub(crate) fn enter(
         &mut self,
         uid: &str,
         key: String,
         fresh: V,
         merge: impl FnOnce(&mut V, V),
-    ) {
-        self.make_room_for(uid);
-        let records = self.of.entry(uid.to_owned()).or_default();
-        if let Some(known) = records.get_mut(&key) {
-            merge(known, fresh);
-        } else {
-            if let Some(old) = oldest(records).filter(|_| records.len() >= self.cap) {
-                records.remove(&old);
-                self.dirty.insert((uid.to_owned(), old));
-            }
-            records.insert(key.clone(), fresh);
+    ) -> u64 {
+        let mut gone = self.make_room_for(uid);
+        let share = self.of.entry(uid.to_owned()).or_default();
+        let is_full = share.records.len() >= self.bounds.records;
+        if is_full && !share.records.contains_key(&key) {
+            gone += self.drop_oldest(uid);
         }
+        let share = self.of.entry(uid.to_owned()).or_default();
+        let (before, after) = share.enter(&key, fresh, merge);
+        self.bytes = self.bytes.saturating_sub(before).saturating_add(after);
         self.dirty.insert((uid.to_owned(), key));
+        while self.bytes > self.bounds.bytes {
+            let largest = self.of.iter().max_by_key(|(_, share)| share.bytes);
+            let Some(largest) = largest.map(|(uid, _)| uid.clone()) else { break };
+            gone += self.drop_oldest(&largest);
+        }
+        gone
+    }
+
+    fn drop_oldest(&mut self, uid: &str) -> u64 {
+        let Some((key, size)) = self.of.get_mut(uid).and_then(Share::pop_oldest) else { return 0 };
+        self.bytes = self.bytes.saturating_sub(size);
+        self.dirty.insert((uid.to_owned(), key));
+        1
     }
 
     /// One workload's record of that key.
     pub(crate) fn get(&self, uid: &str, key: &str) -> Option<&V> {
-        self.of.get(uid)?.get(key)
+        self.of.get(uid)?.records.get(key)
     }
 
-    /// The same, taken as changed.
+    /// The same, taken as changed; its size is to stay.
     pub(crate) fn change(&mut self, uid: &str, key: &str) -> Option<&mut V> {
-        let record = self.of.get_mut(uid)?.get_mut(key)?;
+        let record = self.of.get_mut(uid)?.records.get_mut(key)?;
         self.dirty.insert((uid.to_owned(), key.to_owned()));
         Some(record)
     }
@@ -71,8 +142,9 @@ impl<V: Record> Kept<V> {
     /// One workload's records whose key begins so.
     pub(crate) fn with_prefix(&self, uid: &str, prefix: &str) -> impl Iterator<Item = &V> {
         let records = self.of.get(uid).into_iter();
-        records.flat_map(move |records| {
-            records
+        records.flat_map(move |share| {
+            share
+                .records
                 .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
                 .take_while(move |(key, _)| key.starts_with(prefix))
                 .map(|(_, record)| record)
@@ -81,8 +153,9 @@ impl<V: Record> Kept<V> {
 
     /// All records with their workload's uid and their key.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str, &V)> {
-        self.of.iter().flat_map(|(uid, records)| {
-            records
+        self.of.iter().flat_map(|(uid, share)| {
+            share
+                .records
                 .iter()
                 .map(move |(key, record)| (uid.as_str(), key.as_str(), record))
         })
@@ -97,10 +170,9 @@ impl<V: Record> Kept<V> {
             return false;
         };
         let Ok(record) = serde_json::from_slice(value) else { return false };
-        self.of
-            .entry(uid.to_owned())
-            .or_default()
-            .insert(key.to_owned(), record);
+        let share = self.of.entry(uid.to_owned()).or_default();
+        let (before, after) = share.enter(key, record, |known, fresh| *known = fresh);
+        self.bytes = self.bytes.saturating_sub(before).saturating_add(after);
         true
     }
 
@@ -108,32 +180,28 @@ impl<V: Record> Kept<V> {
     pub(crate) fn take_changes(&mut self) -> Vec<Change> {
         let dirty = std::mem::take(&mut self.dirty);
         let row = |(uid, key): (String, String)| {
-            let record = self.of.get(&uid).and_then(|records| records.get(&key));
+            let record = self.of.get(&uid).and_then(|share| share.records.get(&key));
             let value = record.and_then(|record| serde_json::to_vec(record).ok());
             Change { table: self.table, key: format!("{uid}\0{key}").into_bytes(), value }
         };
         dirty.into_iter().map(row).collect()
     }
 
-    /// Drops the workload that was quiet longest, if another one needs its place.
-    fn make_room_for(&mut self, uid: &str) {
+    /// Drops the workload that was quiet longest, if another one needs its place; says how many records it had.
+    fn make_room_for(&mut self, uid: &str) -> u64 {
         if self.of.len() < MAX_WORKLOADS || self.of.contains_key(uid) {
-            return;
+            return 0;
         }
-        let newest = |records: &BTreeMap<String, V>| records.values().map(V::last_seen).max();
-        let quietest = self.of.iter().min_by_key(|(_, records)| newest(records));
-        let Some(quietest) = quietest.map(|(uid, _)| uid.clone()) else { return };
+        let newest = |share: &Share<V>| share.records.values().map(V::last_seen).max();
+        let quietest = self.of.iter().min_by_key(|(_, share)| newest(share));
+        let Some(quietest) = quietest.map(|(uid, _)| uid.clone()) else { return 0 };
         let gone = self.of.remove(&quietest).unwrap_or_default();
-        self.dirty
-            .extend(gone.into_keys().map(|key| (quietest.clone(), key)));
+        self.bytes = self.bytes.saturating_sub(gone.bytes);
+        let count = gone.records.len() as u64;
+        let keys = gone.records.into_keys();
+        self.dirty.extend(keys.map(|key| (quietest.clone(), key)));
+        count
     }
-}
-
-fn oldest<V: Record>(records: &BTreeMap<String, V>) -> Option<String> {
-    records
-        .iter()
-        .min_by_key(|(_, record)| record.last_seen())
-        .map(|(key, _)| key.clone())
 }
 
 #[cfg(test)]
@@ -149,10 +217,14 @@ mod tests {
         fn last_seen(&self) -> u64 {
             self.0
         }
+
+        fn size(&self) -> usize {
+            99
+        }
     }
 
     fn kept() -> Kept<Seen> {
-        Kept::new(Table::Threats, 2)
+        Kept::new(Table::Threats, Bounds { records: 2, bytes: usize::MAX })
     }
 
     fn newest_first(kept: &Kept<Seen>) -> Vec<Seen> {
@@ -173,6 +245,26 @@ mod tests {
         enter(&mut kept, "noisy", "c", 4);
         enter(&mut kept, "noisy", "d", 6);
         assert_eq!(newest_first(&kept), [Seen(6), Seen(5), Seen(1)]);
+    }
+
+    #[test]
+    fn all_have_a_bound_in_bytes_and_who_has_most_makes_room() {
+        let bounds = Bounds { records: 256, bytes: 1_000 };
+        let mut kept = Kept::new(Table::Threats, bounds);
+        let mut enter = |uid: &str, key: u64, at: u64| {
+            kept.enter(uid, key.to_string(), Seen(at), |known, fresh| *known = fresh)
+        };
+        assert_eq!(enter("quiet", 1, 1) + enter("quiet", 2, 2), 0);
+        let gone: u64 = (0..100).map(|at| enter("noisy", at % 50, 1_000 + at)).sum();
+        assert_eq!(gone, 93, "99 bytes each, and the key");
+        assert!(kept.bytes <= 1_000, "{}", kept.bytes);
+        let counted: usize = kept
+            .iter()
+            .map(|(_, key, seen)| key.len() + seen.size())
+            .sum();
+        assert_eq!(counted, kept.bytes);
+        assert_eq!(kept.of["quiet"].records.len(), 2);
+        assert_eq!(newest_first(&kept)[0], Seen(1_099));
     }
 
     #[test]

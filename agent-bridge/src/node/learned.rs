@@ -65,9 +65,12 @@ pub(super) fn sample(uid: &Arc<str>, flow: &SampleFlow) -> Sample {
     }
 }
 
+/// The longest name of the domain name system, as text.
+const MAX_NAME: usize = 253;
+
 /// Whether a text may be shown as a name: what a client wrote goes no further otherwise.
 fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+    !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 pub(crate) fn conversation(known: &outrider_learn::Conversation) -> Conversation {

@@ -7,7 +7,7 @@ use outrider_learn::Totals;
 use outrider_model::PolicyAction;
 use outrider_wire::{Connection, Notification, ext::SampleFlow};
 
-use super::{Node, State, events::Body, learned};
+use super::{MAX_COMMANDS, Node, State, events::Body, learned};
 use crate::{
     counts::{Counts, Dropped, Received},
     mailbox::{
@@ -15,9 +15,6 @@ use crate::{
         watch::Workload,
     },
 };
-
-/// Recent flows kept per workload.
-const MAX_SAMPLES: usize = 256;
 
 impl Node {
     /// Enters one report. A batch that was entered before changes nothing, and is acknowledged
@@ -30,7 +27,7 @@ impl Node {
         };
         if let Some(batch) = report.batch {
             let new = state.begin_batch(&report.uid, batch, &self.counts);
-            state.unacked.push((report.uid.to_string(), batch));
+            state.note_unacked(&report.uid, batch, &self.counts);
             if !new {
                 self.counts.dropped(Dropped::DuplicateBatch, 1);
                 return;
@@ -61,15 +58,26 @@ fn count(counts: &Counts, before: &Totals, after: &Totals) {
     counts
         .bytes
         .inc_by(after.bytes.saturating_sub(before.bytes));
-    let full = |totals: &Totals| {
-        [totals.evicted, totals.evicted_kinds, totals.evicted_candidates, totals.refused_rules]
-            .into_iter()
-            .fold(0, u64::saturating_add)
+    let full = |why, of: fn(&Totals) -> u64| {
+        counts.dropped(why, of(after).saturating_sub(of(before)));
     };
-    counts.dropped(Dropped::TableFull, full(after).saturating_sub(full(before)));
+    full(Dropped::ConversationsFull, |totals| totals.evicted);
+    full(Dropped::ViolationsFull, |totals| totals.evicted_kinds);
+    full(Dropped::CandidatesFull, |totals| totals.evicted_candidates);
+    full(Dropped::RulesFull, |totals| totals.refused_rules);
 }
 
 impl State {
+    /// Has a batch acknowledged once it is stored; not more at a time than a link takes.
+    fn note_unacked(&mut self, uid: &str, batch: BatchId, counts: &Counts) {
+        let waiting = self.unacked.entry(uid.to_owned()).or_default();
+        if waiting.len() < MAX_COMMANDS {
+            waiting.push(batch);
+        } else {
+            counts.dropped(Dropped::AckNotSent, 1);
+        }
+    }
+
     /// Notes a batch; `false` if it, or a later one of the same proxy's life, was here before.
     pub(super) fn begin_batch(&mut self, uid: &str, batch: BatchId, counts: &Counts) -> bool {
         match self.batches.get(uid) {
@@ -105,7 +113,7 @@ impl State {
                 evidence
                     .flows
                     .iter()
-                    .for_each(|flow| self.enter_sample(uid, workload, flow));
+                    .for_each(|flow| self.enter_sample(uid, workload, flow, counts));
             }
             Notification::AppUpdate(update) => self.enter_ports(workload, update, counts),
             Notification::FqdnUpdate(_)
@@ -141,19 +149,22 @@ impl State {
         }
     }
 
-    fn enter_sample(&mut self, uid: &Arc<str>, workload: &Workload, flow: &SampleFlow) {
+    fn enter_sample(
+        &mut self,
+        uid: &Arc<str>,
+        workload: &Workload,
+        flow: &SampleFlow,
+        counts: &Counts,
+    ) {
         let mut example = learned::sample(uid, flow);
         if flow.inbound && !flow.action.known().is_some_and(PolicyAction::violates) {
             let at = (flow.proto, flow.server.port());
             example.app = self.spoken(workload, at, flow.app);
         }
         self.learner.sample(&example);
-        let samples = self.samples.entry(workload.uid.clone()).or_default();
-        if samples.len() == MAX_SAMPLES {
-            samples.pop_front();
-        }
         let flow = Arc::new(sample(workload, flow));
-        samples.push_back(Arc::clone(&flow));
+        let gone = self.samples.enter(&workload.uid, Arc::clone(&flow));
+        counts.dropped(Dropped::SamplesFull, gone);
         self.events.publish(Body::Flow(flow));
     }
 }

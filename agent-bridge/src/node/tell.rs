@@ -44,8 +44,10 @@ impl State {
         };
         let count = fresh.threat.count;
         let waits = fresh.was_passed_on() && self.answers(&fresh.threat.server_ip);
-        self.threats
+        let gone = self
+            .threats
             .enter(&workload.uid, key.clone(), fresh, threats::merge);
+        counts.dropped(Dropped::ThreatsFull, gone);
         let uid = workload.uid.clone();
         if waits && self.held.0.len() < MAX_HELD {
             let due = Instant::now() + HOLD;
@@ -80,8 +82,8 @@ impl State {
     /// Decides on some findings of a record.
     fn tell(&mut self, uid: &str, key: &str, count: u64, counts: &Counts) {
         let Some(known) = self.threats.get(uid, key) else {
-            // It made room for others meanwhile.
-            return counts.dropped(Dropped::TableFull, count);
+            // It made room for others meanwhile: nobody is told.
+            return counts.dropped(Dropped::ThreatsUntold, count);
         };
         let count = count.min(known.open());
         let covered = if known.was_passed_on() { self.left_to_server(uid, known) } else { 0 };

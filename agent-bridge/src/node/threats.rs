@@ -8,10 +8,12 @@ use outrider_model::ThreatAction;
 use outrider_wire::{ThreatFlags, ThreatLog};
 use serde::{Deserialize, Serialize};
 
-use super::kept::{Kept, Record};
+use super::kept::{Bounds, Kept, Record};
 
-/// Threats kept per workload.
-pub(crate) const CAP: usize = 256;
+/// Threats that are kept: of a workload and, in bytes, of all.
+pub(crate) const BOUNDS: Bounds = Bounds { records: 256, bytes: 24 << 20 };
+/// What a threat takes besides its texts.
+const FIXED: usize = 640;
 
 /// A threat and which end reported it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -37,6 +39,15 @@ fn all() -> u64 {
 impl Record for Reported {
     fn last_seen(&self) -> u64 {
         self.threat.reported_at
+    }
+
+    fn size(&self) -> usize {
+        let Threat { message, evidence, workload, client_ip, server_ip, name, .. } = &self.threat;
+        let texts = [message, evidence, workload, client_ip, server_ip, name];
+        texts
+            .into_iter()
+            .map(String::len)
+            .fold(FIXED, usize::saturating_add)
     }
 }
 
@@ -215,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_flow_that_both_ends_report_is_shown_once_unless_the_client_was_stopped() {
-        let mut kept = Kept::new(crate::store::Table::Threats, CAP);
+        let mut kept = Kept::new(crate::store::Table::Threats, BOUNDS);
         let mut enter = |uid: &str, flags| {
             let (key, reported) = read(&log(flags), uid).unwrap();
             kept.enter(uid, key, reported, merge);

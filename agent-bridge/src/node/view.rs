@@ -133,7 +133,7 @@ impl Node {
     /// Samples of recent flows, newest first.
     pub(crate) fn flows(&self, asked: &Selection) -> Picked<outrider_api::Flow> {
         let state = self.state.lock();
-        let all: Vec<_> = state.samples.values().flatten().map(Arc::clone).collect();
+        let all: Vec<_> = state.samples.all().map(Arc::clone).collect();
         drop(state);
         asked.pick(all.iter().map(|flow| &**flow))
     }

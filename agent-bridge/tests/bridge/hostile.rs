@@ -86,10 +86,11 @@ async fn a_mailbox_that_cannot_be_used_is_said() {
     bridge.stop().await;
 }
 
-/// The socket is read whatever the node is busy with, so a flood ends in counted drops.
+/// The socket is read whatever the node is busy with, as far as its budget goes, so a flood ends in rows,
+/// counted drops and a sender that waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_ends_in_rows_or_counted_drops() {
-    const DATAGRAMS: u64 = 4000;
+    const DATAGRAMS: u64 = 1500;
     let world = World::new();
     world.pod("cache", 2);
     let _proxy = Proxy::start(&world.mailbox("cache"));
