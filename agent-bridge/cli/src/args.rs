@@ -9,7 +9,7 @@ use outrider_model::Mode;
 use crate::{
     capture::Wanted,
     client::Target,
-    narrow::{Followed, Narrow},
+    narrow::{Followed, Narrow, Open},
     probe::Probe,
 };
 
@@ -21,6 +21,7 @@ Examples:
   outrider flows --follow                    flows as they come, until interrupted
   outrider conversations --workload cache --since 10m
                                              what one workload did lately
+  outrider sessions --app redis --limit 20   what is open now
   outrider violations                        what was refused or would have been
   outrider explain intruder cache 6379 --app redis
                                              which rule decides, why, and what would allow it
@@ -87,10 +88,7 @@ pub(crate) enum Command {
     #[command(after_help = FOLLOW_HELP)]
     Threats(Followed),
     /// Flows that are open now, asked of the proxies
-    Sessions {
-        /// Only this workload's
-        workload: Option<String>,
-    },
+    Sessions(Open),
     /// Pods of this node, their mode and whether their proxy answers
     Workloads,
     /// The bridge itself: what it covers, received, dropped, keeps and exports, and what is wrong
@@ -235,6 +233,32 @@ mod tests {
         let args = Args::parse_from(["outrider", "rules", "--json", "--bridge", "unix:/x"]);
         assert!(args.json);
         assert_eq!(args.bridge, Some(Target::Unix("/x".into())));
+    }
+
+    #[test]
+    fn sessions_are_narrowed_like_other_lists() {
+        let narrowed = |words: &[&str]| match Args::try_parse_from(words).map(|args| args.command) {
+            Ok(Command::Sessions(open)) => {
+                let narrow = Narrow::from(&open);
+                Some((narrow.path("/v1/sessions"), narrow.limit))
+            }
+            _ => None,
+        };
+        let path = "/v1/sessions?workload=cache&app=redis".to_owned();
+        for words in [
+            ["outrider", "sessions", "cache", "--app", "redis", "--limit", "20"].as_slice(),
+            &["outrider", "sessions", "--workload", "cache", "--app", "redis", "--limit=20"],
+        ] {
+            assert_eq!(narrowed(words), Some((path.clone(), Some(20))), "{words:?}");
+        }
+        assert_eq!(narrowed(&["outrider", "sessions"]), Some(("/v1/sessions".into(), None)));
+        for wrong in [
+            ["outrider", "sessions", "cache", "--workload", "shop"].as_slice(),
+            &["outrider", "sessions", "--limit", "0"],
+            &["outrider", "sessions", "--since", "1m"],
+        ] {
+            assert_eq!(narrowed(wrong), None, "{wrong:?}");
+        }
     }
 
     #[test]

@@ -37,6 +37,30 @@ impl Narrow {
     }
 }
 
+/// Filters of the list of what is open now, which has no past.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Open {
+    /// Only this workload's
+    #[arg(value_name = "WORKLOAD", conflicts_with = "of")]
+    workload: Option<String>,
+    /// The same
+    #[arg(long = "workload", value_name = "NAME")]
+    of: Option<String>,
+    /// Only this application
+    #[arg(long, value_name = "NAME")]
+    app: Option<String>,
+    /// At most so many, the first ones
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LIMIT)))]
+    limit: Option<u32>,
+}
+
+impl From<&Open> for Narrow {
+    fn from(open: &Open) -> Self {
+        let workload = open.workload.as_ref().or(open.of.as_ref());
+        Self { workload: workload.cloned(), app: open.app.clone(), since: None, limit: open.limit }
+    }
+}
+
 /// Filters of a list, and whether to go on with what comes.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Followed {
