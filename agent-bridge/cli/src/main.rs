@@ -147,9 +147,8 @@ async fn run(args: &Args) -> Result<(), Failure> {
         Command::Threats(wanted) => {
             events::<Threat>(&asked, &mut output, (EventKind::Threat, paths::THREATS), wanted).await
         }
-        Command::Sessions { workload } => {
-            let path = client::with_query(paths::SESSIONS, &[("workload", workload.as_deref())]);
-            output.list(&asked.list::<Session>(&path, None).await?)
+        Command::Sessions(open) => {
+            listed::<Session>(&asked, &mut output, paths::SESSIONS, &open.into()).await
         }
         Command::Workloads => output.list(&asked.list::<Workload>(paths::WORKLOADS, None).await?),
         Command::Status => match &asked {
@@ -265,6 +264,13 @@ fn find<'a>(workloads: &'a [Workload], wanted: &str) -> Result<&'a Workload, Fai
 
 /// A mode that a connected proxy did not confirm is stored, but not in force there.
 fn confirmed(reply: &ModeReply) -> Result<(), Failure> {
+    if reply.refused > 0 {
+        return Err(Failure::Refused(format!(
+            "the mode is in force, but {} of the connected proxies refused the new rules and go on \
+             with those before (`outrider status` says why)",
+            reply.refused
+        )));
+    }
     if reply.pending == 0 {
         return Ok(());
     }

@@ -280,6 +280,7 @@ impl State {
             changes.push(Change { table: Table::Batches, key: uid.into_bytes(), value });
         }
         self.take_pods(&mut changes);
+        changes.append(&mut self.rebuilt.take_changes());
         (learned, changes, head)
     }
 
@@ -312,6 +313,7 @@ impl State {
                 true
             }
             Table::Pods => self.take_back_pod(key, value),
+            Table::Asked => self.rebuilt.take_back(key, value),
             Table::Batches => {
                 let uid = std::str::from_utf8(key).ok();
                 let found = uid.zip(BatchId::from_bytes(value));
