@@ -1,6 +1,8 @@
 //! The REST API, on TCP and on a unix socket.
 
 mod access;
+#[cfg(test)]
+mod anything;
 mod captures;
 mod events;
 pub(crate) mod lists;

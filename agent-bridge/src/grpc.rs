@@ -2,6 +2,8 @@
 //! a unix socket and with mutual TLS on TCP.
 
 pub(crate) mod accept;
+#[cfg(test)]
+mod anything;
 mod convert;
 pub mod dial;
 mod enforcer;

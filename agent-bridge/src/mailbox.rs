@@ -219,6 +219,7 @@ impl Mailbox {
             self.counts.clone(),
         );
         let link = Link {
+            node: self.node,
             dir: Arc::clone(&dir),
             gate,
             activity,

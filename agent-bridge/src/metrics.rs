@@ -34,7 +34,7 @@ struct Gauges {
 /// A gauge without labels: its name, what it is, and where it stands in the status.
 type Single = (&'static str, &'static str, fn(&Status) -> u64);
 
-const SINGLE: [Single; 19] = [
+const SINGLE: [Single; 21] = [
     ("workloads", "Mailboxes with a workload.", |status| status.workloads),
     ("proxies_connected", "Proxies that answer.", |status| status.proxies_connected),
     ("rules", "Rules of the network policy.", |status| status.rules),
@@ -74,6 +74,16 @@ const SINGLE: [Single; 19] = [
     ("cluster_dropped", "Rows that the controller never hears of.", |status| {
         status.cluster.as_ref().map_or(0, |link| link.dropped)
     }),
+    (
+        "policy_refusing_proxies",
+        "Proxies that answer and refuse their policy: the one before it stays in force.",
+        |status| status.coverage.refusing,
+    ),
+    (
+        "rules_kept_workloads",
+        "Workloads whose rules this store never had, and whose proxy goes on with its own.",
+        |status| status.rules_kept.len() as u64,
+    ),
     ("event_listeners", "Listeners to the stream of events.", |status| status.listeners),
     ("export_sinks_failing", "Sinks whose last delivery failed.", |status| {
         status

@@ -3,6 +3,8 @@
 
 mod around;
 mod asked;
+#[cfg(test)]
+mod bare;
 mod capturing;
 mod cluster;
 mod commit;
@@ -14,6 +16,7 @@ mod learned;
 mod pods;
 mod policy;
 mod ports;
+mod rebuilt;
 mod refusal;
 mod report;
 mod roster;
@@ -40,6 +43,8 @@ use tokio::{
 };
 
 pub(crate) use asked::Answers;
+#[cfg(test)]
+pub(crate) use bare::bare;
 pub use commit::Committer;
 pub(crate) use coverage::TIERS;
 pub use events::Events;
@@ -69,6 +74,7 @@ use crate::{
 };
 use kept::Kept;
 use ports::Ports;
+use rebuilt::Rebuilt;
 use roster::Roster;
 use samples::Samples;
 
@@ -106,6 +112,7 @@ struct State {
     samples: Samples,
     ports: BTreeMap<String, Ports>,
     modes: BTreeMap<Group, Mode>,
+    rebuilt: Rebuilt,
     batches: BTreeMap<String, BatchId>,
     /// How often a workload's proxy began anew.
     restarts: BTreeMap<String, u64>,
@@ -169,6 +176,7 @@ impl Node {
     ) -> Result<Self, StoreError> {
         let events = Arc::new(Events::new(counts.clone()));
         let mut state = State::new(settings, Arc::clone(&events), controller.clone());
+        state.rebuilt = Rebuilt::new(store.knows_beginning());
         for table in Table::CONTENT {
             let mut bad = 0;
             store.load(table, |key, value| {
@@ -295,6 +303,7 @@ impl State {
             held: tell::Held::default(),
             samples: Samples::default(),
             modes: BTreeMap::new(),
+            rebuilt: Rebuilt::default(),
             batches: BTreeMap::new(),
             restarts: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -343,6 +352,7 @@ impl State {
         self.ports.remove(uid);
         self.restarts.remove(uid);
         self.broken.remove(uid);
+        self.rebuilt.forget(uid);
         if self.batches.remove(uid).is_some() {
             self.unsaved_batches.insert(uid.to_owned());
         }
@@ -356,8 +366,8 @@ impl LinkHandle {
 
     /// The proxy answers and does not have yet what it is to have.
     fn is_behind(&self) -> bool {
-        let state = self.state.borrow();
-        state.connected && state.applied < self.desired.borrow().generation
+        let (state, wanted) = (self.state.borrow(), self.desired.borrow().generation);
+        state.connected && state.applied < wanted && !state.refuses(wanted)
     }
 
     /// Says what the proxy is to have.

@@ -23,6 +23,8 @@ const SCHEMA: u32 = 2;
 const CACHE_BYTES: usize = 16 << 20;
 /// Key of [`SCHEMA`] in [`Table::Meta`].
 const SCHEMA_KEY: &[u8] = b"schema";
+/// Key of the mark of a store that knows that it was begun from nothing.
+const BEGUN_KEY: &[u8] = b"begun";
 
 /// What is kept.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -47,11 +49,14 @@ pub enum Table {
     Pods,
     /// What the cluster's controller said last.
     Cluster,
+    /// Workloads whose proxy was asked what it enforces, because this store is new, and whether it
+    /// keeps its rules.
+    Asked,
 }
 
 impl Table {
     /// Every table but [`Table::Meta`].
-    pub const CONTENT: [Self; 9] = [
+    pub const CONTENT: [Self; 10] = [
         Self::Learned,
         Self::Modes,
         Self::Threats,
@@ -61,6 +66,7 @@ impl Table {
         Self::Pending,
         Self::Pods,
         Self::Cluster,
+        Self::Asked,
     ];
 
     fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
@@ -75,6 +81,7 @@ impl Table {
             Self::Pending => "pending",
             Self::Pods => "pods",
             Self::Cluster => "cluster",
+            Self::Asked => "asked",
         })
     }
 }
@@ -131,6 +138,7 @@ pub struct Store {
     path: PathBuf,
     database: Option<Database>,
     set_aside: Option<PathBuf>,
+    knows_beginning: bool,
 }
 
 impl Store {
@@ -144,7 +152,8 @@ impl Store {
             std::fs::create_dir_all(parent).map_err(failed)?;
         }
         claim(path).map_err(failed)?;
-        let mut store = Self { path: path.to_owned(), database: None, set_aside: None };
+        let mut store =
+            Self { path: path.to_owned(), database: None, set_aside: None, knows_beginning: false };
         match store.reopen() {
             Err(StoreError::Engine { source, .. }) if is_unreadable(&source) => {
                 let aside = aside(path, now);
@@ -172,6 +181,13 @@ impl Store {
     #[must_use]
     pub fn set_aside(&self) -> Option<&Path> {
         self.set_aside.as_deref()
+    }
+
+    /// Whether it was begun from nothing by a bridge that marks that: what it lacks, an earlier one
+    /// may have had.
+    #[must_use]
+    pub fn knows_beginning(&self) -> bool {
+        self.knows_beginning
     }
 
     /// Calls `each` with every row of a table.
@@ -220,11 +236,12 @@ impl Store {
                 DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(self.path.clone()),
                 other => self.engine(other.into()),
             })?;
-        let found = prepare(&database).map_err(|error| self.engine(error))?;
+        let (found, begun) = prepare(&database).map_err(|error| self.engine(error))?;
         if found > SCHEMA {
             return Err(StoreError::Newer { path: self.path.clone(), found });
         }
         self.database = Some(database);
+        self.knows_beginning = begun;
         Ok(())
     }
 
@@ -250,8 +267,8 @@ fn claim(path: &Path) -> io::Result<()> {
         .map(drop)
 }
 
-/// Makes the tables and says which schema the file has.
-fn prepare(database: &Database) -> Result<u32, redb::Error> {
+/// Makes the tables and says which schema the file has, and whether it knows that it was begun.
+fn prepare(database: &Database) -> Result<(u32, bool), redb::Error> {
     let transaction = database.begin_write()?;
     let found = {
         let mut meta = transaction.open_table(Table::Meta.definition())?;
@@ -260,10 +277,14 @@ fn prepare(database: &Database) -> Result<u32, redb::Error> {
         if found.is_none_or(|found| found < SCHEMA) {
             meta.insert(SCHEMA_KEY, SCHEMA.to_be_bytes().as_slice())?;
         }
+        if found.is_none() {
+            meta.insert(BEGUN_KEY, [].as_slice())?;
+        }
+        let begun = meta.get(BEGUN_KEY)?.is_some();
         for table in Table::CONTENT {
             transaction.open_table(table.definition())?;
         }
-        found.unwrap_or(SCHEMA)
+        (found.unwrap_or(SCHEMA), begun)
     };
     transaction.commit()?;
     Ok(found)

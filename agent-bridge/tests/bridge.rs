@@ -76,6 +76,9 @@ mod reports;
 #[path = "bridge/review.rs"]
 mod review;
 #[cfg(test)]
+#[path = "bridge/running.rs"]
+mod running;
+#[cfg(test)]
 #[path = "bridge/spoof.rs"]
 mod spoof;
 #[cfg(test)]

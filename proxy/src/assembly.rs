@@ -77,7 +77,6 @@ pub fn run(settings: Settings, log: Option<LogHandle>) -> anyhow::Result<()> {
     let ports =
         side_thread("ports", move || packets::run_ports(ports_context, ports_relay, stop_ports))?;
     drop(not_listening);
-    info!(took = ?context.started.elapsed(), "ready for traffic");
 
     let intake = Intake::new(Arc::clone(&context), relay, &context.settings.own_ports(), marks);
     runtime.block_on(serve(listeners, context, intake, told));
@@ -277,7 +276,16 @@ async fn serve(
         accepting.spawn(intake.clone().accept(listener, direction, drain.clone()));
     }
     accepting.close();
-    told.wait().await;
+    let say_ready = async {
+        context.readiness.reached().await;
+        info!(took = ?context.started.elapsed(), "ready for traffic");
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        () = told.wait() => {}
+        () = say_ready => {}
+    }
     let _not_ready = context.readiness.guard("drained");
     drain.cancel();
     accepting.wait().await;

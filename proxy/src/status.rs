@@ -24,6 +24,8 @@ pub(crate) fn status(context: &Context) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         mode: view.mode.name().to_owned(),
         policy_version: view.version,
+        policy: context.ctrl.policy_kind().to_owned(),
+        refused: context.ctrl.policy_refusal(),
         managed: view.managed,
         macs: identity
             .macs()

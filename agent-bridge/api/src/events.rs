@@ -15,11 +15,14 @@ pub enum EventKind {
     Threat,
     /// Somebody set a mode: a [`ModeChange`].
     Mode,
+    /// A proxy refused a policy, took one again, or keeps the rules it has: a [`PolicyChange`].
+    Policy,
 }
 
 impl EventKind {
     /// Every kind, in the order of their positions in an event's id.
-    pub const ALL: [Self; 4] = [Self::Flow, Self::Violation, Self::Threat, Self::Mode];
+    pub const ALL: [Self; 5] =
+        [Self::Flow, Self::Violation, Self::Threat, Self::Mode, Self::Policy];
 
     /// The word in `kinds=` and behind `event:`.
     #[must_use]
@@ -29,6 +32,7 @@ impl EventKind {
             Self::Violation => "violation",
             Self::Threat => "threat",
             Self::Mode => "mode",
+            Self::Policy => "policy",
         }
     }
 
@@ -48,6 +52,24 @@ pub struct ModeChange {
     pub group: String,
     /// The mode now.
     pub mode: String,
+}
+
+/// What became of the policy of one workload.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct PolicyChange {
+    /// The workload.
+    pub workload: String,
+    /// Generation of the policy that it is to have.
+    pub generation: u64,
+    /// `refused`: the one before stays; `in-force`, after it was refused; `kept`: the store is new,
+    /// and the proxy goes on with the rules and the mode it has.
+    pub state: String,
+    /// The mode in force, as far as the proxy says.
+    pub mode: String,
+    /// Why, in one word; empty if it is in force.
+    pub reason: String,
+    /// Why, for people.
+    pub detail: String,
 }
 
 /// Name of the event that stands for others that are not kept any more.

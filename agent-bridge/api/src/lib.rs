@@ -17,13 +17,13 @@ pub mod share;
 mod status;
 
 pub use captures::{CAPTURE_ID, CAPTURE_TYPE, Capture, CaptureRequest, CaptureState};
-pub use events::{EventKind, GAP, Gap, ModeChange};
+pub use events::{EventKind, GAP, Gap, ModeChange, PolicyChange};
 pub use explain::{ExplainQuery, Explanation, Judgement};
 pub use observed::{Conversation, Evidence, Flow, Rule, Session, Threat, Violation};
 pub use query::{EventsQuery, ListQuery, MAX_LIMIT, NEXT_CURSOR};
 pub use status::{
     ControllerStatus, Coverage, KubernetesStatus, LinkStatus, ListeningPort, ModeReply,
-    ModeRequest, ProxyState, SinkStatus, Status, StoreStatus, Workload,
+    ModeRequest, PolicyRefusal, ProxyState, Running, SinkStatus, Status, StoreStatus, Workload,
 };
 
 use schemars::JsonSchema;

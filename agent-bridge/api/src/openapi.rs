@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     CAPTURE_ID, CAPTURE_TYPE, Capture, CaptureRequest, Conversation, ErrorBody, EventsQuery,
     ExplainQuery, Explanation, Flow, Gap, ListQuery, ModeChange, ModeReply, ModeRequest,
-    NEXT_CURSOR, Rule, Session, Status, Threat, Violation, Workload, paths,
+    NEXT_CURSOR, PolicyChange, Rule, Session, Status, Threat, Violation, Workload, paths,
 };
 
 /// Where the document keeps schemas.
@@ -171,6 +171,7 @@ fn events(types: &mut SchemaGenerator) -> Value {
         "violation": types.subschema_for::<Violation>(),
         "threat": types.subschema_for::<Threat>(),
         "mode": types.subschema_for::<ModeChange>(),
+        "policy": types.subschema_for::<PolicyChange>(),
         "gap": types.subschema_for::<Gap>(),
     });
     let mut parameters = parameters::<EventsQuery>();

@@ -41,6 +41,13 @@ pub struct Status {
     pub cluster: Option<LinkStatus>,
     /// Mailboxes or workload files that cannot be used, and why.
     pub refused: Vec<String>,
+    /// Workloads whose proxy refuses its policy and goes on with the one before, and why.
+    #[serde(default)]
+    pub policy_refused: Vec<String>,
+    /// Workloads whose rules this store never had, and whose proxy goes on with those it has, until
+    /// somebody sets their mode.
+    #[serde(default)]
+    pub rules_kept: Vec<String>,
     /// How much of the node is covered.
     #[serde(default)]
     pub coverage: Coverage,
@@ -81,6 +88,9 @@ pub struct Coverage {
     pub lagging: u64,
     /// Longest time that one of them has waited for it, seconds.
     pub lag: u64,
+    /// Proxies that answer and refuse their policy.
+    #[serde(default)]
+    pub refusing: u64,
 }
 
 /// A sink that events are exported to.
@@ -264,9 +274,46 @@ pub struct Workload {
     /// not known.
     #[serde(default)]
     pub restarts: u64,
+    /// Generation of the policy that it is to have; generations count changes over all workloads.
+    #[serde(default)]
+    pub generation: u64,
+    /// What its proxy runs, as it says itself; absent while it is not connected, and for a data path that does not
+    /// say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<Running>,
+    /// Why the policy that it is to have is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<PolicyRefusal>,
+    /// This store never had its rules: its proxy goes on with those it has, until somebody sets the mode.
+    #[serde(default)]
+    pub rules_kept: bool,
     /// The proxy's own status, as it answered the hello; absent for a proxy that has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_version: Option<String>,
+}
+
+/// What a proxy runs.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Running {
+    /// Generation of this bridge's policy that is in force; 0 if it is one of an earlier bridge.
+    pub generation: u64,
+    /// The proxy's own number of what is in force; it grows with every change since the proxy began.
+    pub version: u64,
+    /// `rules`, `default` or `open`; empty if it does not say.
+    pub policy: String,
+    /// The mode in force.
+    pub mode: String,
+}
+
+/// A policy that a proxy refused. The one before it stays in force.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct PolicyRefusal {
+    /// Which.
+    pub generation: u64,
+    /// Why, in one word of a closed set.
+    pub reason: String,
+    /// Why, for people.
+    pub detail: String,
 }
 
 /// A port that a workload listens on.
@@ -302,6 +349,9 @@ pub struct ModeReply {
     pub pushed: u64,
     /// Proxies that were connected but did not confirm in time; they get it when they answer again.
     pub pending: u64,
+    /// Connected proxies that refused the new policy; the mode is in force there, the rules are those from before.
+    #[serde(default)]
+    pub refused: u64,
     /// Workloads of the group whose proxy is not connected; they get it when they connect.
     pub absent: u64,
 }

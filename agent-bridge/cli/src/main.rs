@@ -264,6 +264,13 @@ fn find<'a>(workloads: &'a [Workload], wanted: &str) -> Result<&'a Workload, Fai
 
 /// A mode that a connected proxy did not confirm is stored, but not in force there.
 fn confirmed(reply: &ModeReply) -> Result<(), Failure> {
+    if reply.refused > 0 {
+        return Err(Failure::Refused(format!(
+            "the mode is in force, but {} of the connected proxies refused the new rules and go on \
+             with those before (`outrider status` says why)",
+            reply.refused
+        )));
+    }
     if reply.pending == 0 {
         return Ok(());
     }

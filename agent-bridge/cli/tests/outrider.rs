@@ -97,12 +97,19 @@ mod cases {
     #[test]
     fn a_mode_that_a_proxy_did_not_confirm_is_a_failure() {
         const PENDING: &str = r#"{"workload":"default/cache","group":"nv.cache.default","mode":"protect","pushed":1,"pending":1,"absent":0}"#;
+        const REFUSED: &str = r#"{"workload":"default/shop","group":"nv.shop.default","mode":"protect","pushed":1,"pending":0,"refused":1,"absent":0}"#;
         const DONE: &str = r#"{"workload":"default/web","group":"nv.web.default","mode":"protect","pushed":2,"pending":0,"absent":1}"#;
-        let bridge =
-            Canned::new(&[("cache/mode", 200, PENDING), ("default%2Fweb/mode", 200, DONE)]);
+        let bridge = Canned::new(&[
+            ("cache/mode", 200, PENDING),
+            ("shop/mode", 200, REFUSED),
+            ("default%2Fweb/mode", 200, DONE),
+        ]);
         let output = bridge.run(&["mode", "set", "cache", "protect"]);
         assert_eq!(output.status.code(), Some(1));
         assert!(text(&output.stderr).contains("did not confirm"));
+        let output = bridge.run(&["mode", "set", "shop", "protect"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("1 of the connected proxies refused the new rules"));
         let output = bridge.run(&["mode", "set", "default/web", "protect"]);
         assert_eq!(output.status.code(), Some(0));
         assert_eq!(

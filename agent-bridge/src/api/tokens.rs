@@ -247,5 +247,12 @@ fn hexadecimal(text: &str) -> Option<[u8; DIGEST]> {
     Some(bytes)
 }
 
+/// How many tokens a file gives, and how many mistakes it has.
+#[cfg(test)]
+pub(super) fn counted(text: &str) -> (usize, usize) {
+    let (entries, mistakes) = parse(text);
+    (entries.len(), mistakes.len())
+}
+
 #[cfg(test)]
 mod tests;

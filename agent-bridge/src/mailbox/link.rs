@@ -12,7 +12,7 @@ use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 use outrider_model::{MacAddr, names};
 use outrider_wire::{
     Meter, Reply, Session,
-    ext::{CaptureOrder, CaptureReply, Instance, Status},
+    ext::{CaptureOrder, CaptureReply, Instance, Refusal, Status},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -27,7 +27,12 @@ use super::{
     program::{self, Desired},
     receive::BatchId,
 };
-use crate::counts::{Counts, Dropped};
+use crate::{
+    counts::{Counts, Dropped},
+    node::Node,
+};
+
+mod policy;
 
 /// Drives the connection.
 pub const TICK: Duration = Duration::from_secs(2);
@@ -102,15 +107,38 @@ pub struct LinkState {
     pub connects: u64,
     /// Policies pushed over the connection that is.
     pub pushes: u64,
-    /// Generation of the newest [`Desired`] that the proxy has.
+    /// Generation of the newest [`Desired`] that is in force; 0 if what is comes from an earlier bridge.
     pub applied: u64,
+    /// The policy that the proxy was told last and refuses, if it does.
+    pub refused: Option<Arc<Refused>>,
     /// What it said about itself; nothing, if it does not know the hello.
     pub proxy: Option<Arc<Status>>,
+}
+
+/// A policy that a proxy refuses: the one before it stays in force.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refused {
+    /// Of which [`Desired`] it is.
+    pub generation: u64,
+    /// Why.
+    pub why: Refusal,
+}
+
+impl LinkState {
+    /// Whether the proxy refuses a policy of that generation or a newer one.
+    #[must_use]
+    pub fn refuses(&self, generation: u64) -> bool {
+        self.refused
+            .as_ref()
+            .is_some_and(|refused| refused.generation >= generation)
+    }
 }
 
 /// The task's part of a link.
 #[derive(Debug)]
 pub struct Link {
+    /// Told what the proxy refuses, and asked whether it is to be asked.
+    pub node: Arc<Node>,
     /// The mailbox.
     pub dir: Arc<MailboxDir>,
     /// Decides whose answers are taken.
@@ -180,51 +208,6 @@ impl Link {
                 }
             }
         }
-    }
-
-    /// Says everything from the beginning.
-    async fn program(&mut self, channel: &Channel) -> io::Result<Arc<Desired>> {
-        let desired = Arc::clone(&self.desired.borrow_and_update());
-        for request in program::everything(&desired)? {
-            self.send(channel, &request).await?;
-        }
-        self.settle(channel).await?;
-        tracing::info!(
-            rules = desired.policy.spec.rules.len(),
-            mode = %desired.policy.mode,
-            acks = self.proxy.is_some(),
-            "the proxy is connected and has its policy"
-        );
-        let proxy = self.proxy.clone();
-        self.state.send_modify(|state| {
-            *state = LinkState {
-                connected: true,
-                connects: state.connects + 1,
-                pushes: 1,
-                applied: desired.generation,
-                proxy,
-            };
-        });
-        Ok(desired)
-    }
-
-    /// Says what is different, and makes sure that it is in force.
-    async fn push(&mut self, channel: &Channel, applied: &mut Arc<Desired>) -> io::Result<()> {
-        let desired = Arc::clone(&self.desired.borrow_and_update());
-        let requests = program::difference(applied, &desired)?;
-        for request in &requests {
-            self.send(channel, request).await?;
-        }
-        if !requests.is_empty() {
-            self.settle(channel).await?;
-            tracing::info!(rules = desired.policy.spec.rules.len(), mode = %desired.policy.mode, "policy pushed");
-        }
-        self.state.send_modify(|state| {
-            state.applied = desired.generation;
-            state.pushes += u64::from(!requests.is_empty());
-        });
-        *applied = desired;
-        Ok(())
     }
 
     async fn obey(&mut self, channel: &Channel, command: Command) -> io::Result<()> {

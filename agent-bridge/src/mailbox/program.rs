@@ -38,6 +38,8 @@ pub struct Desired {
     pub workload: Arc<Workload>,
     /// Its rules, and how far they may go.
     pub policy: Arc<CompiledPolicy>,
+    /// The rules are the proxy's own: it goes on with those that it has.
+    pub keeps_rules: bool,
     /// What counts as internal.
     pub internal: Arc<[IpNet]>,
     /// Addresses with a meaning: those of nodes, and their ends of tunnels.
@@ -52,6 +54,7 @@ impl Desired {
     pub fn says_the_same(&self, other: &Self) -> bool {
         self.workload == other.workload
             && self.policy == other.policy
+            && self.keeps_rules == other.keeps_rules
             && self.internal == other.internal
             && self.special == other.special
             && self.policy_addrs == other.policy_addrs
@@ -71,7 +74,9 @@ pub fn everything(desired: &Desired) -> Datagrams {
     out.extend(attach(desired).iter().map(Request::encode));
     let macs = vec![desired.workload.mac].into();
     out.push(Request::CfgNbe(CfgNbe { macs, nbe: Some(false) }).encode());
-    out.extend(split(chunk::split(&policy(desired, PolicyCommand::ADD), Request::CfgPolicy)));
+    if !desired.keeps_rules {
+        out.extend(split(chunk::split(&policy(desired, PolicyCommand::ADD), Request::CfgPolicy)));
+    }
     out.extend(split(chunk::split(&policy_addrs(desired), Request::CfgPolicyAddr)));
     let switches = [
         Request::RefreshApp,
@@ -103,7 +108,8 @@ pub fn difference(old: &Desired, new: &Desired) -> Datagrams {
     if old.policy.mode != new.policy.mode {
         out.extend(attach(new).iter().map(Request::encode));
     }
-    if old.policy.spec != new.policy.spec {
+    let is_news = old.policy.spec != new.policy.spec || old.keeps_rules;
+    if is_news && !new.keeps_rules {
         out.extend(split(chunk::split(&policy(new, PolicyCommand::MODIFY), Request::CfgPolicy)));
     }
     if old.policy_addrs != new.policy_addrs {

@@ -294,6 +294,7 @@ impl State {
         }
         self.take_pods(&mut changes);
         self.cluster.kept.take_changes(&mut changes);
+        changes.append(&mut self.rebuilt.take_changes());
         (learned, changes, head)
     }
 
@@ -327,6 +328,7 @@ impl State {
             }
             Table::Cluster => self.cluster.take_back(key, value, &mut self.learner),
             Table::Pods => self.take_back_pod(key, value),
+            Table::Asked => self.rebuilt.take_back(key, value),
             Table::Batches => {
                 let uid = std::str::from_utf8(key).ok();
                 let found = uid.zip(BatchId::from_bytes(value));

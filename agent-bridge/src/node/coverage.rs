@@ -63,6 +63,7 @@ impl State {
             ProxyState::Down => found.down += 1,
             ProxyState::Never => found.never += 1,
         }
+        found.refusing += u64::from(state.connected && state.refused.is_some());
         drop(state);
         if link.is_behind() {
             found.lagging += 1;

@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-use outrider_api::{EventKind, Flow, Gap, ModeChange, Threat, Violation};
+use outrider_api::{EventKind, Flow, Gap, ModeChange, PolicyChange, Threat, Violation};
 use outrider_telemetry::unix_seconds;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -32,6 +32,8 @@ const MAX_KEPT: usize = 2048;
 const MAX_LISTENERS: usize = 64;
 /// Kinds.
 const KINDS: usize = EventKind::ALL.len();
+/// Kinds of the first bridge.
+const FEWEST: usize = 4;
 
 /// What an event says.
 #[derive(Clone, Debug, Serialize)]
@@ -41,6 +43,7 @@ pub(crate) enum Body {
     Violation(Violation),
     Threat(Threat),
     Mode(ModeChange),
+    Policy(PolicyChange),
 }
 
 impl Body {
@@ -50,6 +53,7 @@ impl Body {
             Self::Violation(_) => EventKind::Violation,
             Self::Threat(_) => EventKind::Threat,
             Self::Mode(_) => EventKind::Mode,
+            Self::Policy(_) => EventKind::Policy,
         }
     }
 }
@@ -99,8 +103,13 @@ pub(crate) struct Position {
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [flow, violation, threat, mode] = self.next;
-        write!(f, "{:x}-{flow}.{violation}.{threat}.{mode}", self.life)
+        write!(f, "{:x}", self.life)?;
+        let mut before = '-';
+        for next in self.next {
+            write!(f, "{before}{next}")?;
+            before = '.';
+        }
+        Ok(())
     }
 }
 
@@ -109,11 +118,14 @@ impl FromStr for Position {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let (life, rest) = text.split_once('-').ok_or(())?;
-        let numbers: Result<Vec<u64>, _> = rest.split('.').map(str::parse).collect();
-        let next = numbers
-            .map_err(|_not_one| ())?
-            .try_into()
-            .map_err(|_other_count| ())?;
+        // A bridge that had fewer kinds gave out fewer numbers; its life is another one.
+        let mut next = [0; KINDS];
+        if !(FEWEST..=KINDS).contains(&rest.split('.').count()) {
+            return Err(());
+        }
+        for (next, number) in next.iter_mut().zip(rest.split('.')) {
+            *next = number.parse().map_err(|_not_one| ())?;
+        }
         Ok(Self { life: u64::from_str_radix(life, 16).map_err(|_not_one| ())?, next })
     }
 }
@@ -136,6 +148,7 @@ impl Heard {
             Body::Violation(violation) => whom.includes(violation),
             Body::Threat(threat) => whom.includes(threat),
             Body::Mode(change) => whom.includes(change),
+            Body::Policy(change) => whom.includes(change),
         }
     }
 }

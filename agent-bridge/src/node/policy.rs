@@ -38,6 +38,14 @@ struct Push {
     absent: u64,
 }
 
+/// How many proxies have what they are to have, did not say so in time, or refuse it.
+#[derive(Default)]
+struct Confirmed {
+    pushed: u64,
+    pending: u64,
+    refused: u64,
+}
+
 impl Node {
     /// Sets the mode of a workload's group; returns once it is stored and every proxy that is
     /// connected has what follows from it.
@@ -61,15 +69,15 @@ impl Node {
         }
         let push = self.state.lock().push(&group);
         let absent = push.absent;
-        let (pushed, pending) = push.confirmed().await;
-        tracing::info!(workload, %group, %mode, pushed, pending, absent, "mode set");
+        let Confirmed { pushed, pending, refused } = push.confirmed().await;
+        tracing::info!(workload, %group, %mode, pushed, pending, refused, absent, "mode set");
         let (group, mode) = (group.to_string(), mode.name().to_owned());
         self.events.publish(Body::Mode(ModeChange {
             workload: workload.clone(),
             group: group.clone(),
             mode: mode.clone(),
         }));
-        Ok(ModeReply { workload, group, mode, pushed, pending, absent })
+        Ok(ModeReply { workload, group, mode, pushed, pending, refused, absent })
     }
 
     /// Waits until everything that was taken in before is stored, as long as that takes.
@@ -89,18 +97,20 @@ impl Node {
 }
 
 impl Push {
-    /// How many have what they are to have, and how many did not say so in time.
-    async fn confirmed(self) -> (u64, u64) {
+    async fn confirmed(self) -> Confirmed {
         let end = Instant::now() + PUSH_TIME;
-        let (mut pushed, mut pending) = (0, 0);
+        let mut all = Confirmed::default();
         for (mut link, wanted) in self.links {
-            let settled = |link: &LinkState| !link.connected || link.applied >= wanted;
+            let settled = |link: &LinkState| {
+                !link.connected || link.applied >= wanted || link.refuses(wanted)
+            };
             match timeout_at(end, link.wait_for(settled)).await {
-                Ok(Ok(link)) if link.connected => pushed += 1,
-                _ => pending += 1,
+                Ok(Ok(link)) if link.connected && link.refuses(wanted) => all.refused += 1,
+                Ok(Ok(link)) if link.connected => all.pushed += 1,
+                _ => all.pending += 1,
             }
         }
-        (pushed, pending)
+        all
     }
 }
 
@@ -114,6 +124,7 @@ impl State {
         self.modes.insert(group.clone(), mode);
         self.unsaved_modes.insert(group.clone());
         self.learner.set_mode(group.clone(), mode);
+        self.take_over(&group);
         self.policy_changed();
         self.version += 1;
         Ok((name, group, self.version))
@@ -121,8 +132,7 @@ impl State {
 
     /// Publishes a group's policy, and says whose confirmation a change of its mode waits for.
     fn push(&mut self, group: &Group) -> Push {
-        self.learner.compile(group);
-        self.publish(|workload| workload.group() == *group);
+        self.publish_group(group);
         let (mut links, mut absent) = (Vec::new(), 0);
         let concerned = self
             .roster
@@ -139,6 +149,12 @@ impl State {
             }
         }
         Push { links, absent }
+    }
+
+    /// Compiles a group's policy and hands it to its links at once.
+    pub(super) fn publish_group(&mut self, group: &Group) {
+        self.learner.compile(group);
+        self.publish(|workload| workload.group() == *group);
     }
 
     /// Learned rules changed: they are compiled and pushed once things have calmed down a little.
@@ -211,12 +227,14 @@ impl State {
     fn publish(&mut self, concerned: impl Fn(&Workload) -> bool) {
         let mut is_changed = false;
         for workload in self.roster.all().filter(|workload| concerned(workload)) {
+            let keeps_rules = self.keeps_rules(&workload.uid);
             let Some(link) = self.links.get_mut(&workload.uid) else { continue };
             let Some(policy) = self.learner.policy(&workload.uid) else { continue };
             let fresh = Desired {
                 generation: self.generation + 1,
                 workload: Arc::clone(workload),
                 policy: Arc::clone(policy),
+                keeps_rules,
                 internal: Arc::clone(&self.around.internal),
                 special: Arc::clone(self.roster.special()),
                 policy_addrs: Arc::clone(&self.around.addresses),
@@ -235,6 +253,7 @@ impl State {
             generation: self.generation,
             workload: Arc::clone(self.roster.get(uid)?),
             policy: Arc::clone(self.learner.policy(uid)?),
+            keeps_rules: self.keeps_rules(uid),
             internal: Arc::clone(&self.around.internal),
             special: Arc::clone(self.roster.special()),
             policy_addrs: Arc::clone(&self.around.addresses),

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use outrider_api::{Status, StoreStatus, Threat};
+use outrider_api::{PolicyRefusal, Running, Status, StoreStatus, Threat};
 use outrider_learn::{Group, PolicyRule};
 use outrider_model::Mode;
 
-use super::{Node, State, coverage, ports::Ports, threats};
+use super::{LinkState, Node, State, coverage, ports::Ports, threats};
 use crate::{
     api::lists::{Picked, Said, Selection},
-    mailbox::watch::Workload,
+    mailbox::{link::Refused, watch::Workload},
 };
 
 impl Node {
@@ -46,6 +46,8 @@ impl Node {
                 .map(|one| one.text.clone())
                 .chain(broken)
                 .collect(),
+            policy_refused: state.policy_refused(),
+            rules_kept: state.rules_kept(),
             coverage,
             export,
             listeners: self.events.listeners() as u64,
@@ -146,6 +148,27 @@ impl State {
         said.unwrap_or_else(|| self.learner.mode(group))
     }
 
+    /// Workloads whose proxy refuses its policy, and why.
+    fn policy_refused(&self) -> Vec<String> {
+        let refusing = self.roster.all().filter_map(|workload| {
+            let state = self.links.get(&workload.uid)?.state.borrow();
+            let refused = state.refused.as_ref().filter(|_| state.connected)?;
+            let Refused { generation, why } = &**refused;
+            let name = &workload.name;
+            Some(format!("{name}: generation {generation}: {}: {}", why.reason, why.detail))
+        });
+        refusing.collect()
+    }
+
+    /// Workloads whose proxy goes on with the rules it has.
+    fn rules_kept(&self) -> Vec<String> {
+        let kept = self
+            .roster
+            .all()
+            .filter(|workload| self.keeps_rules(&workload.uid));
+        kept.map(|workload| workload.name.clone()).collect()
+    }
+
     fn describe(&self, workload: &Workload) -> outrider_api::Workload {
         let link = self.links.get(&workload.uid);
         let state = link
@@ -175,7 +198,28 @@ impl State {
                 .unwrap_or_default(),
             connects: state.connects,
             restarts: self.restarts.get(&workload.uid).copied().unwrap_or(0),
+            generation: link.map_or(0, |link| link.desired.borrow().generation),
+            running: running(&state),
+            refused: refused(&state),
+            rules_kept: self.keeps_rules(&workload.uid),
             proxy_version: state.proxy.as_ref().map(|proxy| proxy.version.clone()),
         }
     }
+}
+
+/// What a connected proxy runs, as it says.
+fn running(state: &LinkState) -> Option<Running> {
+    let said = state.proxy.as_ref().filter(|_| state.connected)?;
+    Some(Running {
+        generation: state.applied,
+        version: said.policy_version,
+        policy: said.policy.clone(),
+        mode: said.mode.clone(),
+    })
+}
+
+fn refused(state: &LinkState) -> Option<PolicyRefusal> {
+    let Refused { generation, why } = &**state.refused.as_ref().filter(|_| state.connected)?;
+    let (reason, detail) = (why.reason.clone(), why.detail.clone());
+    Some(PolicyRefusal { generation: *generation, reason, detail })
 }

@@ -133,14 +133,17 @@ fn an_older_schema_is_migrated_and_keeps_its_rows() {
     for table in [Table::Events, Table::Cursors, Table::Pending] {
         assert!(transaction.delete_table(table.definition()).unwrap());
     }
-    transaction
-        .open_table(Table::Meta.definition())
-        .unwrap()
-        .insert(SCHEMA_KEY, 1u32.to_be_bytes().as_slice())
-        .unwrap();
+    {
+        let mut meta = transaction.open_table(Table::Meta.definition()).unwrap();
+        meta.insert(SCHEMA_KEY, 1u32.to_be_bytes().as_slice())
+            .unwrap();
+        assert!(meta.remove(BEGUN_KEY).unwrap().is_some());
+    }
     transaction.commit().unwrap();
+    assert!(store.knows_beginning());
     drop(store);
     let store = Store::open(&path, 1).unwrap();
+    assert!(!store.knows_beginning(), "of a bridge that did not mark it");
     assert_eq!(rows(&store, Table::Modes), [("a".into(), "1".into())]);
     assert!(rows(&store, Table::Events).is_empty());
     let mut found = Vec::new();

@@ -23,7 +23,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Samples by their text before the value.
-type Samples = BTreeMap<String, f64>;
+pub(crate) type Samples = BTreeMap<String, f64>;
 
 async fn scrape(bridge: &Running, path: &str) -> (u16, String) {
     let stream = TcpStream::connect(("127.0.0.1", bridge.metrics.port()))
@@ -33,7 +33,7 @@ async fn scrape(bridge: &Running, path: &str) -> (u16, String) {
     (status, text.as_str().unwrap().to_owned())
 }
 
-async fn samples(bridge: &Running) -> Samples {
+pub(crate) async fn samples(bridge: &Running) -> Samples {
     let (status, text) = scrape(bridge, "/metrics").await;
     assert_eq!(status, 200);
     lint(&text)

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use outrider_model::{AppId, IpProto, PolicyAction, Severity, ThreatId};
 use outrider_wire::{
     Connections, Session, SeverityCode, Text, ThreatFlags, ThreatLog,
-    ext::{Evidence, SampleFlow},
+    ext::{Evidence, Refusal, SampleFlow, Status},
 };
 use serde_json::Value;
 
@@ -179,12 +179,16 @@ async fn every_answer_is_as_the_document_says() {
 #[tokio::test]
 async fn every_event_is_as_the_document_says() {
     let world = World::new();
-    let (_proxy, bridge) = busy(&world).await;
+    let (proxy, bridge) = busy(&world).await;
     let document = bridge.get("/v1/openapi.json").await;
     let stream = &document["paths"]["/v1/events"]["get"]["responses"]["200"]["content"];
     let data = &stream["text/event-stream"]["x-event-data"];
     bridge
         .ask("PUT", "/v1/workloads/cache/mode", r#"{"mode":"protect"}"#)
+        .await;
+    proxy.says(&Status { refused: Some(Refusal::new("odd", String::new())), ..Status::default() });
+    bridge
+        .ask("PUT", "/v1/workloads/cache/mode", r#"{"mode":"monitor"}"#)
         .await;
     // An earlier life's id: the gap comes first, then all that is kept.
     let mut source = Source::open(&world, "", Some("1-0.0.0.0")).await;

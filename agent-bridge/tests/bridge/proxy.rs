@@ -118,6 +118,12 @@ impl Proxy {
         self.script.lock().answers.insert(key, datagrams);
     }
 
+    /// Says that of itself from now on.
+    pub(crate) fn says(&self, status: &Status) {
+        let said = Reply::from(status.clone()).encode().unwrap();
+        self.answers("ctrl_outrider_hello", vec![said]);
+    }
+
     /// Has one meter of that pod; without a word, it is pod 2's.
     pub(crate) fn meters(&self, number: u8) {
         let replies = meters(number).into_iter();
@@ -302,12 +308,12 @@ impl Serving {
 
     fn datagrams(&self, request: &Request) -> Vec<Vec<u8>> {
         let mut script = self.script.lock();
-        if let Some(scripted) = script.answers.get(request.key()) {
-            return scripted.clone();
-        }
         let is_hello = matches!(request, Request::OutriderHello(_));
         if is_hello && script.deaf.pop_front() == Some(true) {
             return Vec::new();
+        }
+        if let Some(scripted) = script.answers.get(request.key()) {
+            return scripted.clone();
         }
         let replies = self.replies(request);
         replies

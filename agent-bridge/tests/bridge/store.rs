@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use outrider_model::PolicyAction;
-use outrider_wire::{Connection, Connections};
-use serde_json::Value;
+use outrider_wire::{Connection, Connections, ext::Status, request::Request};
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
+    events::Source,
     proxy::Proxy,
     reports::{batch, encode, row},
     world::{Killable, World},
@@ -113,6 +114,103 @@ async fn a_lost_store_is_said_and_what_proxies_still_hold_is_taken_in() {
     assert_eq!(bridge.get("/v1/workloads").await[0]["mode"], "discover");
     deliver(&proxy, 2, 1).await;
     assert_eq!(sessions(&bridge).await, u64::from(SESSIONS));
+    bridge.kill().await;
+}
+
+/// A bridge on a store that was cut in half, and what it says of it.
+async fn after_a_loss(world: &World, bridge: Killable) -> Killable {
+    bridge.kill().await;
+    let store = world.path().join("bridge.redb");
+    let whole = std::fs::read(&store).unwrap();
+    std::fs::write(&store, &whole[..whole.len() / 2]).unwrap();
+    let bridge = world.spawn().await;
+    assert!(bridge.get("/v1/status").await["store"]["set_aside"].is_string());
+    bridge
+}
+
+/// What a proxy says that enforces what a bridge gave it.
+fn enforcing(mode: &str) -> Status {
+    let (mode, policy) = (mode.to_owned(), "rules".to_owned());
+    Status { version: "0.1.0".into(), mode, policy, managed: true, ..Status::default() }
+}
+
+/// Its policy, and whether it was told to observe only, as a proxy heard last.
+fn told(proxy: &Proxy) -> (bool, Option<bool>) {
+    let heard = proxy.heard();
+    let mut taps = heard.iter().filter_map(|request| match request {
+        Request::CfgMac(asked) => asked.tap,
+        _ => None,
+    });
+    (proxy.policy().is_some(), taps.next_back())
+}
+
+#[tokio::test]
+async fn a_lost_store_opens_no_protected_pod() {
+    let world = world();
+    let protected = Proxy::start(&world.mailbox("cache"));
+    let learning = Proxy::start(&world.mailbox("shop"));
+    let bridge = world.spawn().await;
+    for name in ["cache", "shop"] {
+        bridge.proxy_is(name, "connected").await;
+    }
+    let path = "/v1/workloads/cache/mode";
+    assert_eq!(bridge.ask("PUT", path, r#"{"mode":"protect"}"#).await.0, 200);
+    protected.says(&enforcing("protect"));
+    learning.says(&enforcing("discover"));
+    protected.forget_heard();
+    // It is busy when the next bridge comes.
+    protected.is_deaf_to(&[true, true]);
+    let mut bridge = after_a_loss(&world, bridge).await;
+    let mut source = Source::open(&world, "?kinds=mode,policy", Some("1-0.0.0.0.0")).await;
+    // A restart in between loses none of it.
+    for again in [false, true] {
+        if again {
+            bridge.kill().await;
+            protected.forget_heard();
+            bridge = world.spawn().await;
+        }
+        for name in ["cache", "shop"] {
+            bridge.proxy_is(name, "connected").await;
+        }
+        let all = bridge.get("/v1/workloads").await;
+        assert_eq!((&all[0]["mode"], &all[0]["rules_kept"]), (&json!("protect"), &json!(true)));
+        assert_eq!((&all[1]["mode"], &all[1]["rules_kept"]), (&json!("discover"), &json!(false)));
+        assert_eq!(bridge.get("/v1/status").await["rules_kept"], json!(["default/cache"]));
+        assert_eq!(told(&protected), (false, Some(false)), "its rules stay, its mode too");
+        if !again {
+            let mut seen = Vec::new();
+            while seen.len() < 2 {
+                let event = source.next().await.unwrap();
+                if event.data["workload"] == "default/cache" {
+                    seen.push((event.kind, event.data));
+                }
+            }
+            assert_eq!((seen[0].0.as_str(), &seen[0].1["mode"]), ("mode", &json!("protect")));
+            assert_eq!((seen[1].0.as_str(), &seen[1].1["state"]), ("policy", &json!("kept")));
+        }
+    }
+    // Somebody decides: the rules are this bridge's from now on.
+    assert_eq!(bridge.ask("PUT", path, r#"{"mode":"discover"}"#).await.0, 200);
+    assert_eq!(told(&protected), (true, Some(true)));
+    assert_eq!(bridge.get("/v1/status").await["rules_kept"], json!([]));
+    bridge.kill().await;
+}
+
+#[tokio::test]
+async fn a_proxy_without_a_policy_or_in_a_store_that_knows_is_not_asked() {
+    let world = world();
+    let proxy = Proxy::start(&world.mailbox("cache"));
+    // By its own settings only.
+    proxy.says(&Status { policy: "default".into(), ..enforcing("protect") });
+    let bridge = world.spawn().await;
+    bridge.proxy_is("cache", "connected").await;
+    assert_eq!(told(&proxy), (true, Some(true)));
+    proxy.says(&enforcing("protect"));
+    bridge.kill().await;
+    proxy.forget_heard();
+    let bridge = world.spawn().await;
+    bridge.proxy_is("cache", "connected").await;
+    assert_eq!(told(&proxy), (true, Some(true)), "the store knows better");
     bridge.kill().await;
 }
 

@@ -6,6 +6,7 @@ use outrider_model::Direction;
 use outrider_telemetry::{
     Counter, CounterFamily, Gauge, GaugeFamily, MetricError, Registry, Totals,
 };
+use outrider_wire::ext::Refusal;
 use parking_lot::Mutex;
 
 use super::state::SensorTotals;
@@ -74,6 +75,16 @@ pub(crate) struct CtrlMetrics {
     rules: GaugeFamily,
     sensor_rules: GaugeFamily,
     sensors: Arc<Mutex<SensorTotals>>,
+    judged: Arc<Mutex<Judged>>,
+}
+
+/// What became of the policies that were delivered.
+#[derive(Debug, Default)]
+struct Judged {
+    /// What is in force.
+    kind: &'static str,
+    /// Why the last one is not.
+    refused: Option<Refusal>,
 }
 
 impl CtrlMetrics {
@@ -140,6 +151,7 @@ impl CtrlMetrics {
                 "Sensors that were configured, by kind; nothing looks for them yet",
             )?,
             sensors: Arc::default(),
+            judged: Arc::default(),
         })
     }
 
@@ -183,10 +195,34 @@ impl CtrlMetrics {
         self.accept_failed.with(&[direction.label(), reason]).inc();
     }
 
-    /// A policy was refused whole.
-    pub(crate) fn policy_refused(&self, reason: &'static str) {
-        self.invalid(reason);
+    /// A policy was refused whole, or in part, which is the same: what was wrong with it first is
+    /// kept until another one comes.
+    pub(crate) fn policy_refused(&self, reason: &'static str, error: &dyn std::error::Error) {
         self.policy_refused.with(&[reason]).inc();
+        let refusal = || Refusal::new(reason, error.to_string());
+        self.judged.lock().refused.get_or_insert_with(refusal);
+    }
+
+    /// Another policy comes.
+    pub(crate) fn policy_begins(&self) {
+        self.judged.lock().refused = None;
+    }
+
+    /// What kind of policy is in force.
+    pub(crate) fn policy_in_force(&self, kind: &'static str) {
+        self.judged.lock().kind = kind;
+    }
+
+    /// The same.
+    #[must_use]
+    pub(crate) fn policy_kind(&self) -> &'static str {
+        self.judged.lock().kind
+    }
+
+    /// Why the last policy that came is not in force.
+    #[must_use]
+    pub(crate) fn policy_refusal(&self) -> Option<Refusal> {
+        self.judged.lock().refused.clone()
     }
 
     /// A snapshot came into force and cut so many flows.

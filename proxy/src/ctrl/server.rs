@@ -7,7 +7,7 @@ use std::{collections::HashSet, io, path::Path, sync::Arc, time::Duration};
 use outrider_model::names;
 use outrider_relay::Relay;
 use outrider_wire::{
-    Reply,
+    ChunkFlags, Reply,
     limits::MAX_REQUEST,
     request::{Command, Request},
 };
@@ -63,6 +63,8 @@ pub(crate) struct Server {
     /// The bridge that acknowledges batches.
     bridge: Option<Arc<Path>>,
     first_policy: Option<NotReady>,
+    /// Until requests can come.
+    not_bound: Option<NotReady>,
     warned: HashSet<&'static str>,
     ticks: u64,
     read_identity: fn() -> io::Result<Identity>,
@@ -93,6 +95,7 @@ impl Server {
         state: State,
         first_policy: Option<NotReady>,
     ) -> Self {
+        let not_bound = context.readiness.guard("ctrl");
         let directory = &context.settings.ctrl_dir;
         let notifier = Notifier::new(
             directory.join(names::CTRL_LISTEN),
@@ -115,6 +118,7 @@ impl Server {
             greeted: Vec::new(),
             bridge: None,
             first_policy,
+            not_bound: Some(not_bound),
             warned: HashSet::new(),
             ticks: 0,
             read_identity: Identity::read,
@@ -159,6 +163,8 @@ impl Server {
             self.notifier.hold(Instant::now());
         }
         self.inbox.bind();
+        // Where it can't be, there is no mailbox, so no bridge either: nobody waits for that.
+        self.not_bound = None;
         self.context.ports.want(self.state.ports());
         self.policy_known();
         loop {
@@ -257,8 +263,16 @@ impl Server {
                     .into_iter()
                     .for_each(|command| self.command(command, from, now));
             }
-            Err(error) => self.ignored(error.reason(), &error),
+            Err(error) => self.chunk_lost(error.reason(), &error),
         }
+    }
+
+    /// What could not be read may have been part of anything.
+    fn chunk_lost(&mut self, reason: &'static str, error: &dyn std::error::Error) {
+        if self.state.chunk_lost() {
+            self.context.ctrl.policy_refused(reason, error);
+        }
+        self.ignored(reason, error);
     }
 
     fn command(&mut self, command: Command, from: Option<&Arc<Path>>, now: Instant) {
@@ -266,9 +280,20 @@ impl Server {
             Ok(request) => request,
             // A newer agent may ask for more than we know.
             Err(error) if error.is_unknown() => return self.context.ctrl.invalid(error.reason()),
+            Err(error) if CHUNKED.contains(&&*command.key) => {
+                if &*command.key == CFG_POLICY {
+                    self.context.ctrl.policy_refused(error.reason(), &error);
+                }
+                return self.chunk_lost(error.reason(), &error);
+            }
             Err(error) => return self.ignored(error.reason(), &error),
         };
         let key = request.key();
+        if let Request::CfgPolicy(policy) = &request
+            && policy.chunk.contains(ChunkFlags::START)
+        {
+            self.context.ctrl.policy_begins();
+        }
         if matches!(request, Request::AddMac(_)) {
             self.notice_other(from, now);
         }
@@ -279,7 +304,12 @@ impl Server {
                     .into_iter()
                     .for_each(|effect| self.effect(effect, from, now));
             }
-            Err(ignored) => self.ignored(ignored.reason(), &ignored),
+            Err(ignored) => {
+                if key == CFG_POLICY {
+                    self.context.ctrl.policy_refused(ignored.reason(), &ignored);
+                }
+                self.ignored(ignored.reason(), &ignored);
+            }
         }
     }
 
@@ -417,6 +447,11 @@ fn ticker() -> Interval {
 const TICK: Duration = Duration::from_secs(2);
 /// Interfaces are read on the first tick and every fifth one after it.
 const TICKS_AN_IDENTITY: u64 = 5;
+/// The request that brings a policy, or a chunk of one.
+const CFG_POLICY: &str = "ctrl_cfg_policy";
+/// Requests that come in chunks.
+const CHUNKED: [&str; 4] =
+    [CFG_POLICY, "ctrl_cfg_policy_addr", "ctrl_cfg_internal_net", "ctrl_cfg_specip_net"];
 /// Longest time that requests which keep coming put off the compilation of what they ask for.
 const COALESCE: Duration = Duration::from_millis(50);
 /// Longest time for the last reports.

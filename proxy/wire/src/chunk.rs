@@ -160,11 +160,12 @@ impl<C: Chunked> Assembler<C> {
 
     /// Forgets every unfinished sequence: what is left of them will find no start. To be called when
     /// a chunk was lost or refused before it came here, so that a request with a hole never takes
-    /// effect.
-    pub fn abandon(&mut self) {
+    /// effect. Says whether there was one.
+    pub fn abandon(&mut self) -> bool {
         let lost = u64::try_from(self.pending.len()).unwrap_or(u64::MAX);
         self.discarded = self.discarded.saturating_add(lost);
         self.pending.clear();
+        lost > 0
     }
 
     /// How many sequences were begun and never finished.

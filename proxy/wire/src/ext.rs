@@ -29,7 +29,7 @@ pub use batch::Batch;
 pub use capture::{CaptureOrder, CaptureReply, CaptureStop};
 pub use evidence::{Evidence, SampleFlow};
 pub use hello::{Ack, Hello};
-pub use status::{FlowTotals, Status};
+pub use status::{FlowTotals, Refusal, Status};
 
 use std::fmt;
 

@@ -246,6 +246,26 @@ impl Row for Session {
     }
 }
 
+/// The mode, and the one in force if that is another.
+fn mode(workload: &Workload) -> String {
+    let running = workload.running.as_ref().map(|running| &running.mode);
+    match running.filter(|mode| !mode.is_empty() && **mode != workload.mode) {
+        Some(mode) => format!("{}, runs {mode}", workload.mode),
+        None => workload.mode.clone(),
+    }
+}
+
+/// How many rules, and what is odd about them.
+fn rules(workload: &Workload) -> String {
+    let is_full = workload.rules_full || workload.rules_left_out > 0;
+    match (&workload.refused, workload.rules_kept, is_full) {
+        (Some(_), ..) => format!("{}, refused", workload.rules),
+        (None, true, _) => "kept".into(),
+        (None, false, true) => format!("{}, full", workload.rules),
+        (None, false, false) => workload.rules.to_string(),
+    }
+}
+
 impl Row for Workload {
     const NOTHING: &'static str = "no workloads; `outrider status` says if a mailbox was refused";
     const COLUMNS: &'static [Column] = &[
@@ -263,12 +283,9 @@ impl Row for Workload {
         vec![
             self.name.clone(),
             self.group.clone(),
-            self.mode.clone(),
+            mode(self),
             self.proxy.label().into(),
-            match self.rules_full || self.rules_left_out > 0 {
-                true => format!("{}, full", self.rules),
-                false => self.rules.to_string(),
-            },
+            rules(self),
             self.policy_version.to_string(),
             self.addresses.join(", "),
             listens(&self.ports),

@@ -64,10 +64,14 @@ fn workloads(status: &Status) -> String {
 }
 
 fn policy(coverage: &Coverage) -> String {
-    let Coverage { generation, lagging, lag, .. } = coverage;
+    let Coverage { generation, lagging, lag, refusing, .. } = coverage;
+    let refused = if *refusing > 0 { format!(", {refusing} refuse it") } else { String::new() };
     match lagging {
+        0 if *refusing > 0 => format!("changed {generation} times{refused}"),
         0 => format!("changed {generation} times, every connected proxy has the newest"),
-        some => format!("changed {generation} times, {some} waiting for it, {}", seconds(*lag)),
+        some => {
+            format!("changed {generation} times, {some} waiting for it, {}{refused}", seconds(*lag))
+        }
     }
 }
 
@@ -146,6 +150,14 @@ fn wrong(status: &Status, now: u64) -> Vec<String> {
             .iter()
             .map(|error| format!("the store cannot be written: {error}")),
     );
+    let refused = status.policy_refused.iter();
+    found.extend(refused.map(|what| format!("policy refused, the one before stays: {what}")));
+    if !status.rules_kept.is_empty() {
+        let whose = status.rules_kept.join(", ");
+        found.push(format!(
+            "the store is new: these go on with the rules they have until their mode is set: {whose}"
+        ));
+    }
     for sink in status.export.iter().filter(|sink| sink.failures > 0) {
         let error = sink.last_error.as_deref().unwrap_or("unknown");
         let when = ago(now, sink.last_error_at);
@@ -247,21 +259,32 @@ mod tests {
         };
         let status = Status {
             workloads: 2,
-            coverage: Coverage { never: 1, down: 1, lagging: 1, lag: 5, ..Coverage::default() },
+            coverage: Coverage {
+                never: 1,
+                down: 1,
+                lagging: 1,
+                lag: 5,
+                refusing: 1,
+                ..Coverage::default()
+            },
             export: vec![sink],
             store: StoreStatus { failing: Some("no space".into()), ..StoreStatus::default() },
             refused: vec!["odd: half a file".into()],
+            policy_refused: vec!["default/cache: generation 4: port-range: ports 4 to 1".into()],
+            rules_kept: vec!["default/shop".into(), "default/web".into()],
             not_ready: Some("the store cannot be written".into()),
             ..Status::default()
         };
         let text = text(&status);
         for part in [
             "2: 0 connected, 1 down, 1 never there\n",
-            "1 waiting for it, 5s\n",
+            "1 waiting for it, 5s, 1 refuse it\n",
             "to webhook     0 sent, last -, 3 waiting up to 1m00s\n",
             "! not ready: the store cannot be written\n",
             "! the store cannot be written: no space\n",
             "! webhook fails, 7 times now, 10s ago: refused\\u{1b}\n",
+            "! policy refused, the one before stays: default/cache: generation 4: port-range: ports",
+            "until their mode is set: default/shop, default/web\n",
             "! not served: odd: half a file\n",
         ] {
             assert!(text.contains(part), "{part} {text}");

@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Write},
 };
 
-use outrider_api::{Flow, ModeChange, Session, Threat, Violation, Workload};
+use outrider_api::{Flow, ModeChange, PolicyChange, Session, Threat, Violation, Workload};
 use outrider_learn::PolicyRule;
 
 use super::{Concerning, Listed};
@@ -198,6 +198,15 @@ impl Listed for Flow {
 }
 
 impl Concerning for ModeChange {
+    fn concerns(&self, workload: &str) -> bool {
+        is_named(&self.workload, workload)
+    }
+    fn app(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+}
+
+impl Concerning for PolicyChange {
     fn concerns(&self, workload: &str) -> bool {
         is_named(&self.workload, workload)
     }

@@ -17,6 +17,7 @@ fn desired(mode: Mode) -> Desired {
             labels: Default::default(),
         }),
         policy: compiled(mode, Vec::new()),
+        keeps_rules: false,
         internal: vec!["10.0.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()].into(),
         special: Arc::default(),
         policy_addrs: vec!["10.0.0.2".parse().unwrap()].into(),
@@ -101,6 +102,23 @@ fn only_what_changed_is_said_again() {
         ]
     );
     assert!(!old.says_the_same(&new));
+}
+
+#[test]
+fn who_keeps_its_rules_is_told_none_until_it_does_not() {
+    let mut kept = desired(Mode::Protect);
+    kept.keeps_rules = true;
+    let said = keys(&everything(&kept).unwrap());
+    assert!(!said.contains(&"ctrl_cfg_policy".to_owned()), "{said:?}");
+    let all = keys(&everything(&desired(Mode::Protect)).unwrap());
+    assert_eq!(said.len() + 1, all.len(), "{said:?}");
+    let mut ruled = kept.clone();
+    ruled.policy = compiled(Mode::Monitor, Vec::new());
+    let changed = keys(&difference(&kept, &ruled).unwrap());
+    assert!(!changed.contains(&"ctrl_cfg_policy".to_owned()), "{changed:?}");
+    let ours = desired(Mode::Protect);
+    assert!(!kept.says_the_same(&ours));
+    assert_eq!(keys(&difference(&kept, &ours).unwrap()), ["ctrl_cfg_policy"]);
 }
 
 #[test]

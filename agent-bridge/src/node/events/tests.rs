@@ -106,7 +106,8 @@ async fn another_life_and_the_future_are_told_apart() {
     assert_eq!(said(now(&mut listener).await), "nothing");
     events.publish(mode("b"));
     assert_eq!(said(now(&mut listener).await), "b");
-    for wrong in ["", "1", "1-2", "1-2.3.4", "x-1.2.3.4", "1-1.2.3.4.5", "1-a.2.3.4"] {
+    assert!("1-1.2.3.4".parse::<Position>().is_ok(), "of an earlier bridge");
+    for wrong in ["", "1", "1-2", "1-2.3.4", "x-1.2.3.4", "1-1.2.3.4.5.6", "1-a.2.3.4"] {
         assert!(wrong.parse::<Position>().is_err(), "{wrong}");
     }
 }

@@ -33,8 +33,8 @@ impl Server {
                 self.in_force(swapped);
             }
             Ok(Swap { law, result: Err(refused) }) => {
-                self.context.ctrl.policy_refused(refused.reason());
-                self.warn_once(refused.reason(), &refused);
+                self.context.ctrl.policy_refused(refused.reason(), &refused);
+                self.ignored(refused.reason(), &refused);
                 self.state.refused(&law);
                 // What else was asked for at the same time holds without the refused policy.
                 self.want_policy();
@@ -68,6 +68,7 @@ impl Server {
 
     /// Readiness may wait for a policy.
     pub(super) fn policy_known(&mut self) {
+        self.context.ctrl.policy_in_force(self.state.policy_kind());
         let waits = self.context.settings.first_policy == FirstPolicy::Wait;
         if !waits || self.state.has_policy() {
             self.first_policy = None;

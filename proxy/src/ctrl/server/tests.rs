@@ -45,13 +45,15 @@ impl Rig {
         let (context, relay, state) = assemble(settings(dir.path(), env));
         let first_policy = context.readiness.guard("policy");
         let server = Server::new(Arc::clone(&context), relay, state, Some(first_policy));
+        assert!(context.readiness.waits_for().contains(&"ctrl"), "nothing is bound yet");
         let server = Server { read_identity, ..server };
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(server.run(stop.clone()));
         let rig = Self { dir, context, stop, tasks };
-        while !rig.path(names::DP_LISTEN).exists() {
+        while rig.context.readiness.waits_for().contains(&"ctrl") {
             tokio::task::yield_now().await;
         }
+        assert!(rig.path(names::DP_LISTEN).exists(), "ready once requests can come");
         rig
     }
 

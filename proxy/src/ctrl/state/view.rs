@@ -99,6 +99,29 @@ impl State {
         endpoint.is_some_and(|(_, endpoint)| !matches!(endpoint.law, Law::Default))
     }
 
+    /// What kind of policy came into force last, now or in an earlier life.
+    #[must_use]
+    pub(crate) fn policy_kind(&self) -> &'static str {
+        match self
+            .endpoints
+            .governing()
+            .map(|(_, endpoint)| &endpoint.good)
+        {
+            None | Some(Law::Default) => "default",
+            Some(Law::Open) => "open",
+            Some(Law::Rules(_)) => "rules",
+        }
+    }
+
+    /// A chunk was lost or could not be read: nothing that it may have been part of takes effect.
+    /// Says whether a policy was on its way.
+    pub(crate) fn chunk_lost(&mut self) -> bool {
+        self.internal.abandon();
+        self.policy_addrs.abandon();
+        self.special.abandon();
+        self.policies.abandon()
+    }
+
     /// The pod's interfaces, read again.
     pub(crate) fn set_own(&mut self, own: &[MacAddr]) {
         self.endpoints.set_own(own);

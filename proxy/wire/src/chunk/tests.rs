@@ -117,7 +117,7 @@ fn a_new_start_discards_what_was_pending() {
 fn a_sequence_with_a_hole_never_takes_effect() {
     let mut assembler = Assembler::default();
     assert_eq!(assembler.push(policy(ChunkFlags::START, 1, 0..1)), Ok(None));
-    assembler.abandon();
+    assert!(assembler.abandon());
     assert_eq!(assembler.discarded(), 1);
     assert_eq!(assembler.push(policy(ChunkFlags::NONE, 1, 2..3)), Err(WireError::NoStart));
     assert_eq!(assembler.push(policy(ChunkFlags::END, 1, 3..4)), Err(WireError::NoStart));

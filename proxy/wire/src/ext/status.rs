@@ -6,7 +6,11 @@ use outrider_model::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{Instance, STATUS, json};
-use crate::{Body, Kind, Reader, WireError, Writer, error::within, limits::MAX_STATUS_LIST};
+use crate::{
+    Body, Kind, Reader, WireError, Writer,
+    error::within,
+    limits::{MAX_STATUS_LIST, MAX_TEXT},
+};
 
 /// What the proxy is, and how it is. JSON text on the wire; absent members read as nothing.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -20,6 +24,12 @@ pub struct Status {
     pub mode: String,
     /// Number of the policy in force.
     pub policy_version: u64,
+    /// What is in force: `default`, `open`, or the `rules` of a bridge, now or in an earlier life of
+    /// the proxy. Empty, if it does not say.
+    pub policy: String,
+    /// Why the last policy that came is not in force; the one before it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refusal>,
     /// Whether a bridge manages the workload.
     pub managed: bool,
     /// The pod's MAC addresses.
@@ -35,6 +45,25 @@ pub struct Status {
     pub flows: FlowTotals,
     /// What was dropped, by reason.
     pub dropped: BTreeMap<String, u64>,
+}
+
+/// Why a policy was refused whole.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Refusal {
+    /// A closed label.
+    pub reason: String,
+    /// The same for people.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// A refusal; a detail longer than it may be is cut.
+    #[must_use]
+    pub fn new(reason: &str, mut detail: String) -> Self {
+        detail.truncate(detail.floor_char_boundary(MAX_TEXT));
+        Self { reason: reason.to_owned(), detail }
+    }
 }
 
 /// Sums over all flows since the start.
@@ -59,8 +88,10 @@ impl Status {
         within("addresses", self.addresses.len(), MAX_STATUS_LIST)?;
         within("capabilities", self.capabilities.len(), MAX_STATUS_LIST)?;
         within("reasons", self.dropped.len(), MAX_STATUS_LIST)?;
-        let texts = [&self.version, &self.mode, &self.tier].into_iter();
+        let texts = [&self.version, &self.mode, &self.tier, &self.policy].into_iter();
+        let refused = self.refused.iter();
         texts
+            .chain(refused.flat_map(|refused| [&refused.reason, &refused.detail]))
             .chain(&self.capabilities)
             .chain(self.dropped.keys())
             .try_for_each(|text| json::short(text))

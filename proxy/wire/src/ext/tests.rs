@@ -2,7 +2,7 @@
 
 use outrider_model::{AppId, IpProto, MacAddr, RuleId};
 
-use super::{Batch, CaptureReply, Evidence, FlowTotals, Instance, SampleFlow, Status};
+use super::{Batch, CaptureReply, Evidence, FlowTotals, Instance, Refusal, SampleFlow, Status};
 use crate::{
     ActionCode, Body, Message, WireError,
     limits::{MAX_EVIDENCE, MAX_MESSAGE, MAX_NESTING, MAX_STATUS_LIST, MAX_TEXT},
@@ -26,6 +26,8 @@ fn status_value() -> Status {
         version: "0.1.0".into(),
         mode: "protect".into(),
         policy_version: 4,
+        policy: "rules".into(),
+        refused: Some(Refusal::new("port-range", "ports 4 to 1".into())),
         managed: true,
         macs: vec![MacAddr([10, 88, 10, 77, 1, 5])],
         addresses: vec!["10.0.0.2".parse().expect("v4"), "fd00::2".parse().expect("v6")],
@@ -38,6 +40,7 @@ fn status_value() -> Status {
 
 const STATUS_TEXT: &str = concat!(
     r#"{"instance":"0000000000000abc","version":"0.1.0","mode":"protect","policy_version":4,"#,
+    r#""policy":"rules","refused":{"reason":"port-range","detail":"ports 4 to 1"},"#,
     r#""managed":true,"macs":["0a:58:0a:4d:01:05"],"addresses":["10.0.0.2","fd00::2"],"#,
     r#""capabilities":["tap"],"tier":"relay+tap","flows":{"opened":5,"closed":3,"open":2,"#,
     r#""bytes_client":10,"bytes_server":20},"dropped":{"rows":1}}"#
@@ -123,6 +126,17 @@ fn lists_and_texts_of_a_status_are_capped_both_ways() {
     let text = format!(r#"{{"capabilities":[{}""]}}"#, r#""","#.repeat(MAX_STATUS_LIST));
     assert_eq!(Status::decode_exact(&json(65, &text)), Err(too_many("capabilities")));
     let long = Status { mode: "x".repeat(MAX_TEXT + 1), ..Status::default() };
+    assert!(matches!(long.encode(), Err(WireError::TooMany { what: "text bytes", .. })));
+    let refused = Some(Refusal::new("r", "é".repeat(MAX_TEXT)));
+    let cut = Status { refused, ..Status::default() };
+    assert!(
+        cut.encode().is_ok()
+            && cut
+                .refused
+                .is_some_and(|refused| refused.detail.len() == 254)
+    );
+    let refused = Some(Refusal { reason: "x".repeat(MAX_TEXT + 1), detail: String::new() });
+    let long = Status { refused, ..Status::default() };
     assert!(matches!(long.encode(), Err(WireError::TooMany { what: "text bytes", .. })));
 }
 

@@ -114,6 +114,84 @@ async fn a_malformed_policy_changes_nothing() {
     rig.stop().await;
 }
 
+/// Its policy as it says it, and whether it says that it refused one, and why.
+fn said(status: &Status) -> (&str, Option<&str>) {
+    (
+        status.policy.as_str(),
+        status
+            .refused
+            .as_ref()
+            .map(|refused| refused.reason.as_str()),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_policy_is_said_until_another_one_comes() {
+    let rig = Rig::start(&[]).await;
+    let client = rig.client("client");
+    enforce(&client).await;
+    assert_eq!(said(&client.hello().await), ("default", None));
+    let mut odd = policy(4, 7);
+    odd.rules = policy(1, 7).rules;
+    odd.default_action = ActionCode(99);
+    push(&client, &odd).await;
+    assert_eq!(said(&client.hello().await), ("default", Some("unknown-action")));
+    push(&client, &policy(3, 7)).await;
+    let good = client.hello().await;
+    assert_eq!(said(&good), ("rules", None));
+    push(&client, &odd).await;
+    let refused = client.hello().await;
+    assert_eq!(said(&refused), ("rules", Some("unknown-action")));
+    assert_eq!(refused.refused.unwrap().detail, "action 99 is not known");
+    assert_eq!(rig.context.policy.load().snapshot.rule_counts().0, 3, "the last good one");
+    assert_eq!(refused.mode, "protect", "what came beside it holds");
+    push(&client, &policy(2, 7)).await;
+    assert_eq!(said(&client.hello().await), ("rules", None));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_with_a_hole_is_refused_whole() {
+    let broken = [
+        r#"{"ctrl_cfg_policy":{"cmd":1,"flag":0,"defact":7,"mac":["0a:58:0a:4d:01:05"],"rules":[{"id":1}]}}"#,
+        r#"{"ctrl_cfg_policy":{"cmd":1,"fl"#,
+    ];
+    for broken in broken {
+        let rig = Rig::start(&[]).await;
+        let client = rig.client("client");
+        enforce(&client).await;
+        push(&client, &policy(3, 7)).await;
+        let chunks = split(&policy(200, 7), Request::CfgPolicy).unwrap();
+        assert!(chunks.len() > 2);
+        for (at, chunk) in chunks.iter().enumerate() {
+            client
+                .0
+                .send(if at == 1 { broken.as_bytes() } else { chunk })
+                .await
+                .unwrap();
+        }
+        let status = client.hello().await;
+        let reason = said(&status).1.unwrap();
+        assert!(["missing", "json"].contains(&reason), "{reason}");
+        assert_eq!(rig.context.policy.load().snapshot.rule_counts().0, 3);
+        rig.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_rule_too_many_is_said_and_the_last_good_policy_stays() {
+    let rig = Rig::start(&[]).await;
+    let client = rig.client("client");
+    enforce(&client).await;
+    push(&client, &policy(3, 7)).await;
+    let many = u32::try_from(outrider_wire::limits::MAX_RULES).unwrap() + 1;
+    push(&client, &policy(many, 7)).await;
+    let status = client.hello().await;
+    assert_eq!(said(&status), ("rules", Some("too-many")));
+    assert_eq!(rig.context.policy.load().snapshot.rule_counts().0, 3);
+    rig.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_last_policy_is_in_force_again_after_a_restart() {
     let rig = Rig::start(&[("OUTRIDER_PROXY_FIRST_POLICY", "wait")]).await;
