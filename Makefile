@@ -9,7 +9,7 @@ SHELL := /bin/bash
 PROFILE ?= release
 FUZZ_SECONDS ?= 60
 BINARIES := outrider-init outrider-proxy outrider-agent-bridge outrider-cli
-FUZZ_ROOMS := proxy/wire proxy/dpi proxy/packet
+FUZZ_ROOMS := proxy/wire proxy/dpi proxy/packet agent-bridge/api
 # These need the built binaries.
 NETNS := $(patsubst tests/cases/%.rs,--test=%,$(wildcard tests/cases/netns_*.rs tests/cases/load.rs))
 CASES := $(filter-out $(NETNS),$(patsubst tests/cases/%.rs,--test=%,$(wildcard tests/cases/*.rs)))

@@ -1,7 +1,9 @@
 //! Packet captures that the bridge asks for (`docs/packets.md`): each on a thread of its own, with a
 //! tap of its own, into a pipe that came with the order. Nobody waits for a capture: where its reader
-//! is slow the kernel has no room for more packets, and counts them.
+//! is slow, or packets come faster than a capture may take them, the kernel has no room for more, and
+//! counts them.
 
+mod budget;
 mod recording;
 
 use std::{

@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::{ErrorKind, Read as _},
-    net::{IpAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     path::Path,
     process::{Child, Stdio},
     time::Duration,
@@ -18,6 +18,8 @@ use outrider_wire::{Reply, Session};
 
 /// How long anything may take until it is as it should be.
 const SOON: Duration = Duration::from_secs(15);
+/// A connection that is not ended by then times out.
+const REFUSED: Duration = Duration::from_secs(5);
 /// The workload of the golden requests, and the path of its namespace there.
 const MAC: &str = "0a:58:0a:4d:01:05";
 const PATH: &str = "/proc/4321/ns/net";
@@ -127,6 +129,23 @@ impl Scene {
         Ok(())
     }
 
+    /// A denied connection ends at once, whoever opens it and wherever it goes, and does not time out.
+    fn is_reset(&self, v6: bool) -> Result<()> {
+        for (from, to) in [(&self.client, &self.shop), (&self.shop, &self.client)] {
+            let at: SocketAddr = to.at(v6, 4711);
+            let error = from
+                .netns
+                .enter(|| Ok(TcpStream::connect_timeout(&at, REFUSED)))?
+                .expect_err("nobody listens there");
+            ensure!(error.kind() == ErrorKind::ConnectionRefused, "{at}: {error}");
+        }
+        until("resets are counted", SOON, || {
+            let sent = self.guard.metrics()?.sum("outrider_pair_resets_total", &[]);
+            ensure!(sent > 0.0, "{sent}");
+            Ok(())
+        })
+    }
+
     fn pings(&self, v6: bool) -> Result<()> {
         let ip = self.shop.ip(v6).to_string();
         self.client.sh(&format!("ping -q -c 1 -W 1 {ip}")).map(drop)
@@ -205,6 +224,9 @@ fn golden_requests_join_two_interfaces_guard_them_and_let_go() -> Result<()> {
         })?;
         until("what a rule allows passes", SOON, || scene.fetches(v6))?;
         ensure!(scene.pings(v6).is_err(), "ping is stopped for good");
+    }
+    for v6 in [false, true] {
+        scene.is_reset(v6)?;
     }
     until("frames are decided about", SOON, || {
         let (dropped, forwarded) = (scene.frames("dropped")?, scene.frames("forwarded")?);

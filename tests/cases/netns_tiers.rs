@@ -208,3 +208,31 @@ fn what_is_asked_for_by_name_and_cannot_be_had_stops_the_start() -> Result<()> {
     }
     Ok(())
 }
+
+/// Packet sockets of the proxy's user in the pod.
+fn taps(pod: &Pod) -> Result<usize> {
+    let all = pod
+        .netns
+        .enter(|| Ok(fs::read_to_string("/proc/thread-self/net/packet")?))?;
+    let user = outrider_model::names::PROXY_UID.to_string();
+    let of_user = |line: &&str| line.split_whitespace().nth(7) == Some(&user);
+    Ok(all.lines().filter(of_user).count())
+}
+
+#[test]
+fn ready_means_that_requests_and_packets_are_taken() -> Result<()> {
+    require_netns!();
+    let mut world = World::new()?;
+    let [_, tier, ..] = &TIERS;
+    let mut pod = tier.pod(&mut world, "early")?;
+    for _ in 0..5 {
+        tier.start(&mut pod, tier.capabilities)?;
+        until("the proxy to be ready", TOLD, || pod.healthy("ready"))?;
+        let requests = std::os::unix::net::UnixDatagram::unbound()?;
+        let socket = pod.mailbox.join(outrider_model::names::DP_LISTEN);
+        requests.connect(&socket).context("requests are taken")?;
+        ensure!(taps(&pod)? > 0, "packets are looked at");
+        pod.kill_proxy()?;
+    }
+    Ok(())
+}

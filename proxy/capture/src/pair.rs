@@ -11,6 +11,7 @@ use outrider_model::Direction;
 use crate::{CaptureError, Frame};
 use end::{End, Received};
 use redirect::Redirect;
+use slot::OFFLOADS;
 
 /// Who takes frames from one interface of a [`Pair`] to the other.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -159,6 +160,17 @@ impl Pair {
         let [outer, inner] = &mut self.ends;
         let inward = self.between.transfer(outer, inner, &mut decide);
         inward + self.between.transfer(inner, outer, &mut decide)
+    }
+
+    /// Sends a frame of our own out of the interface by which frames of that direction come in: it
+    /// answers one of them. Not counted here.
+    ///
+    /// # Errors
+    /// The interface does not take it.
+    pub fn send(&mut self, answers: Direction, frame: &[u8]) -> io::Result<()> {
+        let [outer, inner] = &self.ends;
+        let end = if answers == Direction::Inbound { outer } else { inner };
+        end.send(&[&[0; OFFLOADS], frame].concat())
     }
 
     /// What came and became of it so far.

@@ -7,6 +7,7 @@
 
 mod metrics;
 mod open;
+mod refuse;
 mod run;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::budget::Budget;
+
 /// Where a capture ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
@@ -32,6 +34,7 @@ pub(super) struct Recording {
     tap: Tap,
     pipe: pipe::Sender,
     sheet: Sheet,
+    budget: Budget,
     end: Instant,
 }
 
@@ -53,8 +56,9 @@ struct Sheet {
 
 impl Recording {
     pub(super) fn new(tap: Tap, pipe: pipe::Sender, bounds: Bounds) -> Self {
-        let end = Instant::now() + bounds.time;
-        Self { tap, pipe, sheet: Sheet::new(bounds), end }
+        let now = Instant::now();
+        let budget = Budget::new(now);
+        Self { tap, pipe, sheet: Sheet::new(bounds), budget, end: now + bounds.time }
     }
 
     /// Runs to the first of its bounds, or `stop`, or until nobody reads; says why. The pipe stays open.
@@ -84,8 +88,9 @@ impl Recording {
             if self.sheet.full {
                 return Ok("full");
             }
-            let Self { tap, pipe, sheet, end } = self;
-            let has_room = sheet.waiting.len() < MAX_WAITING;
+            let Self { tap, pipe, sheet, budget, end } = self;
+            let pause = budget.wait(Instant::now());
+            let has_room = sheet.waiting.len() < MAX_WAITING && pause.is_none();
             let waits = !sheet.is_written();
             tokio::select! {
                 biased;
@@ -97,8 +102,14 @@ impl Recording {
                         return Err("nobody reads it any more");
                     }
                 }
+                () = sleep_until(pause.unwrap_or(*end)), if pause.is_some() => {}
                 ready = tap.ready(), if has_room => match ready {
-                    Ok(()) => drop(tap.show(|frame| sheet.frame(&frame))),
+                    Ok(()) => {
+                        let before = (sheet.bytes, sheet.packets);
+                        let _shown = tap.show(|frame| sheet.frame(&frame));
+                        let packets = sheet.packets.saturating_sub(before.1);
+                        budget.take(sheet.bytes.saturating_sub(before.0), packets);
+                    }
                     Err(error) => {
                         warn!(%error, "a capture's tap");
                         return Ok("broken");

@@ -1,7 +1,7 @@
 //! What is counted of ports.
 
 use outrider_capture::PairCounters;
-use outrider_telemetry::{CounterFamily, GaugeFamily, MetricError, Registry};
+use outrider_telemetry::{Counter, CounterFamily, GaugeFamily, MetricError, Registry};
 
 use crate::ctrl::Port;
 
@@ -11,6 +11,7 @@ pub(crate) struct PortMetrics {
     open: GaugeFamily,
     refused: CounterFamily,
     frames: CounterFamily,
+    resets: Counter,
 }
 
 impl PortMetrics {
@@ -34,6 +35,10 @@ impl PortMetrics {
                 "outrider_pair_frames_total",
                 "Frames of interface pairs: seen is the sum of all others but those still in the ring",
                 &["outcome"],
+            )?,
+            resets: registry.counter(
+                "outrider_pair_resets_total",
+                "Resets sent for segments that a pair dropped",
             )?,
         })
     }
@@ -60,8 +65,9 @@ impl PortMetrics {
         self.refused.with(&[kind(port), reason]).inc();
     }
 
-    /// What came of a pair's frames between two looks.
-    pub(super) fn frames(&self, before: &PairCounters, now: &PairCounters) {
+    /// What came of a pair's frames between two looks, and how many resets were sent.
+    pub(super) fn frames(&self, before: &PairCounters, now: &PairCounters, resets: u64) {
+        self.resets.inc_by(resets);
         for (outcome, count) in OUTCOMES {
             let more = count(now).saturating_sub(count(before));
             self.frames.with(&[outcome]).inc_by(more);

@@ -15,6 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::refuse::Refusals;
 use crate::{
     context::SharedContext,
     ctrl::PortUse,
@@ -133,7 +134,8 @@ pub(super) async fn pair(
     stop: CancellationToken,
 ) {
     worker.watch.set_gates(Gates { tcp: true, other: true });
-    let mut bridge = Bridge { pair, kernel: true, warned: false, last: PairCounters::default() };
+    let mut bridge =
+        Bridge { pair, kernel: true, warned: false, last: PairCounters::default(), resets: 0 };
     let mut ticker = ticker();
     loop {
         bridge.follow(&worker.context.policy.load(), what.borrow_and_update().quarantined);
@@ -167,6 +169,8 @@ struct Bridge {
     kernel: bool,
     warned: bool,
     last: PairCounters,
+    /// Resets that were sent since the last report.
+    resets: u64,
 }
 
 impl Bridge {
@@ -200,17 +204,28 @@ impl Bridge {
         let now = worker.started.elapsed();
         let enforces = worker.enforces();
         let Worker { watch, .. } = worker;
+        // Past a closed pair nothing goes, ours neither.
+        let refuses = self.pair.path() == PairPath::Ring;
+        let mut refusals = Refusals::default();
         let decide = |frame: &Frame<'_>| {
             let passes = watch.passes(now, frame);
-            if passes || !enforces { PairVerdict::Forward } else { PairVerdict::Drop }
+            if passes || !enforces {
+                return PairVerdict::Forward;
+            }
+            if refuses {
+                refusals.add(frame);
+            }
+            PairVerdict::Drop
         };
         self.pair.drain(decide);
+        self.resets += refusals.send(&mut self.pair);
     }
 
     fn report(&mut self, context: &SharedContext) {
         match self.pair.counters() {
             Ok(now) => {
-                context.ports.metrics.frames(&self.last, &now);
+                let resets = std::mem::take(&mut self.resets);
+                context.ports.metrics.frames(&self.last, &now, resets);
                 self.last = now;
             }
             Err(error) => debug!(%error, "counters of a pair"),
