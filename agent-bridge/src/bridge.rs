@@ -187,8 +187,7 @@ impl Bridge {
         let committer = Committer::new(Arc::clone(&node), store, lines);
         let committer = apart(&tasks, committer.run(stored.clone()));
         tasks.spawn(Arc::clone(&tokens).follow(stop.child_token()));
-        let review = settings.review.as_ref();
-        let review = review.map(|settings| Review::new(settings, counts.clone()));
+        let review = Review::of(settings.review.as_ref(), &counts);
         let over_tcp = api::router(Arc::clone(&node), guarded(&api, tokens, review));
         let known = Arc::clone(&node);
         let over_unix = api::router(Arc::clone(&node), Access::Unix);

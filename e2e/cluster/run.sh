@@ -6,8 +6,6 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 versions=${KUBERNETES:-1.34}
 unset KUBERNETES
-# What bridges make of the controller's word is not proved yet; steps that need it are skipped.
-export OUTRIDER_E2E_VALUES=${OUTRIDER_E2E_VALUES:-'{"controller": {"enabled": false}}'}
 keep=()
 [ "${KEEP:-}" != 1 ] || keep=(--keep)
 sudo=()

@@ -102,8 +102,13 @@ pub struct Review {
 }
 
 impl Review {
+    /// One, if the settings name whom to ask.
+    pub(crate) fn of(settings: Option<&ReviewSettings>, counts: &Counts) -> Option<Self> {
+        settings.map(|settings| Self::new(settings, counts.clone()))
+    }
+
     /// Asks whom the settings name; nothing is sent yet.
-    pub(crate) fn new(settings: &ReviewSettings, counts: Counts) -> Self {
+    fn new(settings: &ReviewSettings, counts: Counts) -> Self {
         let ReviewSettings { host, port, ca, token, audience } = settings.clone();
         let is_v6 = host.contains(':');
         let authority = if is_v6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") };

@@ -164,7 +164,7 @@ impl Resolver {
             (None, None) if is_empty => {
                 (true, "NoWorkloads", "no pod matches now".to_owned(), None)
             }
-            (None, None) => (true, "Accepted", String::new(), None),
+            (None, None) => (true, "Accepted", "taken in".to_owned(), None),
         };
         let fresh = Verdict {
             kind: noted.kind,

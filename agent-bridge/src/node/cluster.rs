@@ -192,6 +192,13 @@ impl State {
             let mut found = WorkloadState {
                 uid: workload.uid.clone(),
                 connected: seen.connected,
+                refused: seen
+                    .refused
+                    .as_ref()
+                    .filter(|_| seen.connected)
+                    .map_or_else(String::new, |refused| {
+                        format!("{}: {}", refused.why.reason, refused.why.detail)
+                    }),
                 tier: if seen.connected { coverage::tier(&seen).to_owned() } else { String::new() },
                 ..before
             };
