@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 pub const LIFE: Duration = Duration::from_secs(10);
 /// How long a holder that cannot renew goes on leading.
 pub const DEADLINE: Duration = Duration::from_secs(7);
+/// How long one look and what follows of it may take: there is time for another before the deadline.
+const TURN: Duration = Duration::from_secs(3);
 /// Between two looks, and two renewals.
 pub const RETRY: Duration = Duration::from_secs(2);
 /// Where bridges find the holder.
@@ -57,11 +59,28 @@ struct View {
     seen_at: Instant,
     /// Its version as we wrote it last: as long as nobody else wrote it, it is ours.
     mine: Option<String>,
+    /// The time in what we tried to write last: a write that was not answered may have been done.
+    tried: Option<MicroTime>,
     /// Beginning of our last successful renewal, while that counts.
     held: Option<Instant>,
 }
 
 impl View {
+    fn new() -> Self {
+        Self { seen: None, seen_at: Instant::now(), mine: None, tried: None, held: None }
+    }
+
+    /// Whether nobody has written the Lease since we did.
+    fn is_ours(&self, lease: &Lease, identity: &str) -> bool {
+        let is_known = self.mine.is_some() && self.mine == lease.metadata.resource_version;
+        let as_tried = lease.spec.as_ref().is_some_and(|spec| {
+            self.tried.is_some()
+                && spec.renew_time == self.tried
+                && spec.holder_identity.as_deref() == Some(identity)
+        });
+        is_known || as_tried
+    }
+
     /// What a turn that began then means for us; `None`: what was before still holds.
     fn judge(
         &mut self,
@@ -100,10 +119,10 @@ impl Candidate {
 
     /// Tries to lead until `stop`, and then gives the Lease back if it is ours.
     pub async fn run(self, standing: watch::Sender<Standing>, stop: CancellationToken) {
-        let mut view = View { seen: None, seen_at: Instant::now(), mine: None, held: None };
+        let mut view = View::new();
         loop {
             let began = Instant::now();
-            let limit = view.held.unwrap_or(began) + DEADLINE;
+            let limit = (view.held.unwrap_or(began) + DEADLINE).min(began + TURN);
             let turn = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -131,11 +150,11 @@ impl Candidate {
     /// One look, and what follows of it.
     async fn turn(&self, view: &mut View) -> Result<Standing, kube::Error> {
         let Some(lease) = self.api.get_opt(&self.name).await? else {
-            let lease = self.ours(Lease::default(), false);
+            let lease = self.ours(Lease::default(), false, view);
             return took(self.api.create(&PostParams::default(), &lease).await, view);
         };
         let version = lease.metadata.resource_version.clone();
-        let is_ours = view.mine.is_some() && view.mine == version;
+        let is_ours = view.is_ours(&lease, &self.identity);
         let now = Instant::now();
         if view.seen != version {
             (view.seen, view.seen_at) = (version, now);
@@ -149,7 +168,7 @@ impl Candidate {
         if !is_ours && is_held && now.duration_since(view.seen_at) < LIFE {
             return Ok(Standing::Following(address(&lease)));
         }
-        let lease = self.ours(lease, is_ours);
+        let lease = self.ours(lease, is_ours, view);
         took(
             self.api
                 .replace(&self.name, &PostParams::default(), &lease)
@@ -159,8 +178,12 @@ impl Candidate {
     }
 
     /// The Lease with us as its holder.
-    fn ours(&self, mut lease: Lease, renewed: bool) -> Lease {
-        let now = Some(MicroTime(Timestamp::now()));
+    fn ours(&self, mut lease: Lease, renewed: bool, view: &mut View) -> Lease {
+        let now = Timestamp::now();
+        // As precise as the API server keeps it.
+        let now = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
+        let now = Some(MicroTime(now));
+        view.tried.clone_from(&now);
         lease.metadata.name = Some(self.name.clone());
         let notes = lease.metadata.annotations.get_or_insert_with(BTreeMap::new);
         notes.insert(ADDRESS.to_owned(), self.address.clone());
@@ -239,7 +262,7 @@ mod tests {
     use super::*;
 
     fn view(held: Option<Instant>) -> View {
-        View { seen: Some("7".into()), seen_at: Instant::now(), mine: Some("7".into()), held }
+        View { seen: Some("7".into()), mine: Some("7".into()), held, ..View::new() }
     }
 
     async fn no_answer(limit: Instant) -> Result<Result<Standing, kube::Error>, Elapsed> {
@@ -267,5 +290,23 @@ mod tests {
         let other = Standing::Following(None);
         assert_eq!(view.judge(Ok(Ok(other.clone())), began), Some(other));
         assert_eq!(view.held, None);
+    }
+    #[test]
+    fn what_was_written_without_an_answer_is_ours_and_no_one_elses() {
+        let time = |seconds| Some(MicroTime(Timestamp::from_second(seconds).unwrap()));
+        let lease = |holder: &str, at| {
+            let spec = LeaseSpec {
+                holder_identity: Some(holder.into()),
+                renew_time: time(at),
+                ..LeaseSpec::default()
+            };
+            Lease { spec: Some(spec), ..Lease::default() }
+        };
+        let mut view = View::new();
+        assert!(!view.is_ours(&lease("one", 5), "one"), "after a restart it is waited for");
+        view.tried = time(5);
+        assert!(view.is_ours(&lease("one", 5), "one"));
+        assert!(!view.is_ours(&lease("one", 4), "one"));
+        assert!(!view.is_ours(&lease("two", 5), "one"));
     }
 }

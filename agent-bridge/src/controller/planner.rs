@@ -50,11 +50,13 @@ impl Planner {
     async fn lead(&self) {
         self.links.counts.leading.set(1);
         let mut held = Held::default();
-        let mut swept = unix_seconds();
+        let (mut swept, mut waits) = (unix_seconds(), None);
         loop {
             let missing = self.store.tables.lock().missing();
             if let Some(kind) = missing {
-                tracing::info!(kind, "waiting for the API server's objects");
+                if waits.replace(kind) != Some(kind) {
+                    tracing::info!(kind, "waiting for the API server's objects");
+                }
             } else {
                 let began = Instant::now();
                 held = self.plan(held).await;
