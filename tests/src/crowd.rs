@@ -5,6 +5,7 @@
 //! is on the other. Nothing here needs root.
 
 pub mod cost;
+pub mod everything;
 pub mod member;
 pub mod mischief;
 pub mod traffic;

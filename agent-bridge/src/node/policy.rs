@@ -279,3 +279,6 @@ impl Around {
         Self { internal: roster.internal().into(), addresses: addresses.into_iter().collect() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,8 +27,8 @@ use tokio::{
 };
 
 use super::{
-    Phase,
-    traffic::{Key, Traffic},
+    Phase, everything,
+    traffic::{Key, Shape, Traffic},
 };
 
 /// Longest datagram of the protocol.
@@ -181,10 +181,18 @@ impl Member {
             .as_secs();
         let now = u32::try_from(now).unwrap_or(u32::MAX);
         let rows = traffic.wave(self.number, wave, now);
-        let datagrams: Vec<Vec<u8>> = Connections::split(&rows)
+        let mut datagrams: Vec<Vec<u8>> = Connections::split(&rows)
             .map(|part| part.encode())
             .collect::<Result<_, _>>()
             .map_err(io::Error::other)?;
+        if traffic.shape == Shape::Everything {
+            let more = everything::batched(self.number, wave, now).map_err(io::Error::other)?;
+            datagrams.extend(more);
+            let loose = everything::loose(self.number, wave).map_err(io::Error::other)?;
+            for datagram in loose {
+                socket.send(&datagram).await?;
+            }
+        }
         let count = u16::try_from(datagrams.len()).map_err(io::Error::other)?;
         let batch =
             Batch { instance: Instance(u64::from(self.number) + 1), seq: wave, datagrams: count };

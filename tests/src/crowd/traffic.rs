@@ -32,6 +32,9 @@ pub enum Shape {
     Fresh,
     /// Every row is a violation of one of so many kinds.
     Violating(u32),
+    /// Half of the rows begin conversations, half are kinds of violations, none of which there were; and
+    /// [more](super::everything) goes with them.
+    Everything,
 }
 
 /// A conversation among those of one server.
@@ -78,7 +81,7 @@ impl Traffic {
                 let port = row % keys.max(1) / self.peers.max(1);
                 (peer(keys), PORT.wrapping_add(u16::try_from(port).unwrap_or_default()))
             }
-            Shape::Fresh => {
+            Shape::Fresh | Shape::Everything => {
                 let all = wave.wrapping_mul(self.rows.into()).wrapping_add(row.into());
                 let port = u16::try_from(all / u64::from(self.peers.max(1)) % 65_536);
                 (peer(self.peers), port.unwrap_or_default())
@@ -86,7 +89,11 @@ impl Traffic {
         };
         let inbound = !matches!(self.shape, Shape::Clients(_));
         let (client, server) = if inbound { (other, number) } else { (number, other) };
-        let violating = matches!(self.shape, Shape::Violating(_));
+        let violating = match self.shape {
+            Shape::Violating(_) => true,
+            Shape::Everything => row >= self.rows / 2,
+            _ => false,
+        };
         let action = if violating { PolicyAction::Violate } else { PolicyAction::Learn };
         Connection {
             epmac: mac(number),
