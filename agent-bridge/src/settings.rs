@@ -187,6 +187,11 @@ impl Settings {
         settings.kube = KubeSettings::read(&mut env, node.clone());
         settings.csi = CsiSettings::read(&mut env, node.clone());
         settings.link = LinkSettings::read(&mut env, node);
+        if settings.policy.is_some() && settings.link.is_some() {
+            env.errors.push(
+                "OUTRIDER_BRIDGE_POLICY is for a bridge without OUTRIDER_BRIDGE_CLUSTER".into(),
+            );
+        }
         if settings.controller.is_some() && settings.grpc_tls.is_none() {
             env.errors.push(
                 "OUTRIDER_BRIDGE_CONTROLLER needs certificates, OUTRIDER_BRIDGE_GRPC_CERT …".into(),
@@ -372,6 +377,16 @@ mod tests {
         .unwrap_err();
         assert_eq!(error.0.len(), 5, "{error}");
         assert!(error.to_string().starts_with("5 mistakes"), "{error}");
+    }
+
+    #[test]
+    fn policy_comes_from_a_file_or_from_the_controller() {
+        let file = ("OUTRIDER_BRIDGE_POLICY", "/etc/outrider/policy.json");
+        let cluster =
+            [("OUTRIDER_BRIDGE_CLUSTER", "outrider.example:18402"), ("OUTRIDER_BRIDGE_NODE", "n1")];
+        assert!(read(&[file]).is_ok() && read(&cluster).is_ok());
+        let error = read(&[file, cluster[0], cluster[1]]).unwrap_err();
+        assert_eq!(error.0.len(), 1, "{error}");
     }
 
     #[test]
