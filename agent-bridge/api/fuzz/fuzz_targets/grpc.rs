@@ -12,7 +12,7 @@ use outrider_api::share::{
 };
 use prost::Message;
 
-fn message<T: Default + Message + PartialEq>(bytes: &[u8]) {
+fn message<T: Default + Message + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     let Ok(read) = T::decode(bytes) else { return };
     let written = read.encode_to_vec();
     assert_eq!(T::decode(written.as_slice()).as_ref(), Ok(&read));
