@@ -99,8 +99,6 @@ pub(crate) struct Pod {
     pub(crate) has_mailbox: bool,
     /// As a workload, once it has an address.
     pub(crate) workload: Option<Workload>,
-    /// It waits for nothing but its proxy to end.
-    pub(crate) finished: bool,
 }
 
 /// All pods of the node, by uid.
@@ -117,7 +115,7 @@ impl Known {
     pub(crate) fn stored(workloads: impl Iterator<Item = Workload>) -> Self {
         let pod = |workload: Workload| {
             let uid = workload.uid.clone();
-            (uid, Pod { has_mailbox: true, workload: Some(workload), finished: false })
+            (uid, Pod { has_mailbox: true, workload: Some(workload) })
         };
         let pods: BTreeMap<_, _> = workloads.map(pod).collect();
         let origin = if pods.is_empty() { Origin::Nobody } else { Origin::Store };

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod as ApiPod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod as ApiPod, PodStatus};
 use outrider_model::MacAddr;
 
 use super::Pod;
@@ -23,8 +23,7 @@ pub(crate) fn describe(pod: &ApiPod) -> Option<(String, Pod)> {
     }
     let has_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let workload = if has_ended { None } else { workload(&uid, pod, &status) };
-    let finished = !has_ended && others_ended(pod, &status);
-    Some((uid, Pod { has_mailbox: !has_ended, workload, finished }))
+    Some((uid, Pod { has_mailbox: !has_ended, workload }))
 }
 
 /// Both a container and a volume of ours: either alone is no mailbox.
@@ -72,36 +71,6 @@ pub(crate) fn mac(uid: &str) -> MacAddr {
     let mut bytes = [0x02; 6];
     bytes[1..].copy_from_slice(&digest.as_ref()[..5]);
     MacAddr(bytes)
-}
-
-/// Everything but a classic proxy has ended for good, so that the pod waits for the proxy alone.
-fn others_ended(pod: &ApiPod, status: &PodStatus) -> bool {
-    let Some(spec) = &pod.spec else { return false };
-    let is_classic = spec
-        .containers
-        .iter()
-        .any(|container| container.name == PROXY);
-    let policy = spec.restart_policy.as_deref().unwrap_or("Always");
-    if !is_classic || policy == "Always" || spec.containers.len() < 2 {
-        return false;
-    }
-    let known = status.container_statuses.iter().flatten();
-    let mut others = spec
-        .containers
-        .iter()
-        .filter(|container| container.name != PROXY);
-    let has_ended = |status: &ContainerStatus| {
-        let end = status
-            .state
-            .as_ref()
-            .and_then(|state| state.terminated.as_ref());
-        end.is_some_and(|end| policy == "Never" || end.exit_code == 0)
-    };
-    others.all(|container| {
-        known
-            .clone()
-            .any(|status| status.name == container.name && has_ended(status))
-    })
 }
 
 #[cfg(test)]

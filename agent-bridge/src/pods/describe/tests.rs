@@ -30,7 +30,7 @@ fn a_pod_with_a_proxy_is_a_workload_of_what_owns_it() {
     assert_eq!(workload.group().name(), "nv.web.shop");
     assert_eq!(workload.addresses, ["10.1.0.7", "fd01::7"].map(|ip| ip.parse::<IpAddr>().unwrap()));
     assert_eq!(workload.labels["app"], "web");
-    assert!(found.has_mailbox && !found.finished);
+    assert!(found.has_mailbox);
 }
 
 #[test]
@@ -73,37 +73,4 @@ fn the_mac_is_the_uids_and_of_our_own_making() {
     assert_eq!(mac.0[0], 0x02, "locally administered, one receiver");
     assert_eq!(mac, super::mac(UID));
     assert_ne!(mac, super::mac("6b1f8a52-0b0e-4d62-9c53-5d2f3ad0c9ab"));
-}
-
-/// A Job's pod with a classic sidecar and one more container, whose end is `ended`.
-fn job(policy: &str, ended: &Value) -> bool {
-    pod(|pod| {
-        pod["spec"] = json!({
-            "restartPolicy": policy, "volumes": [{ "name": "outrider-mailbox" }],
-            "containers": [{ "name": "outrider-proxy" }, { "name": "work" }],
-        });
-        pod["status"]["containerStatuses"] = json!([
-            { "name": "outrider-proxy", "ready": true, "restartCount": 0, "image": "", "imageID": "",
-              "state": { "running": {} } },
-            { "name": "work", "ready": false, "restartCount": 0, "image": "", "imageID": "",
-              "state": ended },
-        ]);
-    })
-    .finished
-}
-
-#[test]
-fn a_job_waits_for_its_proxy_once_nothing_else_will_run_again() {
-    let code = |code: i32| json!({ "terminated": { "exitCode": code } });
-    assert!(job("Never", &code(0)) && job("Never", &code(1)));
-    assert!(job("OnFailure", &code(0)));
-    assert!(!job("OnFailure", &code(1)), "it is started again");
-    assert!(!job("Always", &code(0)));
-    assert!(!job("Never", &json!({ "running": {} })));
-    assert!(!job("Never", &json!({ "waiting": {} })));
-}
-
-#[test]
-fn a_native_sidecar_ends_by_itself() {
-    assert!(!pod(|pod| pod["spec"]["restartPolicy"] = "Never".into()).finished);
 }
