@@ -11,6 +11,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Namespace, ROOT};
 
+// Of linux/netlink.h and linux/netfilter/nfnetlink_queue.h.
+const REQUEST: u16 = 1;
+const ACKNOWLEDGE: u16 = 4;
+const VERDICT: u16 = 1;
+const CONFIG: u16 = 2;
+
 /// Reads until it is dropped.
 pub(crate) struct Reader {
     over: Arc<AtomicBool>,
@@ -28,6 +34,9 @@ impl Reader {
             while !ended.load(Ordering::Relaxed) {
                 allow_next(&socket, &counted);
             }
+            // Closing is not enough: a program that another test is about to start may hold a copy of the socket.
+            let leave = message(CONFIG, REQUEST, &attribute(1, &[2, 0, 0, 0]));
+            socket.send(&leave).expect("left");
         });
         Self { over, seen, thread: Some(thread) }
     }
@@ -56,7 +65,9 @@ fn open() -> Socket {
         .expect("timeout");
     // To be the reader; what is known of each packet.
     let body = [attribute(1, &[1, 0, 0, 0]), attribute(2, &[0, 0, 0, 0, 1])].concat();
-    socket.send(&message(2, 1 | 4, &body)).expect("send");
+    socket
+        .send(&message(CONFIG, REQUEST | ACKNOWLEDGE, &body))
+        .expect("send");
     let mut answer = [0; 256];
     let length = (&socket).read(&mut answer).expect("answer");
     assert_eq!((length >= 20, &answer[16..20]), (true, &[0; 4][..]), "the queue is taken");
@@ -73,7 +84,9 @@ fn allow_next(mut socket: &Socket, seen: &AtomicU32) {
         seen.fetch_add(1, Ordering::Relaxed);
         let verdict = [&REPEAT.to_be_bytes(), &datagram[24..28]].concat();
         let body = [attribute(2, &verdict), attribute(3, &VERDICT_MARK.to_be_bytes())].concat();
-        socket.send(&message(1, 1, &body)).expect("verdict");
+        socket
+            .send(&message(VERDICT, REQUEST, &body))
+            .expect("verdict");
     }
 }
 
