@@ -53,7 +53,7 @@ unit: ## what needs neither root nor the network
 
 netns: ## the real world: namespaces, iptables, nginx, redis, curl, openssl (root)
 	$(call say,tests in network namespaces)
-	env $(AS_ROOT) cargo test --locked --package outrider-init --test netns -- --test-threads=2
+	env $(AS_ROOT) cargo test --locked --package outrider-init --test netns -- --test-threads=4
 	env $(AS_ROOT) cargo test --locked --package outrider-capture --test '*' -- --test-threads=1
 	env $(AS_ROOT) cargo test --locked \
 	    --package outrider-tests $(NETNS) -- --test-threads=1

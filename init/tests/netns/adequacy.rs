@@ -24,12 +24,17 @@ struct Mutant {
     plan: Plan,
 }
 
-/// Every plan that lacks one rule.
-fn mutants(plan: &Plan, backend: Backend) -> Vec<Mutant> {
+/// Every plan that lacks one rule of those that `simpler`, a plan with tests of its own, does not have.
+fn mutants(plan: &Plan, simpler: Option<&Plan>, backend: Backend) -> Vec<Mutant> {
     let name = |place: &str, rule: &Rule| format!("{place}: {}: {:?}", rule.why, rule.when);
     let mut mutants = Vec::new();
     for (chain_at, chain) in plan.chains.iter().enumerate() {
+        let known = simpler.iter().flat_map(|plan| &plan.chains);
+        let known: Vec<_> = known.filter(|other| other.name == chain.name).collect();
         for (at, rule) in chain.rules.iter().enumerate() {
+            if known.iter().any(|chain| chain.rules.contains(rule)) {
+                continue;
+            }
             let mut lacking = plan.clone();
             lacking.chains[chain_at].rules.remove(at);
             mutants.push(Mutant { name: name(chain.name, rule), plan: lacking });
@@ -37,6 +42,9 @@ fn mutants(plan: &Plan, backend: Backend) -> Vec<Mutant> {
     }
     if backend == Backend::Nft {
         for (at, rule) in plan.egress.iter().enumerate() {
+            if simpler.is_some_and(|plan| plan.egress.contains(rule)) {
+                continue;
+            }
             let mut lacking = plan.clone();
             lacking.egress.remove(at);
             mutants.push(Mutant { name: name("OUTRIDER_EGRESS", rule), plan: lacking });
@@ -44,6 +52,9 @@ fn mutants(plan: &Plan, backend: Backend) -> Vec<Mutant> {
     }
     mutants
 }
+
+/// Times that a rule is taken away before nobody is said to miss it.
+const ATTEMPTS: usize = 3;
 
 /// What can be seen from outside of the rules, in parts; what most rules are for comes first.
 type Part = fn(&World) -> String;
@@ -143,16 +154,29 @@ fn justified() -> BTreeSet<String> {
         .collect()
 }
 
-fn check(values: &[(&'static str, &str)]) {
-    check_parts(values, &PARTS);
-}
+/// Settings by their names.
+type Values = [(&'static str, &'static str)];
 
-fn check_parts(values: &[(&'static str, &str)], parts: &[Part]) {
+fn settings_of(values: &Values) -> Settings {
     let values = values
         .iter()
         .map(|(name, value)| (*name, (*value).to_owned()))
         .collect();
-    let settings = RawSettings { values }.parse().expect("usable");
+    RawSettings { values }.parse().expect("usable")
+}
+
+/// Every rule of a plan.
+fn check(values: &Values) {
+    judge(&settings_of(values), None, &PARTS);
+}
+
+/// Every rule that settings add to those of simpler ones.
+fn check_added(simpler: &Values, added: &Values, parts: &[Part]) {
+    let plan = Plan::new(&settings_of(simpler));
+    judge(&settings_of(&[simpler, added].concat()), Some(&plan), parts);
+}
+
+fn judge(settings: &Settings, simpler: Option<&Plan>, parts: &[Part]) {
     let Some(world) = World::with_squatter() else { return };
     // Someone else's rule that keeps address translation from what we capture.
     let notrack = format!(
@@ -160,70 +184,83 @@ fn check_parts(values: &[(&'static str, &str)], parts: &[Part]) {
         raw::UNTRACKED
     );
     world.pod.output("nft", &[&notrack]);
-    let plan = Plan::new(&settings);
-    install(&world, &plan, &settings);
+    let plan = Plan::new(settings);
+    install(&world, &plan, settings);
     let whole: Vec<String> = parts.iter().map(|part| part(&world)).collect();
     for (part, seen) in parts.iter().zip(&whole) {
         same("the same rules, the same outcomes", seen, &part(&world));
     }
+    let justified = justified();
     let mut unnoticed = BTreeSet::new();
-    let mutants = mutants(&plan, settings.backend);
+    let mutants = mutants(&plan, simpler, settings.backend);
     let all = mutants.len();
+    assert!(all > 0, "nothing to miss");
     for mutant in mutants {
-        install(&world, &mutant.plan, &settings);
-        let mut both = parts.iter().zip(&whole);
-        if both.all(|(part, seen)| part(&world) == *seen) {
+        let misses = || {
+            install(&world, &mutant.plan, settings);
+            let mut both = parts.iter().zip(&whole);
+            both.any(|(part, seen)| part(&world) != *seen)
+        };
+        // A neighbour may have made itself known meanwhile, and nobody misses the rule that lets it be asked.
+        let attempts = if justified.contains(&mutant.name) { 1 } else { ATTEMPTS };
+        if !(0..attempts).any(|_| misses()) {
             unnoticed.insert(mutant.name);
         }
     }
     eprintln!("{all} rules, {} unnoticed", unnoticed.len());
-    let unknown: Vec<_> = unnoticed.difference(&justified()).cloned().collect();
+    let unknown: Vec<_> = unnoticed.difference(&justified).collect();
     assert!(unknown.is_empty(), "nobody misses these rules: {unknown:#?}");
 }
 
 #[test]
 fn every_rule_of_redirect_is_missed() {
-    for backend in ["iptables", "nft"] {
-        check(&[("backend", backend)]);
-    }
+    check(&[("backend", "iptables")]);
+}
+
+#[test]
+fn every_rule_of_redirect_by_nft_is_missed() {
+    check(&[("backend", "nft")]);
 }
 
 #[test]
 fn every_rule_of_tproxy_is_missed() {
-    for backend in ["iptables", "nft"] {
-        check(&[("backend", backend), ("mode", "tproxy")]);
-    }
+    check(&[("backend", "iptables"), ("mode", "tproxy")]);
 }
 
 #[test]
+fn every_rule_of_tproxy_by_nft_is_missed() {
+    check(&[("backend", "nft"), ("mode", "tproxy")]);
+}
+
+const DNS_AND_GUARD: &Values = &[("dns", "all"), ("guard", "all")];
+
+#[test]
 fn every_rule_of_dns_and_the_guard_for_everything_is_missed() {
-    for backend in ["iptables", "nft"] {
-        check(&[("backend", backend), ("dns", "all"), ("guard", "all")]);
-    }
+    check_added(&[("backend", "iptables")], DNS_AND_GUARD, &PARTS);
+}
+
+#[test]
+fn every_rule_of_dns_and_the_guard_for_everything_by_nft_is_missed() {
+    check_added(&[("backend", "nft")], DNS_AND_GUARD, &PARTS);
 }
 
 #[test]
 fn every_rule_of_the_packet_queue_is_missed() {
-    let settings = [
-        ("iptables-variant", "nft"),
-        ("queue", "closed"),
-        ("dns", "all"),
-        ("exclude-interfaces", "net1"),
-    ];
-    check_parts(&settings, &[queued, PARTS[0], PARTS[1]]);
+    let parts = [queued, PARTS[0], PARTS[1]];
+    let added = [("queue", "closed"), ("dns", "all"), ("exclude-interfaces", "net1")];
+    check_added(&[("iptables-variant", "nft")], &added, &parts);
 }
 
 #[test]
 fn every_exclusion_is_missed() {
     for mode in ["redirect", "tproxy"] {
-        check(&[
-            ("backend", "nft"),
-            ("mode", mode),
+        let added = [
             ("exclude-inbound-ports", "8081"),
             ("exclude-outbound-ports", "9001"),
             ("exclude-outbound-cidrs", "198.51.100.0/24,2001:db8:8::/48"),
             ("exclude-interfaces", "net1"),
             ("exclude-groups", "2000"),
-        ]);
+        ];
+        check_added(&[("backend", "nft"), ("mode", mode)], &added, &PARTS);
     }
 }
