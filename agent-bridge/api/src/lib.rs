@@ -7,6 +7,7 @@
 
 mod captures;
 pub mod cluster;
+pub mod code;
 mod events;
 mod explain;
 pub mod kubelet;

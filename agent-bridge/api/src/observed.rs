@@ -84,6 +84,9 @@ pub struct Evidence {
     pub last_seen: u64,
     /// A few flows, `10.0.0.3:41234 > 10.0.0.2:6379`.
     pub samples: Vec<String>,
+    /// Only clients' proxies saw which application it is: at the server, what can't be identified passes too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_client: bool,
 }
 
 /// Traffic outside policy, summed.

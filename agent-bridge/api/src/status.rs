@@ -251,6 +251,9 @@ pub struct Workload {
     pub mode: String,
     /// The pod's addresses.
     pub addresses: Vec<String>,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// The pod's MAC, its name on the ctrl wire.
     pub mac: String,
     /// Whether its proxy answers.

@@ -10,6 +10,7 @@ use crate::{
     capture::Wanted,
     client::Target,
     narrow::{Followed, Narrow, Open},
+    policy::PolicyCommand,
     probe::Probe,
 };
 
@@ -27,6 +28,7 @@ Examples:
                                              which rule decides, why, and what would allow it
   outrider capture cache -f 'port 6379' -w cache.pcapng
                                              a pod's packets, for a minute or until interrupted
+  outrider policy export > policy.yaml       what was learned, as objects to be reviewed
   outrider inspect capture.pcapng            what a capture file holds, flow by flow; needs no bridge
   outrider --bridge http://127.0.0.1:15180 status
   outrider --bridge unix:/run/outrider/api.sock status
@@ -121,6 +123,9 @@ pub(crate) enum Command {
     /// Capture a pod's packets to a file or a pipe (pcapng)
     #[command(after_help = CAPTURE_HELP)]
     Capture(Wanted),
+    /// Policy as code: write down what was learned, compare, try out, bring into force
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Answer, or see who answers: what `helm test` runs
     #[command(subcommand)]
     Probe(Probe),

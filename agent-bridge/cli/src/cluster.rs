@@ -5,6 +5,7 @@ mod check;
 mod coverage;
 mod kubectl;
 mod mode;
+mod policy;
 
 use std::sync::Arc;
 

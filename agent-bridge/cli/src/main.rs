@@ -9,6 +9,7 @@ mod follow;
 mod human;
 mod inspect;
 mod narrow;
+mod policy;
 mod probe;
 mod show;
 mod table;
@@ -158,6 +159,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
         Command::Check { pre } => asked.cluster()?.check(&mut output, *pre).await,
         Command::Coverage => asked.cluster()?.coverage(&mut output).await,
         Command::Mode(wanted) => mode(&asked, &mut output, wanted).await,
+        Command::Policy(wanted) => policy::run(&asked, &mut output, wanted).await,
         Command::Capture(wanted) => {
             let one = asked.one(Some(&wanted.workload)).await?;
             Box::pin(capture::run(one.client(), &mut output, wanted)).await

@@ -146,7 +146,14 @@ impl Output {
         Ok(self.out.flush()?)
     }
 
-    fn object(&mut self, value: &impl Serialize) -> Printed {
+    /// Text as it is.
+    pub(crate) fn text(&mut self, text: &str) -> Printed {
+        self.out.write_all(text.as_bytes())?;
+        Ok(self.out.flush()?)
+    }
+
+    /// An object for programs.
+    pub(crate) fn object(&mut self, value: &impl Serialize) -> Printed {
         serde_json::to_writer(&mut self.out, value).map_err(io::Error::from)?;
         writeln!(self.out)?;
         Ok(self.out.flush()?)

@@ -389,4 +389,39 @@ mod cases {
             Some(2)
         );
     }
+
+    #[test]
+    fn policy_that_was_learned_is_exported_and_compared() {
+        const RULES: &str = r#"[{"id":10001,"from":"nv.shop.default","to":"nv.cache.default","app":"Redis",
+            "ports":"tcp/6379","action":"allow","learned":true,"evidence":{"sessions":12,"bytes":1,"clients":1,
+            "first_seen":1,"last_seen":1795667280,"samples":[]}}]"#;
+        const WORKLOADS: &str = r#"[
+            {"name":"default/cache","uid":"c","group":"nv.cache.default","mode":"protect","addresses":[],
+             "labels":{"app":"cache"},"mac":"","proxy":"connected","policy_version":1,"rules":1,"connects":1},
+            {"name":"default/shop","uid":"s","group":"nv.shop.default","mode":"discover","addresses":[],
+             "labels":{},"mac":"","proxy":"connected","policy_version":1,"rules":1,"connects":1}]"#;
+        let bridge = Canned::new(&[("/v1/rules", 200, RULES), ("/v1/workloads", 200, WORKLOADS)]);
+        let output = bridge.run(&["policy", "export"]);
+        let (policy, notes) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{notes}");
+        assert!(policy.starts_with("apiVersion: outrider.dev/v1alpha1\nkind: WorkloadMode\n"));
+        assert!(notes.contains("rules of nv.shop.default are left out"), "{notes}");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("policy.yaml");
+        std::fs::write(&file, policy).unwrap();
+        let file = file.to_str().unwrap();
+        let same = bridge.run(&["policy", "diff", file, "learned"]);
+        assert_eq!((same.status.code(), text(&same.stdout)), (Some(0), ""));
+        std::fs::write(file, policy.replace("Protect", "Monitor")).unwrap();
+        let other = bridge.run(&["policy", "diff", file, "learned"]);
+        assert_eq!(other.status.code(), Some(1), "{}", text(&other.stderr));
+        let expected = "~ WorkloadMode/default/cache\n    - mode: Monitor\n    + mode: Protect\n";
+        assert_eq!(text(&other.stdout), expected);
+        std::fs::write(file, "a: &a [*a]").unwrap();
+        let wrong = bridge.run(&["policy", "diff", file, "learned"]);
+        assert_eq!(wrong.status.code(), Some(2));
+        assert!(text(&wrong.stderr).contains(file), "{}", text(&wrong.stderr));
+        let absent = bridge.run(&["policy", "diff", "/nonexistent", "learned"]);
+        assert_eq!(absent.status.code(), Some(2));
+    }
 }

@@ -112,6 +112,7 @@ pub(crate) fn rule(rule: &outrider_learn::Rule) -> Rule {
             first_seen: evidence.first_seen,
             last_seen: evidence.last_seen,
             samples: evidence.samples.iter().map(ToString::to_string).collect(),
+            by_client: evidence.by_client,
         },
     }
 }

@@ -186,6 +186,7 @@ impl State {
             rules_full: self.learner.is_full(&group),
             group: group.to_string(),
             addresses: workload.addresses.iter().map(ToString::to_string).collect(),
+            labels: workload.labels.clone(),
             mac: workload.mac.to_string(),
             proxy: coverage::proxy(&state),
             policy_version: if state.connected { state.pushes } else { 0 },

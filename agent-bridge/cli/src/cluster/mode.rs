@@ -46,15 +46,6 @@ impl Row for Said {
 }
 
 const GROUP: &str = "/apis/outrider.dev/v1alpha1";
-/// Labels that tell one pod or one revision from another.
-const PASSING: [&str; 6] = [
-    "pod-template-hash",
-    "controller-revision-hash",
-    "pod-template-generation",
-    "statefulset.kubernetes.io/pod-name",
-    "apps.kubernetes.io/pod-index",
-    "outrider.dev/inject",
-];
 
 /// Objects that say a mode where `wanted` is: `<namespace>`, or `<namespace>/<anything>`.
 pub(super) async fn find(cluster: &Cluster, wanted: &str) -> Result<Vec<Said>, Failure> {
@@ -154,7 +145,7 @@ async fn selector(cluster: &Cluster, namespace: &str, name: &str) -> Result<Valu
 fn lasting(labels: &Value) -> Value {
     let mut labels = labels.clone();
     if let Some(members) = labels.as_object_mut() {
-        members.retain(|key, _| !PASSING.contains(&key.as_str()));
+        members.retain(|key, _| outrider_api::code::lasting(key));
     }
     labels
 }

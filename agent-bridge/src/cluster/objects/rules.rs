@@ -223,7 +223,7 @@ pub struct RuleEntry {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_PEERS))]
     pub peers: Vec<Peer>,
-    /// Applications as they are recognised; empty for any.
+    /// Applications; `unknown` is what can't be identified; empty for any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::applications")]
     pub applications: Vec<String>,

@@ -79,9 +79,10 @@ pub(super) fn ports(_: &mut SchemaGenerator) -> Schema {
     list(MAX_PORTS, &port)
 }
 
-/// Applications of a rule.
+/// Applications of a rule, and the word for those that can't be identified.
 pub(super) fn applications(_: &mut SchemaGenerator) -> Schema {
-    let known: Vec<_> = AppId::known().map(|(_, name)| name).collect();
+    let known = AppId::known().map(|(_, name)| name.to_owned());
+    let known: Vec<_> = known.chain([AppId::UNIDENTIFIED.to_string()]).collect();
     list(MAX_APPLICATIONS, &json!({"type": "string", "enum": known}))
 }
 

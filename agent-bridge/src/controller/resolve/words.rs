@@ -65,8 +65,11 @@ pub(super) fn ports(text: &str, field: &str) -> Result<Ports, Problem> {
     if low > high { Err(wrong()) } else { Ok(Ports { proto: Some(proto), low, high }) }
 }
 
-/// An application by the name that people know.
+/// An application by the name that people know, or `unknown`: what can't be identified.
 pub(super) fn application(text: &str, field: &str) -> Result<u32, Problem> {
+    if text == AppId::UNIDENTIFIED.to_string() {
+        return Ok(AppId::UNIDENTIFIED.0);
+    }
     let known = AppId::known().find(|(_, name)| *name == text);
     let unknown = || Problem::invalid(field, format!("no application is called {text:?}"));
     known.map(|(app, _)| app.0).ok_or_else(unknown)
