@@ -89,6 +89,7 @@ impl Mailboxes {
             }
             let known = self.pods.as_ref().map(|pods| Arc::clone(&pods.borrow()));
             let known = known.unwrap_or_default();
+            known.finished().for_each(|uid| self.node.stop_proxy(uid));
             let looked = spawn_blocking(move || {
                 let poll = watcher.poll_with(&known);
                 (watcher, poll)
@@ -229,6 +230,7 @@ impl Mailbox {
             counts: self.counts,
             seq: 0,
             proxy: None,
+            stopped: false,
         };
         // The receiver has a task of its own: nothing that the link awaits may keep it from reading.
         let looking = load::follow(parts.load, link.gate.clone());

@@ -99,6 +99,8 @@ pub(crate) struct Pod {
     pub(crate) has_mailbox: bool,
     /// As a workload, once it has an address.
     pub(crate) workload: Option<Workload>,
+    /// It waits for nothing but its classic proxy to end.
+    pub(crate) finished: bool,
 }
 
 /// All pods of the node, by uid.
@@ -115,11 +117,17 @@ impl Known {
     pub(crate) fn stored(workloads: impl Iterator<Item = Workload>) -> Self {
         let pod = |workload: Workload| {
             let uid = workload.uid.clone();
-            (uid, Pod { has_mailbox: true, workload: Some(workload) })
+            (uid, Pod { has_mailbox: true, workload: Some(workload), finished: false })
         };
         let pods: BTreeMap<_, _> = workloads.map(pod).collect();
         let origin = if pods.is_empty() { Origin::Nobody } else { Origin::Store };
         Self { origin, pods }
+    }
+
+    /// Pods that wait for their proxy alone.
+    pub(crate) fn finished(&self) -> impl Iterator<Item = &String> {
+        let finished = self.pods.iter().filter(|(_, pod)| pod.finished);
+        finished.map(|(uid, _)| uid)
     }
 
     /// Pods that are to have a mailbox.

@@ -19,6 +19,9 @@ mod cluster;
 #[path = "bridge/csi.rs"]
 mod csi;
 #[cfg(test)]
+#[path = "bridge/ending.rs"]
+mod ending;
+#[cfg(test)]
 #[path = "bridge/events.rs"]
 mod events;
 #[cfg(test)]

@@ -161,6 +161,7 @@ fn assemble(
         restarts: restarts(&registry)?,
         registry,
         readiness: Readiness::default(),
+        alone: CancellationToken::new(),
         log,
         started,
         settings,
@@ -284,6 +285,7 @@ async fn serve(
     tokio::select! {
         biased;
         () = told.wait() => {}
+        () = context.alone.cancelled() => info!("everything else in the pod has ended"),
         () = say_ready => {}
     }
     let _not_ready = context.readiness.guard("drained");

@@ -10,6 +10,7 @@ use outrider_relay::{Legs, PolicyHandle};
 use outrider_telemetry::{CounterFamily, LogHandle, MetricError, Registry, Telemetry};
 use outrider_wire::ext::Instance;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     ctrl::CtrlMetrics,
@@ -54,6 +55,8 @@ pub(crate) struct Context {
     pub ports: PortBoard,
     /// Who is not ready.
     pub readiness: Readiness,
+    /// Our bridge has said that everything else in the pod has ended: finish, and end.
+    pub alone: CancellationToken,
     /// Side threads that began again, by name.
     pub restarts: CounterFamily,
     /// Changes the log filter, if this process has a log.

@@ -41,6 +41,7 @@ pub(crate) fn status(context: &Context) -> Status {
             .map(|name| (*name).to_owned())
             .collect(),
         tier: context.packets.tier().label().to_owned(),
+        stops: true,
         flows: FlowTotals {
             opened: totals.opened,
             closed: totals.closed,

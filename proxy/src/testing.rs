@@ -9,6 +9,7 @@ use outrider_relay::{Relay, RelaySettings};
 use outrider_telemetry::{FlowGuard, Identification, Registry, Telemetry};
 use outrider_wire::ext::Instance;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::{Context, SharedContext, restarts},
@@ -87,6 +88,7 @@ pub(crate) fn assemble(settings: Settings) -> (SharedContext, Relay, State) {
         restarts: restarts(&registry).unwrap(),
         registry,
         readiness: Readiness::default(),
+        alone: CancellationToken::new(),
         log: None,
         started: Instant::now(),
     };

@@ -35,14 +35,21 @@ pub struct Node {
     bridge: Option<Process>,
     dir: PathBuf,
     pods_dir: PathBuf,
+    settings: Vec<(String, String)>,
 }
 
 impl Node {
     /// Starts the bridge with the world's mailboxes and an empty store.
-    pub(crate) fn start(netns: Namespace, world: &World) -> Result<Self> {
+    pub(crate) fn start(
+        netns: Namespace,
+        world: &World,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let (dir, pods_dir) = (world.dir().join("node"), world.pods_dir());
         std::fs::create_dir_all(&dir)?;
-        let mut node = Self { netns, bridge: None, dir, pods_dir };
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        let settings = settings.iter().map(owned).collect();
+        let mut node = Self { netns, bridge: None, dir, pods_dir, settings };
         node.start_bridge()?;
         Ok(node)
     }
@@ -57,7 +64,8 @@ impl Node {
             .env("OUTRIDER_BRIDGE_STORE", self.store())
             .env("OUTRIDER_BRIDGE_SOCKET", self.dir.join("api.sock"))
             .env("OUTRIDER_BRIDGE_GRPC_SOCKET", self.dir.join("grpc.sock"))
-            .env("RUST_BACKTRACE", "1");
+            .env("RUST_BACKTRACE", "1")
+            .envs(self.settings.iter().cloned());
         let mut bridge = Process::spawn("the bridge", command, &self.dir.join("bridge.log"))?;
         bridge.ready(START, || self.status().map(drop))?;
         self.bridge = Some(bridge);

@@ -9,6 +9,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
+    process::ExitStatus,
     time::Duration,
 };
 
@@ -169,6 +170,11 @@ impl Pod {
     /// `kill -9` of the proxy.
     pub fn kill_proxy(&mut self) -> Result<()> {
         self.proxy.take().context("no proxy runs")?.kill()
+    }
+
+    /// Waits until the proxy ends by itself.
+    pub fn wait_for_proxy(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        self.proxy.take().context("no proxy runs")?.wait(deadline)
     }
 
     /// The running proxy.

@@ -111,7 +111,12 @@ impl World {
 
     /// Starts the bridge on the node.
     pub fn start_node(&self) -> Result<Node> {
-        Node::start(self.node.clone(), self)
+        self.start_node_with(&[])
+    }
+
+    /// The same with more settings of the bridge's environment.
+    pub fn start_node_with(&self, settings: &[(&str, &str)]) -> Result<Node> {
+        Node::start(self.node.clone(), self, settings)
     }
 
     /// The node's namespace.

@@ -62,15 +62,20 @@ impl Made {
                 .to_owned(),
             );
         }
-        if text(pod.spec(), "restartPolicy").is_some_and(|policy| policy != "Always") {
+        let ends = text(pod.spec(), "restartPolicy").is_some_and(|policy| policy != "Always");
+        let no_bridge = settings.get("mailbox") == "empty-dir";
+        if ends && !no_bridge && pod.neighbours(List::Containers).count() > 1 {
             warnings.push(
-                "a classic sidecar goes on when the other containers have ended, until the node's \
-                 bridge stops it"
+                "the proxy ends when all other containers have ended for good: one that goes on \
+                 keeps the pod from its end"
                     .to_owned(),
             );
         }
-        if settings.get("mailbox") == "empty-dir" {
+        if no_bridge {
             warnings.push("mailbox empty-dir: no bridge hears of this pod".to_owned());
+        }
+        if no_bridge && ends {
+            warnings.push("no bridge: nobody ends the proxy when the others have ended".to_owned());
         }
         warnings
     }

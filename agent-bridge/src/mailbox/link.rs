@@ -71,6 +71,8 @@ pub enum Command {
     Capture(Box<(CaptureOrder, OwnedFd)>, oneshot::Sender<CaptureReply>),
     /// No longer.
     StopCapture(Instance),
+    /// Nothing but the proxy is left in the pod: it is to end. Said once over each connection.
+    Stop,
 }
 
 /// What one datagram answers.
@@ -157,6 +159,8 @@ pub struct Link {
     pub seq: u32,
     /// What the proxy of this connection said of itself; nothing, if it did not answer a hello.
     pub proxy: Option<Arc<Status>>,
+    /// The proxy of this connection was told to end.
+    pub stopped: bool,
 }
 
 impl Link {
@@ -191,7 +195,7 @@ impl Link {
 
     async fn connection(&mut self, ticker: &mut Interval) -> io::Result<Never> {
         let channel = Channel::open(Arc::clone(&self.dir), self.gate.clone(), names::DP_LISTEN)?;
-        self.proxy = None;
+        (self.proxy, self.stopped) = (None, false);
         self.keep_alive(&channel).await?;
         self.greet(&channel).await?;
         let mut greetings = MAX_GREETINGS;
@@ -246,11 +250,24 @@ impl Link {
                 Ok(())
             }
             Command::StopCapture(id) => self.send(channel, &program::stop_capture(id)?).await,
+            Command::Stop => self.stop(channel).await,
             Command::Clear(id, done) => {
                 self.send(channel, &program::clear_session(id)?).await?;
                 answered(done, Ok(()));
                 Ok(())
             }
+        }
+    }
+
+    async fn stop(&mut self, channel: &Channel) -> io::Result<()> {
+        let Some(proxy) = self.proxy.as_ref().filter(|_| !self.stopped) else { return Ok(()) };
+        self.stopped = true;
+        if proxy.stops {
+            tracing::info!("everything else in the pod has ended: the proxy is told to end too");
+            self.send(channel, &program::stop(proxy.instance)?).await
+        } else {
+            tracing::warn!("the pod waits for its proxy, which is too old to be told to end");
+            Ok(())
         }
     }
 

@@ -7,7 +7,7 @@ use outrider_learn::CompiledPolicy;
 use outrider_model::{MacAddr, Mode};
 use outrider_wire::{
     ChunkFlags, Directions, PolicyCommand, WireError, chunk,
-    ext::{Ack, CaptureOrder, CaptureStop, Hello, Instance},
+    ext::{Ack, CaptureOrder, CaptureStop, Hello, Instance, Stop},
     limits,
     request::{
         AddMac, CfgMac, CfgNbe, ClearSession, DelMac, DetectUnmanaged, DisableNetPolicy,
@@ -182,6 +182,16 @@ pub fn capture(order: &CaptureOrder) -> io::Result<Vec<u8>> {
 /// See [`keep_alive`].
 pub fn stop_capture(id: Instance) -> io::Result<Vec<u8>> {
     Request::OutriderCaptureStop(CaptureStop { id })
+        .encode()
+        .map_err(unsendable)
+}
+
+/// Has this run of a proxy finish and end; only for one that announces that it knows how.
+///
+/// # Errors
+/// See [`keep_alive`].
+pub fn stop(instance: Instance) -> io::Result<Vec<u8>> {
+    Request::OutriderStop(Stop { instance })
         .encode()
         .map_err(unsendable)
 }

@@ -151,6 +151,11 @@ impl Node {
         Some(answered)
     }
 
+    /// Has a proxy end; nothing happens while it is not connected, or if it was told.
+    pub(crate) fn stop_proxy(&self, uid: &str) {
+        self.tell(uid, Command::Stop);
+    }
+
     /// Hands a command to a link that nobody waits for.
     pub(super) fn tell(&self, uid: &str, command: Command) {
         let state = self.state.lock();

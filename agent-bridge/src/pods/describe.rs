@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use k8s_openapi::api::core::v1::{Pod as ApiPod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod as ApiPod, PodStatus};
 use outrider_model::MacAddr;
 
 use super::Pod;
@@ -12,6 +12,9 @@ use crate::{
     inject::{MAILBOX, PROXY},
     mailbox::watch::{MAX_ADDRESSES, Workload, is_name, is_uid},
 };
+
+/// The restart policy by which nothing ever ends for good.
+const ALWAYS: &str = "Always";
 
 /// What the bridge needs of a pod; `None` if it cannot be anybody's.
 pub(crate) fn describe(pod: &ApiPod) -> Option<(String, Pod)> {
@@ -23,7 +26,8 @@ pub(crate) fn describe(pod: &ApiPod) -> Option<(String, Pod)> {
     }
     let has_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let workload = if has_ended { None } else { workload(&uid, pod, &status) };
-    Some((uid, Pod { has_mailbox: !has_ended, workload }))
+    let finished = !has_ended && others_ended(pod, &status);
+    Some((uid, Pod { has_mailbox: !has_ended, workload, finished }))
 }
 
 /// Both a container and a volume of ours: either alone is no mailbox.
@@ -71,6 +75,43 @@ pub(crate) fn mac(uid: &str) -> MacAddr {
     let mut bytes = [0x02; 6];
     bytes[1..].copy_from_slice(&digest.as_ref()[..5]);
     MacAddr(bytes)
+}
+
+/// Every container but a classic proxy has ended for good, so that the pod waits for the proxy alone. Init containers
+/// have ended when the others have begun, and those that go on beside them are ended by the kubelet once nothing else
+/// runs, the proxy included.
+fn others_ended(pod: &ApiPod, status: &PodStatus) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    let policy = spec.restart_policy.as_deref().unwrap_or(ALWAYS);
+    let is_proxy = |container: &&Container| container.name == PROXY;
+    let is_classic = spec.containers.iter().any(|one| is_proxy(&one));
+    let mut others = spec
+        .containers
+        .iter()
+        .filter(|one| !is_proxy(one))
+        .peekable();
+    // After an exit code of 0 the kubelet starts the proxy again where the policy says so, and only there.
+    if !is_classic || policy == ALWAYS || others.peek().is_none() {
+        return false;
+    }
+    let statuses = status.container_statuses.iter().flatten();
+    others.all(|container| {
+        let policy = container.restart_policy.as_deref().unwrap_or(policy);
+        statuses
+            .clone()
+            .any(|status| status.name == container.name && has_ended(status, policy))
+    })
+}
+
+/// The container has ended and is not started again.
+fn has_ended(status: &ContainerStatus, policy: &str) -> bool {
+    let state = status.state.as_ref();
+    let end = state.and_then(|state| state.terminated.as_ref());
+    end.is_some_and(|end| match policy {
+        "Never" => true,
+        "OnFailure" => end.exit_code == 0,
+        _ => false,
+    })
 }
 
 #[cfg(test)]

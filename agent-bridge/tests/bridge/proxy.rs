@@ -3,14 +3,20 @@
 use std::{
     collections::{HashMap, VecDeque},
     fs::File,
-    io::{self, IoSliceMut, Write as _},
-    os::fd::AsRawFd as _,
+    io::{self, IoSlice, IoSliceMut, Write as _},
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
+use nix::{
+    libc::ucred,
+    sys::socket::{
+        ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials, recvmsg, sendmsg,
+    },
+    unistd::geteuid,
+};
 
 use outrider_wire::{
     DeviceCounter, DeviceStats, KeepAlive, MacStats, Meter, MeterFlags, MeterId, MeterList,
@@ -70,7 +76,11 @@ impl Proxy {
     pub(crate) fn start_as(mailbox: &Path, manner: Manner) -> Self {
         let listen = mailbox.join("dp_listen.sock");
         drop(std::fs::remove_file(&listen));
-        let socket = UnixDatagram::bind(listen).unwrap();
+        let socket = UnixDatagram::bind(&listen).unwrap();
+        let owner = mailbox.metadata().unwrap().uid();
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(listen, Some(owner), Some(owner)).unwrap();
+        }
         let heard = Arc::new(Mutex::new(Vec::new()));
         let sessions = Arc::new(Mutex::new(Vec::new()));
         let script = Arc::new(Mutex::new(Script::default()));
@@ -282,6 +292,19 @@ fn receive(socket: &UnixDatagram, buffer: &mut [u8]) -> io::Result<(usize, PathB
     Ok((message.bytes, from.unwrap_or_default(), pipe))
 }
 
+/// Answers as the mailbox's owner, which root may say it is.
+fn send(socket: &UnixDatagram, datagram: &[u8], to: &Path) -> io::Result<()> {
+    let uid = to.parent().unwrap_or(to).metadata()?.uid();
+    let gid = if geteuid().is_root() { uid } else { nix::unistd::getegid().as_raw() };
+    let pid = std::process::id().cast_signed();
+    let owner = UnixCredentials::from(ucred { pid, uid, gid });
+    let control = [ControlMessage::ScmCredentials(&owner)];
+    let to = UnixAddr::new(to)?;
+    let parts = [IoSlice::new(datagram)];
+    sendmsg(socket.as_raw_fd(), &parts, &control, MsgFlags::empty(), Some(&to))?;
+    Ok(())
+}
+
 impl Serving {
     async fn run(self) {
         let mut buffer = vec![0; 8192];
@@ -296,7 +319,8 @@ impl Serving {
             for command in Request::parse_datagram(&buffer[..length]).unwrap() {
                 let request = command.request.unwrap();
                 for reply in self.datagrams(&request) {
-                    drop(self.socket.send_to(&reply, &answer_to).await);
+                    let sent = || send(&self.socket, &reply, &answer_to);
+                    drop(self.socket.async_io(Interest::WRITABLE, sent).await);
                 }
                 if let (Request::OutriderCapture(_), Some(mut pipe)) = (&request, pipe.take()) {
                     let _unread = pipe.write_all(&self.captured.lock());

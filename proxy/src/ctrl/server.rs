@@ -39,6 +39,7 @@ use crate::{
     survive::Lives,
 };
 
+mod ending;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -125,7 +126,7 @@ impl Server {
         }
     }
 
-    /// Serves until `stop`, whatever breaks, then sends what is left, for a second at most.
+    /// Serves until `stop`, whatever breaks, then sends what is left, for a while at most.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let restarts = self.context.restarts.clone();
         let lives = Lives::new("ctrl", &restarts, &stop);
@@ -358,6 +359,7 @@ impl Server {
             }
             Effect::Capture(_) => self.context.ctrl.invalid("foreign-capture"),
             Effect::StopCapture(id) => self.recorder.stop(id),
+            Effect::Stop(instance) => self.stop(instance, from),
         }
     }
 
@@ -413,28 +415,6 @@ impl Server {
             warn!(%error, reason, "request ignored; from now on only counted");
         }
     }
-
-    /// Sends what is left and takes the acknowledgements for it, for a while at most.
-    async fn last_words(&mut self, ticker: &mut Interval, buffer: &mut [u8]) {
-        self.context.telemetry.settle();
-        self.notifier.end_hold();
-        let never = CancellationToken::new();
-        let deadline = Instant::now()
-            .checked_add(LAST_WORDS)
-            .unwrap_or_else(Instant::now);
-        while self.state.reports() && Instant::now() < deadline {
-            self.notifier.report_now(&self.state, Instant::now());
-            if self.notifier.is_settled() || !self.notifier.is_connected() {
-                break;
-            }
-            let next = self.next(&never, ticker, buffer);
-            if let Ok(event) = tokio::time::timeout_at(deadline, next).await {
-                self.handle(event, buffer);
-            }
-        }
-        let rows = self.context.telemetry.rows().lock().len();
-        info!(rows, sent = self.notifier.is_settled(), "last reports");
-    }
 }
 
 fn ticker() -> Interval {
@@ -454,7 +434,5 @@ const CHUNKED: [&str; 4] =
     [CFG_POLICY, "ctrl_cfg_policy_addr", "ctrl_cfg_internal_net", "ctrl_cfg_specip_net"];
 /// Longest time that requests which keep coming put off the compilation of what they ask for.
 const COALESCE: Duration = Duration::from_millis(50);
-/// Longest time for the last reports.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Hellos that may wait for one policy.
 const MAX_GREETED: usize = 16;

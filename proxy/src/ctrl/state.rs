@@ -62,6 +62,8 @@ pub(crate) enum Effect {
     Capture(ext::CaptureOrder),
     /// No longer.
     StopCapture(ext::Instance),
+    /// This run of the proxy is to finish and end.
+    Stop(ext::Instance),
 }
 
 /// Questions that telemetry answers.
@@ -187,6 +189,7 @@ impl State {
             Request::OutriderAck(ack) => Ok(vec![Effect::Ack(ack)]),
             Request::OutriderCapture(order) => Ok(vec![Effect::Capture(order)]),
             Request::OutriderCaptureStop(stop) => Ok(vec![Effect::StopCapture(stop.id)]),
+            Request::OutriderStop(stop) => Ok(vec![Effect::Stop(stop.instance)]),
             Request::SetDebug(asked) if asked.categories.is_nil() => Ok(Vec::new()),
             Request::SetDebug(asked) => Ok(vec![Effect::Debug(
                 asked

@@ -7,6 +7,7 @@
 //! | request `ctrl_outrider_ack` | bridge | [`Ack`] of a [`Batch`] |
 //! | request `ctrl_outrider_capture` | bridge | [`CaptureOrder`], a pipe with it; answered by [`CaptureReply`] |
 //! | request `ctrl_outrider_capture_stop` | bridge | [`CaptureStop`] |
+//! | request `ctrl_outrider_stop` | bridge | [`Stop`], to who says [`Status::stops`] |
 //! | kind 64 | proxy | [`Batch`] |
 //! | kind 65 | proxy | [`Status`] |
 //! | kind 66 | proxy | [`Evidence`] |
@@ -28,7 +29,7 @@ mod tests;
 pub use batch::Batch;
 pub use capture::{CaptureOrder, CaptureReply, CaptureStop};
 pub use evidence::{Evidence, SampleFlow};
-pub use hello::{Ack, Hello};
+pub use hello::{Ack, Hello, Stop};
 pub use status::{FlowTotals, Refusal, Status};
 
 use std::fmt;

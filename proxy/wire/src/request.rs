@@ -29,7 +29,7 @@ pub use text_ip::TextIp;
 
 use crate::{
     WireError,
-    ext::{Ack, CaptureOrder, CaptureStop, Hello},
+    ext::{Ack, CaptureOrder, CaptureStop, Hello, Stop},
     limits::MAX_REQUEST,
 };
 use fields::Fields;
@@ -179,6 +179,8 @@ requests! {
         "ctrl_outrider_capture" => OutriderCapture(CaptureOrder, CaptureOrder::parse),
         /// Ours: no longer.
         "ctrl_outrider_capture_stop" => OutriderCaptureStop(CaptureStop, CaptureStop::parse),
+        /// Ours: the proxy is to finish and end.
+        "ctrl_outrider_stop" => OutriderStop(Stop, Stop::parse),
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::testing::{assemble, pod, settings};
 
+mod ending;
 mod golden;
 mod policy;
 mod reports;

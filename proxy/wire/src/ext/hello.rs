@@ -1,4 +1,4 @@
-//! `ctrl_outrider_hello` and `ctrl_outrider_ack`, ours.
+//! `ctrl_outrider_hello`, `ctrl_outrider_ack` and `ctrl_outrider_stop`, ours.
 
 use serde::Serialize;
 
@@ -40,8 +40,25 @@ pub struct Ack {
 
 impl Ack {
     pub(crate) fn parse(fields: Fields<'_>) -> Result<Self, WireError> {
-        let instance = Instance::parse(fields.text("instance")?);
-        let instance = instance.ok_or(WireError::BadValue("instance"))?;
-        Ok(Self { instance, seq: fields.u64("seq").ok_or(WireError::Missing("seq"))? })
+        let seq = fields.u64("seq").ok_or(WireError::Missing("seq"))?;
+        Ok(Self { instance: instance(fields)?, seq })
     }
+}
+
+/// Everything else in the pod has ended for good: this run of the proxy is to finish its flows, tell what it
+/// has not told yet, and end well.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Stop {
+    /// Which run of the proxy.
+    pub instance: Instance,
+}
+
+impl Stop {
+    pub(crate) fn parse(fields: Fields<'_>) -> Result<Self, WireError> {
+        Ok(Self { instance: instance(fields)? })
+    }
+}
+
+fn instance(fields: Fields<'_>) -> Result<Instance, WireError> {
+    Instance::parse(fields.text("instance")?).ok_or(WireError::BadValue("instance"))
 }

@@ -41,6 +41,8 @@ pub struct Status {
     pub capabilities: Vec<String>,
     /// What it sees and can stop: `relay+tap+queue` and less.
     pub tier: String,
+    /// Whether it ends when its bridge says so, by [`super::Stop`].
+    pub stops: bool,
     /// Sums over all flows.
     pub flows: FlowTotals,
     /// What was dropped, by reason.

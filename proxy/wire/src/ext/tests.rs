@@ -33,6 +33,7 @@ fn status_value() -> Status {
         addresses: vec!["10.0.0.2".parse().expect("v4"), "fd00::2".parse().expect("v6")],
         capabilities: vec!["tap".into()],
         tier: "relay+tap".into(),
+        stops: true,
         flows: FlowTotals { opened: 5, closed: 3, open: 2, bytes_client: 10, bytes_server: 20 },
         dropped: [("rows".to_owned(), 1)].into(),
     }
@@ -42,7 +43,7 @@ const STATUS_TEXT: &str = concat!(
     r#"{"instance":"0000000000000abc","version":"0.1.0","mode":"protect","policy_version":4,"#,
     r#""policy":"rules","refused":{"reason":"port-range","detail":"ports 4 to 1"},"#,
     r#""managed":true,"macs":["0a:58:0a:4d:01:05"],"addresses":["10.0.0.2","fd00::2"],"#,
-    r#""capabilities":["tap"],"tier":"relay+tap","flows":{"opened":5,"closed":3,"open":2,"#,
+    r#""capabilities":["tap"],"tier":"relay+tap","stops":true,"flows":{"opened":5,"closed":3,"open":2,"#,
     r#""bytes_client":10,"bytes_server":20},"dropped":{"rows":1}}"#
 );
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     ActionCode, ChunkFlags, Directions, List, PolicyCommand, WireError,
-    ext::{Ack, CaptureOrder, CaptureStop, Hello, Instance},
+    ext::{Ack, CaptureOrder, CaptureStop, Hello, Instance, Stop},
     limits::MAX_REQUEST,
 };
 
@@ -35,11 +35,11 @@ fn both_ways(request: Request, text: &str) {
 }
 
 #[test]
-fn there_are_37_keys_and_four_of_ours() {
+fn there_are_37_keys_and_five_of_ours() {
     let ours = Request::KEYS
         .iter()
         .filter(|key| key.starts_with("ctrl_outrider_"));
-    assert_eq!((Request::KEYS.len(), ours.count()), (41, 4));
+    assert_eq!((Request::KEYS.len(), ours.count()), (42, 5));
 }
 
 #[test]
@@ -188,6 +188,11 @@ fn our_requests_have_their_form() {
         r#"{"ctrl_outrider_capture_stop":{"id":"0000000000000abc"}}"#,
     );
     assert!(parse(r#"{"ctrl_outrider_capture":{"filter":"port 53"}}"#).is_err(), "without an id");
+    both_ways(
+        Request::OutriderStop(Stop { instance: Instance(0xabc) }),
+        r#"{"ctrl_outrider_stop":{"instance":"0000000000000abc"}}"#,
+    );
+    assert!(parse(r#"{"ctrl_outrider_stop":{}}"#).is_err(), "of whom");
     let bad = [r#"{"instance":"abc","seq":1}"#, r#"{"instance":"0000000000000abc"}"#, "{}"];
     for arguments in bad {
         assert!(parse(&format!(r#"{{"ctrl_outrider_ack":{arguments}}}"#)).is_err(), "{arguments}");

@@ -10,14 +10,14 @@ use super::*;
 use crate::testing::{POD_MAC, flow, inbound};
 
 /// Flows of so many clients, opened, filled with `bytes` each, and ended.
-fn traffic(rig: &Rig, flows: u16, bytes: u64) {
+pub(super) fn traffic(rig: &Rig, flows: u16, bytes: u64) {
     for n in 0..flows {
         let client = format!("10.1.{}.{}:4000", n / 250, n % 250 + 1);
         drop(flow(rig.telemetry(), inbound(&client, 6379), AppId::REDIS, bytes));
     }
 }
 
-fn sums(rows: &[Connection]) -> (u32, u64) {
+pub(super) fn sums(rows: &[Connection]) -> (u32, u64) {
     let sessions = rows.iter().map(|row| row.sessions).sum();
     (sessions, rows.iter().map(|row| u64::from(row.bytes)).sum())
 }
@@ -106,7 +106,7 @@ async fn a_restarted_receiver_gets_what_comes_next() {
 }
 
 /// A batch as the bridge reads it: number, rows, and the datagrams themselves.
-async fn batch(socket: &UnixDatagram) -> (u64, Vec<Vec<u8>>) {
+pub(super) async fn batch(socket: &UnixDatagram) -> (u64, Vec<Vec<u8>>) {
     loop {
         if let Notification::Batch(batch) = notification(socket).await {
             assert_eq!(batch.instance, Instance(0x1234));
@@ -119,7 +119,7 @@ async fn batch(socket: &UnixDatagram) -> (u64, Vec<Vec<u8>>) {
     }
 }
 
-fn batch_rows(datagrams: &[Vec<u8>]) -> Vec<Connection> {
+pub(super) fn batch_rows(datagrams: &[Vec<u8>]) -> Vec<Connection> {
     let rows = datagrams.iter().filter_map(|datagram| {
         match Notification::decode_exact(datagram).unwrap() {
             Notification::Connections(rows) => Some(rows.rows),
