@@ -10,6 +10,7 @@ mod cases {
         path::Path,
         process::{Command, Output},
         thread,
+        time::Duration,
     };
 
     /// What stands for kubectl: files by path, a port by pod, and what was written.
@@ -28,7 +29,11 @@ get)
 port-forward)
     pod=${4#pod/}
     [ -e "$dir/port.$pod" ] || { echo "error: lost connection to $pod" >&2; exit 1; }
+    trap '' PIPE
     echo "Forwarding from 127.0.0.1:$(cat "$dir/port.$pod") -> 15180"
+    while [ ! -e "$dir/met.$pod" ]; do sleep 0.05; done
+    # The real one dies where nobody reads this, and the connection with it.
+    if echo "Handling connection for $pod" 2>/dev/null; then touch "$dir/heard.$pod"; else touch "$dir/unheard.$pod"; fi
     exec sleep 600
     ;;
 auth) echo yes ;;
@@ -54,10 +59,20 @@ esac
         fn bridge(self, pod: &str, answer: &'static str) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = listener.local_addr().unwrap().port();
-            fs::write(self.0.path().join(format!("port.{pod}")), port.to_string()).unwrap();
+            let file = |what: &str| self.0.path().join(format!("{what}.{pod}"));
+            fs::write(file("port"), port.to_string()).unwrap();
+            let (met, heard, unheard) = (file("met"), file("heard"), file("unheard"));
             thread::spawn(move || {
                 for stream in listener.incoming() {
                     let mut stream = stream.unwrap();
+                    // The directory is gone when the test is over.
+                    drop(fs::write(&met, ""));
+                    while !heard.exists() && !unheard.exists() && met.exists() {
+                        thread::sleep(Duration::from_millis(20));
+                    }
+                    if unheard.exists() {
+                        continue;
+                    }
                     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
                     while lines
                         .next()

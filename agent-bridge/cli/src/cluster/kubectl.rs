@@ -4,8 +4,10 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy, sink},
+    join,
     process::{Child, Command},
+    task::JoinSet,
     time::{Duration, timeout},
 };
 
@@ -33,6 +35,8 @@ pub(crate) struct Tunnel {
     /// What answers at its other end.
     pub(crate) client: Client,
     _process: Child,
+    /// Reads on what kubectl says, a line for each connection: it dies of it if nobody does.
+    _said: JoinSet<()>,
 }
 
 impl Kubectl {
@@ -148,7 +152,15 @@ impl Kubectl {
         match opened.await {
             Ok(Ok(Some(port))) => {
                 let target = Target::Tcp(format!("127.0.0.1:{port}"));
-                Ok(Tunnel { client: Client::new(Some(&target), token), _process: process })
+                let mut said = JoinSet::new();
+                said.spawn(async move {
+                    let (mut out, mut nowhere) = (lines.into_inner(), (sink(), sink()));
+                    // Ends with the process, or with the tunnel.
+                    let (_, _) =
+                        join!(copy(&mut out, &mut nowhere.0), copy(&mut err, &mut nowhere.1));
+                });
+                let client = Client::new(Some(&target), token);
+                Ok(Tunnel { client, _process: process, _said: said })
             }
             Ok(Ok(None)) | Err(_) => {
                 Err(Failure::Unreachable(format!("kubectl port-forward to {pod}: no answer")))
