@@ -4,6 +4,7 @@
 //! Two sockets below the kubelet's directory: `plugins_registry/<driver>-reg.sock`, where the kubelet gets to know
 //! us, and `plugins/<driver>/csi.sock`, where it asks for volumes.
 
+mod authority;
 mod place;
 mod service;
 
@@ -18,11 +19,12 @@ use outrider_api::kubelet::{
     registration::registration_server::RegistrationServer,
 };
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
 
 use crate::settings::Reader;
+use authority::Named;
 use place::Places;
 use service::Driver;
 
@@ -127,10 +129,7 @@ impl Sockets {
         let volumes = Server::builder()
             .add_service(identity)
             .add_service(node)
-            .serve_with_incoming_shutdown(
-                UnixListenerStream::new(volumes),
-                stop.clone().cancelled_owned(),
-            );
+            .serve_with_incoming_shutdown(incoming(volumes), stop.clone().cancelled_owned());
         tasks.spawn(async move {
             if let Err(error) = volumes.await {
                 tracing::error!(%error, "CSI volumes are no longer served");
@@ -139,13 +138,18 @@ impl Sockets {
         let stopped = stop.clone().cancelled_owned();
         let known = Server::builder().add_service(known);
         tasks.spawn(async move {
-            let incoming = UnixListenerStream::new(registration);
-            if let Err(error) = known.serve_with_incoming_shutdown(incoming, stopped).await {
+            let kubelet = incoming(registration);
+            if let Err(error) = known.serve_with_incoming_shutdown(kubelet, stopped).await {
                 tracing::error!(%error, "the kubelet cannot register the driver any more");
             }
             drop(std::fs::remove_file(path));
         });
     }
+}
+
+/// Connections with a name that HTTP/2 takes.
+fn incoming(listener: UnixListener) -> impl Stream<Item = io::Result<Named>> {
+    UnixListenerStream::new(listener).map(|stream| stream.map(Named::new))
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {

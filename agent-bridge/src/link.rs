@@ -3,6 +3,7 @@
 //! What came down is kept in the store and stays in force while the controller is away; what is to go up waits, as
 //! far as there is room.
 
+mod authority;
 mod dial;
 pub(crate) mod kept;
 mod read;
@@ -14,7 +15,8 @@ use std::{path::PathBuf, str::FromStr, sync::Arc};
 use rustls::pki_types::ServerName;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{node::Node, settings::Reader};
+use self::authority::Place;
+use crate::{cluster::client::Source, node::Node, settings::Reader};
 
 /// Where the controller is, and what is needed to speak to it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -22,7 +24,9 @@ pub struct LinkSettings {
     /// `OUTRIDER_BRIDGE_CLUSTER`: `host:port`.
     pub(crate) target: String,
     /// `OUTRIDER_BRIDGE_CLUSTER_CA`: who signs its certificate, read at each connection.
-    pub(crate) ca: PathBuf,
+    pub(crate) ca: Place,
+    /// How the API server is reached, if the authority is there.
+    pub(crate) kube: Option<Source>,
     /// `OUTRIDER_BRIDGE_CLUSTER_TOKEN`: our token, read at each connection.
     pub(crate) token: PathBuf,
     /// `OUTRIDER_BRIDGE_CLUSTER_NAME`: the name in its certificate.
@@ -38,7 +42,11 @@ pub(crate) const HELP: [(&str, &str, &str); 4] = [
         "off",
         "the cluster's controller, host:port; needs the node's name",
     ),
-    ("OUTRIDER_BRIDGE_CLUSTER_CA", DEFAULT_CA, "who signs its certificate, PEM"),
+    (
+        "OUTRIDER_BRIDGE_CLUSTER_CA",
+        DEFAULT_CA,
+        "who signs its certificate, PEM: a file, or configmap/<namespace>/<name>",
+    ),
     ("OUTRIDER_BRIDGE_CLUSTER_TOKEN", DEFAULT_TOKEN, "file of our token for it"),
     ("OUTRIDER_BRIDGE_CLUSTER_NAME", "its host", "name in its certificate"),
 ];
@@ -49,25 +57,29 @@ const DEFAULT_TOKEN: &str = "/var/run/secrets/outrider/token";
 const PORT: u16 = 18_402;
 
 impl LinkSettings {
-    /// Reads them; `node` is the node's name, if it is known.
+    /// Reads them; `node` is the node's name, if it is known, `kube` the way to the API server.
     pub(crate) fn read<F: Fn(&str) -> Option<String>>(
         env: &mut Reader<F>,
         node: Option<String>,
+        kube: Option<Source>,
     ) -> Option<Self> {
         let target = env.value("OUTRIDER_BRIDGE_CLUSTER", Target(None)).0;
-        let ca = env.path("OUTRIDER_BRIDGE_CLUSTER_CA", DEFAULT_CA);
+        let ca = env.value("OUTRIDER_BRIDGE_CLUSTER_CA", Place::File(DEFAULT_CA.into()));
         let token = env.path("OUTRIDER_BRIDGE_CLUSTER_TOKEN", DEFAULT_TOKEN);
         let name = env.option::<TlsName>("OUTRIDER_BRIDGE_CLUSTER_NAME");
         let (host, port) = target?;
         if node.is_none() {
             env.mistake("OUTRIDER_BRIDGE_CLUSTER needs OUTRIDER_BRIDGE_NODE".into());
         }
+        if kube.is_none() && matches!(ca, Place::ConfigMap { .. }) {
+            env.mistake("OUTRIDER_BRIDGE_CLUSTER_CA=configmap/… needs OUTRIDER_BRIDGE_KUBE".into());
+        }
         let bare = host
             .trim_start_matches('[')
             .trim_end_matches(']')
             .to_owned();
         let name = name.map_or(bare, |name| name.0);
-        Some(Self { target: format!("{host}:{port}"), ca, token, name, node: node? })
+        Some(Self { target: format!("{host}:{port}"), ca, kube, token, name, node: node? })
     }
 }
 
@@ -126,13 +138,13 @@ pub(crate) struct Standing {
 
 /// Keeps the link until `stop`.
 pub(crate) fn start(
-    settings: Option<LinkSettings>,
+    settings: Option<Box<LinkSettings>>,
     node: &Arc<Node>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) {
     let Some(settings) = settings else { return };
-    let task = session::Task::new(settings, Arc::clone(node));
+    let task = session::Task::new(*settings, Arc::clone(node));
     let stop = stop.child_token();
     tasks.spawn(async move {
         stop.run_until_cancelled(Box::pin(task.run())).await;

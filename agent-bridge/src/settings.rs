@@ -71,7 +71,7 @@ pub struct Settings {
     /// `OUTRIDER_BRIDGE_CSI…`: where mailboxes are offered as volumes.
     pub csi: Option<CsiSettings>,
     /// `OUTRIDER_BRIDGE_CLUSTER…`: the cluster's controller.
-    pub link: Option<LinkSettings>,
+    pub link: Option<Box<LinkSettings>>,
     /// `OUTRIDER_BRIDGE_CONTROLLER…`: whom connections are reported to.
     pub controller: Option<ControllerSettings>,
 }
@@ -186,7 +186,8 @@ impl Settings {
         let node = pods::node_name(&mut env);
         settings.kube = KubeSettings::read(&mut env, node.clone());
         settings.csi = CsiSettings::read(&mut env, node.clone());
-        settings.link = LinkSettings::read(&mut env, node);
+        let kube = settings.kube.as_ref().map(|kube| kube.source.clone());
+        settings.link = LinkSettings::read(&mut env, node, kube).map(Box::new);
         if settings.policy.is_some() && settings.link.is_some() {
             env.errors.push(
                 "OUTRIDER_BRIDGE_POLICY is for a bridge without OUTRIDER_BRIDGE_CLUSTER".into(),

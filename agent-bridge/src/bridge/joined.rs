@@ -19,7 +19,7 @@ pub(super) struct Joined {
     pods: PathBuf,
     kube: Option<KubeSettings>,
     csi: Option<Sockets>,
-    link: Option<LinkSettings>,
+    link: Option<Box<LinkSettings>>,
 }
 
 impl Joined {

@@ -8,7 +8,7 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
-use tokio::{net::TcpStream, task::spawn_blocking, time::timeout};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     codegen::http::Uri,
@@ -17,7 +17,10 @@ use tonic::{
 };
 use tower::service_fn;
 
-use super::LinkSettings;
+use super::{
+    LinkSettings,
+    authority::{self, Place},
+};
 
 /// How long it may take to connect, the handshake included.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -25,15 +28,11 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long it may take to say so.
 const KEEP_ALIVE_TIME: Duration = Duration::from_secs(10);
-/// Longest token, and longest file of authorities.
-const MAX_FILE: u64 = 1 << 20;
 
 /// Connects to `target`; the name in the certificate is the setting's wherever that leads.
 pub(super) async fn connect(settings: &LinkSettings, target: &str) -> io::Result<Channel> {
-    let ca = settings.ca.clone();
-    let config = spawn_blocking(move || config(&ca))
-        .await
-        .map_err(io::Error::other)??;
+    let text = settings.ca.read(settings.kube.as_ref()).await?;
+    let config = config(&settings.ca, &text)?;
     let name = ServerName::try_from(settings.name.clone()).map_err(io::Error::other)?;
     let reach = async {
         let stream = TcpStream::connect(target).await?;
@@ -48,9 +47,10 @@ pub(super) async fn connect(settings: &LinkSettings, target: &str) -> io::Result
 
 /// What `authorization` says.
 pub(super) fn bearer(token: &Path) -> io::Result<MetadataValue<Ascii>> {
-    let text = String::from_utf8(read(token)?).map_err(|_not_text| odd(token, "is no token"))?;
+    let odd = || Place::File(token.to_owned()).odd("is no token");
+    let text = String::from_utf8(authority::file(token)?).map_err(|_not_text| odd())?;
     let value = MetadataValue::try_from(format!("Bearer {}", text.trim()));
-    let mut value = value.map_err(|_odd_letters| odd(token, "is no token"))?;
+    let mut value = value.map_err(|_odd_letters| odd())?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -73,15 +73,14 @@ async fn over(stream: TlsStream<TcpStream>) -> io::Result<Channel> {
         .map_err(io::Error::other)
 }
 
-fn config(ca: &Path) -> io::Result<ClientConfig> {
-    let text = read(ca)?;
+fn config(ca: &Place, text: &[u8]) -> io::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|error| odd(ca, error))?;
-        roots.add(certificate).map_err(|error| odd(ca, error))?;
+    for certificate in CertificateDer::pem_slice_iter(text) {
+        let certificate = certificate.map_err(|error| ca.odd(error))?;
+        roots.add(certificate).map_err(|error| ca.odd(error))?;
     }
     if roots.is_empty() {
-        return Err(odd(ca, "holds no certificate"));
+        return Err(ca.odd("holds no certificate"));
     }
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -90,16 +89,4 @@ fn config(ca: &Path) -> io::Result<ClientConfig> {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let found = std::fs::metadata(path).map_err(|error| odd(path, error))?;
-    if found.len() > MAX_FILE {
-        return Err(odd(path, "is too long"));
-    }
-    std::fs::read(path).map_err(|error| odd(path, error))
-}
-
-fn odd(path: &Path, why: impl std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
 }
