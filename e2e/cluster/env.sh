@@ -13,6 +13,7 @@ minor=${version#1.}
 bin=$work/kubernetes-$version            # the cluster's programs
 runtime=$work/runtime                    # containerd, runc, CNI plugins, busybox: Debian's, unpacked
 images=$work/images                      # archives that a node imports
+plugins=$work/plugins                    # kubectl-outrider
 run=$work/run-$version                   # all state of the running cluster
 
 # Both versions may run at once, so each has addresses of its own.

@@ -26,8 +26,10 @@ made_of() {
         xargs -0 sha256sum 2>/dev/null || true
 }
 made=$(made_of | sha256sum)
-if [ "$made" != "$(cat "$images/made-of" 2>/dev/null)" ] || [ ! -f "$images/outrider-agent-bridge.tar" ]; then
+if [ "$made" != "$(cat "$images/made-of" 2>/dev/null)" ] || [ ! -f "$images/outrider-agent-bridge.tar" ] || [ ! -x "$plugins/kubectl-outrider" ]; then
     rm -f "$images/made-of"
     "$root/charts/images/build.sh" "$images"
+    mkdir -p "$plugins"
+    cp "${CARGO_TARGET_DIR:-$root/target}/static"/*/"${PROFILE/#dev/debug}/outrider" "$plugins/kubectl-outrider"
     echo "$made" >"$images/made-of"
 fi

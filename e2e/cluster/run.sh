@@ -29,7 +29,7 @@ for version in $versions; do
     trap down EXIT
     (
         . "$here/env.sh"
-        export OUTRIDER_E2E_NEXT_TAG=$next_tag
+        export OUTRIDER_E2E_NEXT_TAG=$next_tag OUTRIDER_E2E_PLUGINS=$plugins OUTRIDER_E2E_KUBELET=$run/kubelet
         test_cluster
     )
     trap - EXIT

@@ -2,13 +2,14 @@
 
 use std::{
     io::Write as _,
+    path::PathBuf,
     process::{Command, Stdio},
     thread::sleep,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// Between two looks at something that is waited for.
@@ -17,7 +18,11 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The cluster, as KUBECONFIG names it.
-pub(crate) struct Kubectl;
+#[derive(Default)]
+pub(crate) struct Kubectl {
+    /// Directory of `kubectl-outrider`.
+    pub(crate) plugins: Option<PathBuf>,
+}
 
 impl Kubectl {
     /// Runs kubectl to its end and returns what it printed.
@@ -37,6 +42,34 @@ impl Kubectl {
         Ok(())
     }
 
+    /// Makes objects of which nothing stays but the answer; the answers.
+    pub(crate) fn create(&self, objects: &[Value]) -> Result<Vec<Value>> {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        let text = self.feed(&["create", "--filename=-", "--output=json"], &list.to_string())?;
+        // One object stands alone, several stand in a list or one after the other.
+        let mut answers = vec![];
+        for answer in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
+            match answer? {
+                Value::Object(mut list) if list.get("kind") == Some(&json!("List")) => {
+                    let items = list.remove("items");
+                    answers.extend(
+                        items
+                            .and_then(|items| items.as_array().cloned())
+                            .into_iter()
+                            .flatten(),
+                    );
+                }
+                one => answers.push(one),
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Runs `kubectl outrider`.
+    pub(crate) fn outrider(&self, arguments: &[&str]) -> Result<String> {
+        self.run(&[&["outrider"], arguments].concat())
+    }
+
     /// Runs a program in a pod's container.
     pub(crate) fn exec(
         &self,
@@ -49,8 +82,19 @@ impl Kubectl {
         self.run(&[&place, program].concat())
     }
 
+    fn command(&self) -> Result<Command> {
+        let mut command = Command::new("kubectl");
+        if let Some(plugins) = &self.plugins {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let all = std::iter::once(plugins.clone()).chain(std::env::split_paths(&path));
+            command.env("PATH", std::env::join_paths(all)?);
+        }
+        Ok(command)
+    }
+
     fn feed(&self, arguments: &[&str], input: &str) -> Result<String> {
-        let mut child = Command::new("kubectl")
+        let mut child = self
+            .command()?
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

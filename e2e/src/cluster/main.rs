@@ -16,7 +16,9 @@ use clap::{Parser, builder::FalseyValueParser};
 use serde_json::{Map, Value};
 
 use crate::helm::Helm;
+use crate::kubectl::Kubectl;
 use crate::manifests::Images;
+use crate::stage::{Sidecar, Stage};
 use crate::steps::{Choice, Summary};
 
 /// What stands for Helm unless told otherwise.
@@ -38,6 +40,12 @@ struct Cli {
     /// Program that stands for Helm, with the verbs that `e2e/cluster/helm` has.
     #[arg(long, env = "OUTRIDER_E2E_HELM", default_value = HELM)]
     helm: PathBuf,
+    /// Directory that has `kubectl-outrider` in it; without one the plugin is not tried.
+    #[arg(long, env = "OUTRIDER_E2E_PLUGINS")]
+    plugins: Option<PathBuf>,
+    /// The nodes' directory of the kubelet; without it CSI volumes are not tried.
+    #[arg(long, env = "OUTRIDER_E2E_KUBELET")]
+    kubelet: Option<String>,
     /// More values for the chart, as JSON.
     #[arg(long, env = "OUTRIDER_E2E_VALUES", default_value = "{}", value_parser = object)]
     values: Map<String, Value>,
@@ -58,10 +66,17 @@ fn object(text: &str) -> serde_json::Result<Map<String, Value>> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let images = Images { repository: cli.repository, tag: cli.tag };
-    let choice = Choice { keep: cli.keep, values: cli.values.into(), only: cli.only };
-    let Summary { passed, failed, skipped } =
-        steps::run(images, cli.next_tag, Helm(cli.helm), choice);
+    let stage = Stage {
+        kubectl: Kubectl { plugins: cli.plugins },
+        images: Images { repository: cli.repository, tag: cli.tag },
+        next_tag: cli.next_tag,
+        helm: Helm(cli.helm),
+        values: cli.values.into(),
+        kubelet: cli.kubelet,
+        sidecar: Sidecar::Native,
+    };
+    let choice = Choice { keep: cli.keep, only: cli.only };
+    let Summary { passed, failed, skipped } = steps::run(stage, &choice);
     eprintln!("{passed} passed, {failed} failed, {skipped} skipped");
     let missing = cli.require && skipped > 0;
     if failed == 0 && !missing { ExitCode::SUCCESS } else { ExitCode::FAILURE }

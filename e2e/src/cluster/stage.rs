@@ -31,6 +31,8 @@ pub(crate) struct Stage {
     pub(crate) helm: Helm,
     /// Values for the chart, besides images.
     pub(crate) values: Value,
+    /// The kubelet's directory.
+    pub(crate) kubelet: Option<String>,
     /// What is expected of injection here.
     pub(crate) sidecar: Sidecar,
 }

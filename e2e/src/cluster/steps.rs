@@ -1,20 +1,22 @@
 //! What is proved, one function a step, in the order of the product's own story.
 
+mod csi;
 mod faults;
+mod ground;
 mod install;
 mod jobs;
 mod path;
+mod plugin;
 mod policy;
 mod removal;
+mod rights;
 mod traffic;
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::helm::Helm;
 use crate::kubectl::Kubectl;
-use crate::manifests::{Images, SYSTEM};
+use crate::manifests::SYSTEM;
 use crate::stage::{Sidecar, Stage, seconds};
 
 /// The oldest minor version whose kubelets have native sidecars by default.
@@ -49,6 +51,7 @@ const fn step(name: &'static str, run: fn(&Stage) -> Result<Outcome>) -> Step {
 }
 
 const STEPS: &[Step] = &[
+    step("what this runs on", ground::told),
     needed("real Helm installs the chart, all of it gets ready", install::install),
     step("the chart's own test passes", install::test),
     needed("three workloads of a labelled namespace are injected and start", traffic::start),
@@ -58,12 +61,20 @@ const STEPS: &[Step] = &[
     step("an intruder is refused and reported", policy::intruder),
     step("kubectl get says what there is", policy::shown),
     step("an object that makes no sense is refused with field and reason", policy::refused),
+    step("each role may do what it needs and nothing else", rights::proved),
+    step("kubectl outrider, by tunnels into the pods", plugin::works),
     step("webhook away: only labelled namespaces get no new pods", faults::webhook_away),
     step("bridge killed: traffic goes on, its counts add up", faults::bridge_killed),
     step("a rollout under load fails no request", traffic::rollout),
     step("controller killed: another one leads, a new rule holds", faults::controller_killed),
-    step("a rule's way from kubectl to the verdict, 1000 rules there", path::measured),
+    step("a rule's way from kubectl to the verdict, alone and beside 1000 rules", path::measured),
     step("Helm upgrades, one part a version ahead at a time", install::upgrade),
+];
+
+/// What is done if nothing is to stay.
+const LAST: &[Step] = &[
+    needed("Helm removes it: no pod is harmed, nothing stays", removal::uninstall),
+    step("mailboxes as CSI volumes", csi::mounted),
 ];
 
 /// How many steps ended in which way.
@@ -81,17 +92,14 @@ pub(crate) struct Summary {
 pub(crate) struct Choice {
     /// Nothing is removed at the end.
     pub(crate) keep: bool,
-    /// More values for the chart.
-    pub(crate) values: Value,
     /// Part of the names of those steps that are wanted.
     pub(crate) only: Option<String>,
 }
 
-/// Runs the steps, up to the first failed one that others need.
-pub(crate) fn run(images: Images, next_tag: Option<String>, helm: Helm, choice: Choice) -> Summary {
+/// Runs the steps, up to the first failed one that others need. What is expected of injection is found out.
+pub(crate) fn run(mut stage: Stage, choice: &Choice) -> Summary {
     let mut summary = Summary::default();
-    let kubectl = Kubectl;
-    let sidecar = match sidecar_of(&kubectl) {
+    stage.sidecar = match sidecar_of(&stage.kubectl) {
         Ok(sidecar) => sidecar,
         Err(error) => {
             eprintln!("FAILED the cluster does not answer: {error:#}");
@@ -99,18 +107,24 @@ pub(crate) fn run(images: Images, next_tag: Option<String>, helm: Helm, choice: 
             return summary;
         }
     };
-    let Choice { keep, values, only } = choice;
-    let wanted =
-        |step: &Step| step.needed || only.as_ref().is_none_or(|part| step.name.contains(part));
-    let stage = Stage { kubectl, images, next_tag, helm, values, sidecar };
+    let wanted = |step: &Step| {
+        step.needed
+            || choice
+                .only
+                .as_ref()
+                .is_none_or(|part| step.name.contains(part))
+    };
     for one in STEPS.iter().filter(|step| wanted(step)) {
         if !summary.run(&stage, one) {
             return summary;
         }
     }
-    if !keep {
-        let last = step("Helm removes it: no pod is harmed, nothing stays", removal::uninstall);
-        summary.run(&stage, &last);
+    if !choice.keep {
+        for one in LAST.iter().filter(|step| wanted(step)) {
+            if !summary.run(&stage, one) {
+                return summary;
+            }
+        }
     }
     summary
 }

@@ -1,6 +1,7 @@
 //! How long a rule takes from kubectl to the verdict in a pod.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, sync_channel},
@@ -18,8 +19,8 @@ use crate::kubectl::until;
 use crate::manifests::STAGE;
 use crate::stage::{Stage, quantile};
 
-/// Changes that are measured; each is one `kubectl apply`.
-const APPLIES: usize = 40;
+/// Changes that are measured in a series; each is one `kubectl apply`.
+const APPLIES: u32 = 40;
 /// Objects that are there besides, and rules in each: together 1000.
 const OBJECTS: u32 = 100;
 const RULES: u32 = 10;
@@ -29,6 +30,13 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Asks without a pause and says each time whether it was answered.
 const PROBE: &str = "while :; do
     timeout 5 wget -q -O /dev/null $URL 2>/dev/null && echo answered || echo refused
+done";
+
+/// Program, role, and ticks of the processor as user and system, of each of our processes in a pod.
+const USED: &str = r"for process in /proc/[0-9]*; do
+    case $(cat $process/comm 2>/dev/null) in outrider-*) ;; *) continue ;; esac
+    grep -q pod $process/cgroup || continue
+    echo $(tr '\0' ' ' <$process/cmdline | cut -d' ' -f1,2) $(cut -d' ' -f14,15 $process/stat)
 done";
 
 /// A pod that asks without a pause.
@@ -108,14 +116,24 @@ pub(super) fn measured(stage: &Stage) -> Result<Outcome> {
     if !stage.controlled() {
         return Ok(NOT_CONTROLLED);
     }
+    series(stage, 0)?;
     stage.kubectl.apply(&crowd())?;
     let last = format!("crowd-{}", OBJECTS - 1);
     for name in ["crowd-0", &last] {
         policy::enforced(stage, name)?;
     }
+    let measured = series(stage, OBJECTS * RULES);
+    gone(stage)?;
+    measured.map(|()| Passed)
+}
+
+/// Changes one rule again and again, beside so many others.
+fn series(stage: &Stage, others: u32) -> Result<()> {
     let probe = Probe::start(&stage.url("server")?)?;
     probe.first(true, Instant::now())?;
     let (mut whole, mut kubectl) = (vec![], vec![]);
+    let before = used(stage)?;
+    let start = Instant::now();
     for number in 0..APPLIES {
         let allow = number % 2 == 1;
         let start = Instant::now();
@@ -126,6 +144,8 @@ pub(super) fn measured(stage: &Stage) -> Result<Outcome> {
         whole.push(probe.first(allow, start)?.duration_since(start));
         policy::enforced(stage, "way")?;
     }
+    let took = start.elapsed();
+    let after = used(stage)?;
     drop(probe);
     whole.sort_unstable();
     kubectl.sort_unstable();
@@ -133,15 +153,36 @@ pub(super) fn measured(stage: &Stage) -> Result<Outcome> {
         let millis = |part| quantile(times, part).as_millis();
         format!("p50 {} ms, p99 {} ms", millis(0.5), millis(0.99))
     };
-    let count = OBJECTS * RULES;
     eprintln!(
-        "{APPLIES} changes beside {count} rules, from the start of kubectl to the verdict: {}",
-        figures(&whole)
+        "{APPLIES} changes beside {others} rules, from the start of kubectl to the verdict: {}; of that kubectl until it ended: {}",
+        figures(&whole),
+        figures(&kubectl)
     );
-    eprintln!("of that kubectl until it ended: {}", figures(&kubectl));
-    ensure!(whole.len() == APPLIES);
-    gone(stage)?;
-    Ok(Passed)
+    let used = after.iter().filter_map(|(role, seconds)| {
+        let more = seconds - before.get(role)?;
+        Some(format!("{role} {:.0} ms", more * 1000.0 / f64::from(APPLIES)))
+    });
+    eprintln!(
+        "processor time a change: {}; it took {took:.0?}; the machine's load {}",
+        used.collect::<Vec<_>>().join(", "),
+        stage.on_node("cut -d' ' -f1-3 /proc/loadavg")?.trim()
+    );
+    Ok(())
+}
+
+/// Seconds of processor that pods' processes of ours have used, by program and role.
+fn used(stage: &Stage) -> Result<BTreeMap<String, f64>> {
+    let lines = stage.on_node(USED)?;
+    let mut all = BTreeMap::new();
+    for line in lines.lines() {
+        let mut words = line.split_whitespace().rev();
+        let mut ticks = || words.next().and_then(|word| word.parse::<f64>().ok());
+        let (Some(system), Some(user)) = (ticks(), ticks()) else { continue };
+        let role: Vec<_> = words.rev().collect();
+        // Of a hundred a second, wherever Linux runs.
+        *all.entry(role.join(" ")).or_default() += (system + user) / 100.0;
+    }
+    Ok(all)
 }
 
 /// Takes all of it away again.
