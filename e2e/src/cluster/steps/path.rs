@@ -67,16 +67,18 @@ impl Probe {
         Ok(Self { kubectl, answers })
     }
 
-    /// When the first answer of that kind came after `since`.
-    fn first(&self, answered: bool, since: Instant) -> Result<Instant> {
+    /// How long after `since` the first answer of that kind came, and the longest time between two until then.
+    fn first(&self, answered: bool, since: Instant) -> Result<(Duration, Duration)> {
+        let (mut last, mut pause) = (None, Duration::ZERO);
         loop {
             let left = DEADLINE.saturating_sub(since.elapsed());
             let (at, this) = self
                 .answers
                 .recv_timeout(left)
                 .with_context(|| format!("{DEADLINE:?} and not answered: {answered}"))?;
+            pause = pause.max(last.replace(at).map_or(Duration::ZERO, |last| at - last));
             if at > since && this == answered {
-                return Ok(at);
+                return Ok((at - since, pause));
             }
         }
     }
@@ -141,12 +143,18 @@ fn series(stage: &Stage, others: u32) -> Result<()> {
             .kubectl
             .apply(&rule("way", if allow { "Allow" } else { "Deny" }, "prober"))?;
         kubectl.push(start.elapsed());
-        whole.push(probe.first(allow, start)?.duration_since(start));
+        whole.push(probe.first(allow, start)?);
         policy::enforced(stage, "way")?;
     }
     let took = start.elapsed();
     let after = used(stage)?;
     drop(probe);
+    let slowest = (0..).zip(&whole).max_by_key(|(_, times)| times.0);
+    if let Some((number, (whole, pause))) = slowest {
+        let way = if number % 2 == 1 { "Allow" } else { "Deny" };
+        eprintln!("slowest: change {number}, to {way}, {whole:.0?}, {pause:.0?} of it one request");
+    }
+    let mut whole: Vec<_> = whole.into_iter().map(|(whole, _)| whole).collect();
     whole.sort_unstable();
     kubectl.sort_unstable();
     let figures = |times: &[Duration]| {
