@@ -11,23 +11,25 @@ mod apiserver;
 #[path = "../tests/cluster/bridge.rs"]
 #[expect(dead_code, reason = "tests look closer")]
 mod bridge;
+#[path = "cluster/fleet.rs"]
+mod fleet;
+#[path = "cluster/memory.rs"]
+mod memory;
+#[path = "cluster/meter.rs"]
+mod meter;
 #[path = "../tests/cluster/world.rs"]
-#[expect(dead_code, reason = "tests look closer")]
 mod world;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bridge::{Bridge, Heard};
+use fleet::{Fleet, Shared};
 use futures_util::{StreamExt, stream};
-use k8s_openapi::api::core::v1::{Namespace, Node};
-use kube::Api;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::{Api, ResourceExt, api::DeleteParams};
+use meter::{HEAD, Meter, spread};
 use outrider_agent_bridge::cluster::objects::NetworkRule;
-use parking_lot::Mutex;
 use serde_json::json;
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use world::{Replica, World, eventually};
 
 /// Requests to the API server at a time.
@@ -35,16 +37,22 @@ const AT_A_TIME: usize = 16;
 /// Namespaces, and pods of one service.
 const NAMESPACES: usize = 20;
 const REPLICAS: usize = 20;
-/// Rules of which the way is measured.
+/// Rules of which the way is measured, and pods that come and go.
 const MEASURED: usize = 100;
+/// How long the API server is away.
+const AWAY: Duration = Duration::from_secs(30);
 
-/// When each rule reached a bridge first, by its object.
-type Seen = Arc<Mutex<HashMap<String, Instant>>>;
-
+#[derive(Clone, Copy, Default)]
 struct Size {
     nodes: usize,
     pods: usize,
     rules: usize,
+}
+
+impl Size {
+    fn services(&self) -> usize {
+        self.pods / REPLICAS
+    }
 }
 
 fn size(key: &str, default: usize) -> usize {
@@ -64,202 +72,258 @@ fn main() {
 async fn measure() {
     let size =
         Size { nodes: size("NODES", 200), pods: size("PODS", 10_000), rules: size("RULES", 1_000) };
+    if std::env::var_os("MEMORY").is_some() {
+        return memory::measure(&size);
+    }
     let Some(world) = World::new().await else { return };
+    let mut run = Run { world, size, shared: Arc::default(), ways: Vec::new() };
     let began = Instant::now();
-    objects(&world, &size).await;
-    let tokens = tokens(&world, &size).await;
-    println!("{} nodes, {} pods made in {:.0?}", size.nodes, size.pods, began.elapsed());
-    println!(
-        "| what | seconds | CPU s | RSS MiB | API calls | updates | bytes |\n|---|--:|--:|--:|--:|--:|--:|"
-    );
+    run.objects().await;
+    let tokens = run.tokens().await;
+    println!("{} nodes, {} pods made in {:.0?}\n{HEAD}", size.nodes, size.pods, began.elapsed());
 
-    let seen = Seen::default();
-    let mut replica = world.replica("one");
+    let mut one = run.world.replica("one");
     let mut meter = Meter::new();
-    ready(&replica).await;
-    meter.row(&replica, "start, all objects read").await;
-    let ca = world.authorities(1).await;
-    let mut links = link_all(&replica, &ca, &tokens, &seen).await;
-    meter.row(&replica, "all bridges linked").await;
-
-    let ways = rules(&world, &size, &seen, &replica, &mut meter).await;
-    each((0..100).collect(), async |at| {
-        pod(&world, &size, size.pods + at).await;
-    })
-    .await;
-    sleep(Duration::from_secs(2)).await;
-    meter.row(&replica, "100 pods added").await;
-    let again = Bridge::link(replica.port, &ca, &tokens[0], "n0")
-        .await
-        .unwrap();
-    meter.row(&replica, "one bridge linked again").await;
-    drop(again);
+    ready(&one).await;
+    meter
+        .row(&one, "start, all objects read, a plan made; by pod", size.pods)
+        .await;
+    let two = run.world.replica("two");
+    let ca = run.world.authorities(2).await;
+    let ports = [one.port, two.port];
+    let mut fleet = Fleet::new(Arc::clone(&run.shared), &ports, &ca, &tokens);
+    linked(&fleet, size.nodes).await;
+    settled(&one).await;
+    meter
+        .row(&one, "all bridges linked; by bridge", size.nodes)
+        .await;
+    run.rules(&one, &mut meter).await;
+    run.pods(&one, &mut meter).await;
     sleep(Duration::from_secs(60)).await;
-    meter.row(&replica, "a minute of nothing").await;
+    meter.row(&one, "nothing, a minute; by second", 60).await;
+    run.api_server_away(&one, &fleet, &mut meter).await;
 
-    replica.kill();
-    links.abort_all();
-    let mut replica = world.replica("one");
-    let mut meter = Meter::new();
-    ready(&replica).await;
-    meter.row(&replica, "killed and started again").await;
-    let links = link_all(&replica, &ca_of(&world).await, &tokens, &seen).await;
-    meter.row(&replica, "all bridges linked again").await;
-    let [before, after] = ways.map(spread);
-    println!("\nfrom `create` of a rule to the update at the bridge: {before}");
-    println!("the same with {} rules in force: {after}", size.rules);
-    drop(links);
-    replica.kill();
+    let mut standby = Meter::new();
+    standby
+        .row(&two, "a standby, all that time; by pod", size.pods)
+        .await;
+    let (began, links) = (Instant::now(), run.links());
+    one.kill();
+    eventually("another leader", async || (run.links() >= links + size.nodes).then_some(())).await;
+    println!(
+        "\nleader killed: all bridges linked to the other after {:.1?}\n\n{HEAD}",
+        began.elapsed()
+    );
+    settled(&two).await;
+    standby
+        .row(&two, "all bridges linked to the other; by bridge", size.nodes)
+        .await;
+    run.way("after the leader moved", 20).await;
+    assert!(!fleet.is_broken(), "a simulated bridge ended");
+    println!();
+    run.ways.iter().for_each(|way| println!("{way}"));
 }
 
-/// Applies rules; says how long each was on its way, with few and with many in force.
-async fn rules(
-    world: &World,
-    size: &Size,
-    seen: &Seen,
-    replica: &Replica,
-    meter: &mut Meter,
-) -> [Vec<Duration>; 2] {
-    let services = size.pods / REPLICAS;
-    let before = way(world, seen, services, 0..MEASURED).await;
-    meter
-        .row(replica, &format!("{MEASURED} rules, one after another"))
-        .await;
-    let all: Vec<_> = (MEASURED..size.rules).collect();
-    each(all, async |at| rule(world, services, at).await).await;
-    eventually("all rules", async || {
-        let seen = seen.lock().len();
-        (seen >= size.rules).then_some(())
-    })
-    .await;
-    settled(replica).await;
-    meter
-        .row(replica, &format!("{} more at once, statuses written", size.rules - MEASURED))
-        .await;
-    let after = way(world, seen, services, size.rules..size.rules + MEASURED).await;
-    settled(replica).await;
-    meter
-        .row(replica, &format!("{MEASURED} more, one after another"))
-        .await;
-
-    [before, after]
+struct Run {
+    world: World,
+    size: Size,
+    shared: Arc<Shared>,
+    /// How long rules were on their way.
+    ways: Vec<String>,
 }
 
-async fn ca_of(world: &World) -> String {
-    world.authorities(2).await
+impl Run {
+    fn links(&self) -> usize {
+        self.shared.links.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    async fn objects(&self) {
+        for at in 0..NAMESPACES {
+            let namespace = json!({"metadata": {"name": format!("ns{at}")}});
+            self.world
+                .create::<Namespace>(Api::all(self.world.client.clone()), namespace)
+                .await;
+        }
+        each(0..self.size.nodes, async |at| {
+            let cidr = format!("10.{}.{}.0/24", 16 + at / 256, at % 256);
+            let node = json!({"metadata": {"name": format!("n{at}")}, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}});
+            self.world.create::<Node>(Api::all(self.world.client.clone()), node).await;
+        })
+        .await;
+        each(0..self.size.pods, async |at| self.pod(at).await).await;
+    }
+
+    fn place(&self, at: usize) -> (String, String, String) {
+        let (service, node) = (at / REPLICAS, at % self.size.nodes);
+        (format!("ns{}", service % NAMESPACES), format!("s{service}-{at}"), format!("n{node}"))
+    }
+
+    /// Pods of a service are on as many nodes.
+    async fn pod(&self, at: usize) {
+        let (namespace, name, node) = self.place(at);
+        let (on, turn) = (at % self.size.nodes, at / self.size.nodes);
+        let ip = format!("10.{}.{}.{}", 16 + on / 256, on % 256, 2 + turn % 250);
+        let pod = self.world.pod(&namespace, &name, &node, &ip).await;
+        let mut pods = self.shared.pods.lock();
+        pods.entry(node).or_default().extend(pod.uid());
+    }
+
+    async fn no_pod(&self, at: usize) {
+        let (namespace, name, node) = self.place(at);
+        let pods = self.world.of::<Pod>(&namespace);
+        let gone = pods
+            .delete(&name, &DeleteParams::default().grace_period(0))
+            .await;
+        let uid = gone.unwrap().left().and_then(|pod| pod.uid());
+        if let Some(own) = self.shared.pods.lock().get_mut(&node) {
+            own.retain(|one| Some(one) != uid.as_ref());
+        }
+    }
+
+    async fn tokens(&self) -> Vec<String> {
+        let made = stream::iter(0..self.size.nodes)
+            .map(|at| async move { self.world.token("outrider-bridge", &format!("n{at}")).await });
+        made.buffered(AT_A_TIME).collect().await
+    }
+
+    /// The rule that lets one service's pods be reached by another's of its namespace.
+    async fn rule(&self, at: usize) {
+        let services = self.size.services();
+        let (service, peer) = (at % services, (at + NAMESPACES) % services);
+        let labels = |service: usize| json!({"podSelector": {"matchLabels": {"app": format!("s{service}")}}});
+        let object = json!({
+            "metadata": {"name": format!("rule{at}")},
+            "spec": {
+                "target": labels(service),
+                "ingress": [{"name": "in", "action": "Allow", "ports": ["tcp/80"], "peers": [labels(peer)]}],
+            },
+        });
+        let namespace = format!("ns{}", service % NAMESPACES);
+        self.world
+            .create::<NetworkRule>(self.world.of(&namespace), object)
+            .await;
+    }
+
+    /// Waits until a rule is with all bridges that it concerns; says since when.
+    async fn everywhere(&self, at: usize) -> Instant {
+        let (object, bridges) = (format!("rule{at}"), REPLICAS.min(self.size.nodes));
+        loop {
+            if let Some(came) = self
+                .shared
+                .came(&object)
+                .filter(|came| came.bridges >= bridges)
+            {
+                return came.last;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Waits until a rule's status says that all proxies run it.
+    async fn enforced(&self, at: usize) {
+        let rules = self
+            .world
+            .of::<NetworkRule>(&format!("ns{}", at % self.size.services() % NAMESPACES));
+        let name = format!("rule{at}");
+        eventually("a status", async || {
+            let status = rules.get(&name).await.ok()?.status?;
+            let mut conditions = status.conditions.iter();
+            conditions
+                .any(|one| one.kind == "Enforced" && one.status == "True")
+                .then_some(())
+        })
+        .await;
+    }
+
+    /// Some rules, one after another: how long each is on its way.
+    async fn way(&mut self, when: &str, count: usize) {
+        let (mut told, mut said) = (Vec::new(), Vec::new());
+        let first = self.shared.came.lock().len();
+        for at in first..first + count {
+            let began = Instant::now();
+            self.rule(at).await;
+            told.push(self.everywhere(at).await.saturating_duration_since(began));
+            self.enforced(at).await;
+            said.push(began.elapsed());
+        }
+        self.ways.push(format!(
+            "{when}: from `create` of a rule to the last of its bridges {}; until its status says so {}",
+            spread(told),
+            spread(said)
+        ));
+    }
+
+    async fn rules(&mut self, replica: &Replica, meter: &mut Meter) {
+        let all = self.size.rules;
+        self.way("no rules", MEASURED).await;
+        meter
+            .row(replica, "rules, one after another; by rule", MEASURED)
+            .await;
+        each(MEASURED..all, async |at| self.rule(at).await).await;
+        for at in MEASURED..all {
+            self.everywhere(at).await;
+        }
+        settled(replica).await;
+        meter
+            .row(replica, &format!("{} more at once; by rule", all - MEASURED), all - MEASURED)
+            .await;
+        self.way(&format!("{all} rules"), MEASURED).await;
+        meter
+            .row(replica, "more, one after another; by rule", MEASURED)
+            .await;
+    }
+
+    /// Pods come and go.
+    async fn pods(&self, replica: &Replica, meter: &mut Meter) {
+        each(0..MEASURED, async |at| self.no_pod(at).await).await;
+        each(self.size.pods..self.size.pods + MEASURED, async |at| self.pod(at).await).await;
+        settled(replica).await;
+        meter
+            .row(replica, "pods gone and others come, 16 at a time; by pod", 2 * MEASURED)
+            .await;
+        for at in 0..MEASURED {
+            self.pod(at).await;
+            sleep(Duration::from_millis(100)).await;
+        }
+        settled(replica).await;
+        meter
+            .row(replica, "pods come, one after another; by pod", MEASURED)
+            .await;
+    }
+
+    async fn api_server_away(&mut self, replica: &Replica, fleet: &Fleet, meter: &mut Meter) {
+        self.world.server.pause();
+        sleep(AWAY).await;
+        assert_eq!(fleet.linked(), self.size.nodes, "links stay");
+        meter
+            .row(replica, "the API server is away; by second", 30)
+            .await;
+        let (began, links) = (Instant::now(), self.links());
+        self.world.server.resume().await;
+        eventually("a leader that is sure", async || {
+            (replica.status().await["standing"] == "leading").then_some(())
+        })
+        .await;
+        println!(
+            "\nthe API server is back: {} links anew, sure after {:.1?}\n\n{HEAD}",
+            self.links() - links,
+            began.elapsed()
+        );
+        settled(replica).await;
+        meter
+            .row(replica, "it is back, watches begin again; by pod", self.size.pods)
+            .await;
+        self.way("after the API server was away", 20).await;
+        meter.skip(replica).await;
+    }
 }
 
 /// Does something for each, several at a time.
-async fn each(all: Vec<usize>, one: impl AsyncFn(usize)) {
+async fn each(all: std::ops::Range<usize>, one: impl AsyncFn(usize)) {
     let one = &one;
     stream::iter(all)
         .for_each_concurrent(AT_A_TIME, |at| async move { one(at).await })
         .await;
-}
-
-async fn objects(world: &World, size: &Size) {
-    for at in 0..NAMESPACES {
-        let namespace = json!({"metadata": {"name": format!("ns{at}")}});
-        world
-            .create::<Namespace>(Api::all(world.client.clone()), namespace)
-            .await;
-    }
-    each((0..size.nodes).collect(), async |at| {
-        let cidr = format!("10.{}.{}.0/24", 16 + at / 256, at % 256);
-        let node = json!({"metadata": {"name": format!("n{at}")}, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}});
-        world.create::<Node>(Api::all(world.client.clone()), node).await;
-    })
-    .await;
-    each((0..size.pods).collect(), async |at| pod(world, size, at).await).await;
-}
-
-/// Pods of a service are on as many nodes.
-async fn pod(world: &World, size: &Size, at: usize) {
-    let (service, node) = (at / REPLICAS, at % size.nodes);
-    let turn = at / size.nodes;
-    let ip = format!("10.{}.{}.{}", 16 + node / 256, node % 256, 2 + turn % 250);
-    let namespace = format!("ns{}", service % NAMESPACES);
-    world
-        .pod(&namespace, &format!("s{service}-{at}"), &format!("n{node}"), &ip)
-        .await;
-}
-
-async fn tokens(world: &World, size: &Size) -> Vec<String> {
-    let made = stream::iter(0..size.nodes)
-        .map(|at| async move { world.token("outrider-bridge", &format!("n{at}")).await });
-    made.buffered(AT_A_TIME).collect().await
-}
-
-/// The rule that lets one service's pods be reached by another's of its namespace.
-async fn rule(world: &World, services: usize, at: usize) {
-    let (service, peer) = (at % services, (at + NAMESPACES) % services);
-    let labels =
-        |service: usize| json!({"podSelector": {"matchLabels": {"app": format!("s{service}")}}});
-    let object = json!({
-        "metadata": {"name": format!("rule{at}")},
-        "spec": {
-            "target": labels(service),
-            "ingress": [{"name": "in", "action": "Allow", "ports": ["tcp/80"], "peers": [labels(peer)]}],
-        },
-    });
-    world
-        .create::<NetworkRule>(world.of(&format!("ns{}", service % NAMESPACES)), object)
-        .await;
-}
-
-/// Times of rules, one after another, until the first bridge has them.
-async fn way(
-    world: &World,
-    seen: &Seen,
-    services: usize,
-    which: std::ops::Range<usize>,
-) -> Vec<Duration> {
-    let mut times = Vec::new();
-    for at in which {
-        let began = Instant::now();
-        rule(world, services, at).await;
-        let name = format!("/rule{at}/");
-        let came = loop {
-            let found = seen
-                .lock()
-                .iter()
-                .find(|(known, _)| known.contains(&name))
-                .map(|(_, at)| *at);
-            match found {
-                Some(at) => break at,
-                None => sleep(Duration::from_millis(1)).await,
-            }
-        };
-        times.push(came.saturating_duration_since(began));
-    }
-    times
-}
-
-fn spread(mut times: Vec<Duration>) -> String {
-    times.sort();
-    let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)];
-    format!("p50 {:.0?}, p99 {:.0?}", at(50), at(99))
-}
-
-async fn link_all(replica: &Replica, ca: &str, tokens: &[String], seen: &Seen) -> JoinSet<()> {
-    let bridges = stream::iter(tokens.iter().enumerate()).map(|(at, token)| async move {
-        let node = format!("n{at}");
-        eventually("a link", async || Bridge::link(replica.port, ca, token, &node).await.ok()).await
-    });
-    let bridges: Vec<_> = bridges.buffer_unordered(AT_A_TIME).collect().await;
-    let mut links = JoinSet::new();
-    for mut bridge in bridges {
-        let seen = Arc::clone(seen);
-        let heard: Heard = Arc::new(move |update| {
-            let mut seen = seen.lock();
-            for rule in &update.rules {
-                seen.entry(rule.origin.clone()).or_insert_with(Instant::now);
-            }
-        });
-        bridge.heard = Some(heard);
-        links.spawn(async move { while bridge.next().await {} });
-    }
-    links
 }
 
 async fn ready(replica: &Replica) {
@@ -270,75 +334,14 @@ async fn ready(replica: &Replica) {
     .await;
 }
 
+async fn linked(fleet: &Fleet, nodes: usize) {
+    eventually("all links", async || (fleet.linked() == nodes).then_some(())).await;
+}
+
 async fn settled(replica: &Replica) {
-    sleep(Duration::from_secs(2)).await;
+    sleep(Duration::from_secs(3)).await;
     eventually("the last write", async || {
         (replica.status().await["writes_waiting"] == 0).then_some(())
     })
     .await;
-}
-
-/// What a process took since the last row.
-struct Meter {
-    at: Instant,
-    cpu: f64,
-    counts: [f64; 3],
-}
-
-impl Meter {
-    fn new() -> Self {
-        Self { at: Instant::now(), cpu: 0.0, counts: [0.0; 3] }
-    }
-
-    async fn row(&mut self, replica: &Replica, what: &str) {
-        let (cpu, memory) = process(replica.child.id());
-        let text = replica.get("/metrics").await.unwrap_or_default();
-        let counts = [
-            "outrider_controller_api_calls_total",
-            "outrider_controller_updates_total",
-            "outrider_controller_update_bytes_total",
-        ]
-        .map(|family| sum(&text, family));
-        println!(
-            "| {what} | {:.1} | {:.2} | {memory:.0} | {:.0} | {:.0} | {:.0} |",
-            self.at.elapsed().as_secs_f64(),
-            cpu - self.cpu,
-            counts[0] - self.counts[0],
-            counts[1] - self.counts[1],
-            counts[2] - self.counts[2],
-        );
-        (self.at, self.cpu, self.counts) = (Instant::now(), cpu, counts);
-    }
-}
-
-fn sum(text: &str, family: &str) -> f64 {
-    let rows = text.lines().filter(|line| line.starts_with(family));
-    rows.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
-}
-
-/// CPU seconds and resident MiB of a process.
-fn process(pid: u32) -> (f64, f64) {
-    let read =
-        |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-    let stat = read("stat");
-    let fields: Vec<_> = stat
-        .rsplit(") ")
-        .next()
-        .unwrap_or_default()
-        .split(' ')
-        .collect();
-    let ticks = |at: usize| {
-        fields
-            .get(at)
-            .and_then(|text| text.parse::<f64>().ok())
-            .unwrap_or(0.0)
-    };
-    let resident = read("status");
-    let resident = resident
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"));
-    let resident =
-        resident.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
-    ((ticks(11) + ticks(12)) / 100.0, resident.unwrap_or(0.0) / 1024.0)
 }

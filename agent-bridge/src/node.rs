@@ -44,7 +44,7 @@ use tokio::{
 
 pub(crate) use asked::Answers;
 #[cfg(test)]
-pub(crate) use bare::bare;
+pub(crate) use bare::{bare, restored};
 pub use commit::Committer;
 pub(crate) use coverage::TIERS;
 pub use events::Events;
@@ -128,6 +128,8 @@ struct State {
     pods: pods::Stored,
     surroundings: around::Sources,
     cluster: cluster::Cluster,
+    /// Of the policy file.
+    numbers: said::Numbers,
     /// To be acknowledged once what was taken with them is stored.
     unacked: Unacked,
     /// When the policy is to be compiled again, if it is.
@@ -317,6 +319,7 @@ impl State {
             pods: pods::Stored::default(),
             surroundings: around::Sources::of_settings(settings),
             cluster: cluster::Cluster::of_settings(settings),
+            numbers: said::Numbers::default(),
             unacked: Unacked::new(),
             policy_due: None,
             published: None,

@@ -1,7 +1,7 @@
 //! Policy that people write, without a cluster: a file of the same objects, read again when it changes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,8 +18,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    cluster::objects::{ClusterNetworkRule, NetworkRule, RuleNumber, RuleStatus},
     controller::{
-        plan::{Objects, Plan, Rule, Set, World},
+        plan::{Object, ObjectKey, Objects, Plan, Rule, Set, World},
         resolve::Resolver,
     },
     node::Node,
@@ -47,6 +48,9 @@ pub(crate) enum PolicyFileError {
     /// It is no YAML.
     #[error("{0}")]
     Yaml(String),
+    /// An object is there twice: which of them is meant nobody knows.
+    #[error("{0} is there twice")]
+    Twice(String),
     /// An object is none of ours.
     #[error("object {at} ({kind}): {why}")]
     Object {
@@ -90,6 +94,8 @@ struct PolicyFile {
     resolver: Resolver,
     world: World,
     plan: Plan,
+    /// It was read a moment ago.
+    is_read: bool,
 }
 
 impl PolicyFile {
@@ -103,7 +109,11 @@ impl PolicyFile {
             self.seen = now;
             let objects = if now.is_some() { read(&self.path) } else { Ok(Objects::default()) };
             match objects {
-                Ok(objects) => self.resolver.set_objects(&objects),
+                Ok(mut objects) => {
+                    number(&mut objects, node);
+                    self.resolver.set_objects(&objects);
+                    self.is_read = true;
+                }
                 Err(error) => {
                     let path = self.path.display();
                     tracing::error!(%error, %path, "the policy file is wrong: what was in force stays");
@@ -114,6 +124,9 @@ impl PolicyFile {
         let plan = self.resolver.plan().clone();
         if is_new {
             complain(&plan);
+        }
+        if std::mem::take(&mut self.is_read) {
+            node.keep_numbers(numbers(&plan));
         }
         let changes = changes(&self.plan, &plan);
         if !changes.is_empty() {
@@ -149,6 +162,33 @@ impl PolicyFile {
             .for_each(|pod| self.resolver.set_pod(pod));
         self.world = world;
     }
+}
+
+/// Rules have the numbers that they had when the bridge ran before, as objects of a cluster have them in their status.
+fn number(objects: &mut Objects, node: &Node) {
+    for object in &mut objects.rules {
+        let rules = node.numbers(&name(&Object::Rule(Arc::clone(object)).key()));
+        let status = Some(RuleStatus { rules, ..RuleStatus::default() });
+        *object = Arc::new(NetworkRule { status, ..(**object).clone() });
+    }
+    for object in &mut objects.cluster_rules {
+        let rules = node.numbers(&name(&Object::ClusterRule(Arc::clone(object)).key()));
+        let status = Some(RuleStatus { rules, ..RuleStatus::default() });
+        *object = Arc::new(ClusterNetworkRule { status, ..(**object).clone() });
+    }
+}
+
+/// Numbers of all rules, by object.
+fn numbers(plan: &Plan) -> BTreeMap<String, Vec<RuleNumber>> {
+    let verdicts = plan.verdicts.iter();
+    let with_rules = verdicts.filter(|(_, verdict)| !verdict.rules.is_empty());
+    with_rules
+        .map(|(key, verdict)| (name(key), verdict.rules.clone()))
+        .collect()
+}
+
+fn name((kind, namespace, name): &ObjectKey) -> String {
+    format!("{kind:?}/{namespace}/{name}")
 }
 
 /// What is wrong with objects that can be read is logged, as it is said in their status in a cluster.
@@ -199,6 +239,14 @@ fn parse(text: &str) -> Result<Objects, PolicyFileError> {
             kind,
             why,
         })?;
+    }
+    let mut keys = BTreeSet::new();
+    if let Some(twice) = objects
+        .each()
+        .map(|one| one.key())
+        .find(|key| !keys.insert(key.clone()))
+    {
+        return Err(PolicyFileError::Twice(name(&twice)));
     }
     Ok(objects)
 }
@@ -285,56 +333,4 @@ fn rule(rule: &Rule) -> PolicyRule {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FILE: &str = "
-apiVersion: outrider.dev/v1alpha1
-kind: NetworkRule
-metadata: {name: web, namespace: shop}
-spec:
-  ingress:
-  - name: front
-    action: Allow
-    peers: [{podSelector: {matchLabels: {app: front}}}]
-    ports: [tcp/8080]
----
-kind: List
-apiVersion: v1
-items:
-- {apiVersion: outrider.dev/v1alpha1, kind: WorkloadMode, metadata: {name: all, namespace: shop}, spec: {mode: Protect}}
----
-";
-
-    #[test]
-    fn reads_several_documents_and_lists() {
-        let objects = parse(FILE).unwrap();
-        assert_eq!((objects.rules.len(), objects.modes.len()), (1, 1));
-        assert_eq!(objects.rules[0].spec.ingress[0].ports, ["tcp/8080"]);
-    }
-
-    #[test]
-    fn refuses_what_is_none_of_ours() {
-        let error = |text: &str| parse(text).unwrap_err().to_string();
-        assert!(error("kind: Pod").starts_with("object 1 (Pod)"), "{}", error("kind: Pod"));
-        let modeless = "apiVersion: outrider.dev/v1alpha1\nkind: WorkloadMode\nmetadata: {name: a}\nspec: {mode: Loud}";
-        assert!(error(modeless).contains("Loud"), "{}", error(modeless));
-        assert!(error("a: [").len() > 5);
-        let many = format!("items: [{}]", "{kind: Pod},".repeat(MAX_OBJECTS + 1));
-        assert!(matches!(parse(&many), Err(PolicyFileError::TooMany)));
-        let large = tempfile::NamedTempFile::new().unwrap();
-        large.as_file().set_len(MAX_BYTES + 1).unwrap();
-        assert!(matches!(read(large.path()), Err(PolicyFileError::TooLarge)));
-    }
-
-    #[test]
-    fn says_what_changed_and_nothing_else() {
-        let mut resolver = Resolver::default();
-        resolver.set_objects(&parse(FILE).unwrap());
-        let plan = resolver.plan().clone();
-        let all = changes(&Plan::default(), &plan);
-        assert_eq!(all.len(), plan.rules.len() + plan.sets.len() + plan.modes.len());
-        assert!(changes(&plan, &plan).is_empty());
-        assert_eq!(changes(&plan, &Plan::default()).len(), all.len());
-    }
-}
+mod tests;

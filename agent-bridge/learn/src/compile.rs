@@ -30,6 +30,9 @@ pub const MAX_COMPILED: usize = MAX_ALL_COMPILED / SHARE;
 /// families counts twice.
 pub const MAX_SAID: usize = 49_152;
 
+/// Rules of people that are named because not all that they make fits a policy.
+pub const MAX_CUT: usize = 64;
+
 /// Rules that a compiled policy may have however many the others have.
 pub const MIN_COMPILED: usize = 128;
 
@@ -47,6 +50,8 @@ pub struct CompiledPolicy {
     pub said: usize,
     /// Rules that are not in it because it has as many as it may, or [`outrider_policy::MAX_NAMES`] names.
     pub left_out: usize,
+    /// Rules that people said of which something is left out, the first [`MAX_CUT`] by number.
+    pub cut: Vec<RuleId>,
 }
 
 impl CompiledPolicy {
@@ -101,7 +106,7 @@ impl Compiler<'_> {
         }
         self.learned(&group, action, &mut places);
         let (said_rules, left_out) = (said.specs.len(), said.left_out + places.left_out);
-        let mut rules = said.specs;
+        let (cut, mut rules) = (said.cut.into_iter().collect(), said.specs);
         rules.append(&mut places.rules());
         let spec = PolicySpec {
             default_action: mode.default_action(),
@@ -110,7 +115,7 @@ impl Compiler<'_> {
             rules,
             grace: false,
         };
-        CompiledPolicy { mode, spec, said: said_rules, left_out }
+        CompiledPolicy { mode, spec, said: said_rules, left_out, cut }
     }
 
     /// What this node learned, in order of number; what the cluster learned too is there already.
@@ -234,6 +239,7 @@ struct Said {
     lists: usize,
     names: BTreeSet<Name>,
     left_out: usize,
+    cut: BTreeSet<RuleId>,
 }
 
 impl Said {
@@ -255,7 +261,7 @@ impl Said {
             }
             for name in &reach.names {
                 if self.names.len() >= MAX_NAMES && !self.names.contains(name) {
-                    self.left_out += 1;
+                    self.leave_out(rule.id);
                     continue;
                 }
                 self.names.insert(name.clone());
@@ -267,12 +273,19 @@ impl Said {
 
     fn push(&mut self, spec: RuleSpec, apps: &[AppRule], lists: usize) {
         if self.lists + lists > MAX_SAID {
-            self.left_out += 1;
+            self.leave_out(spec.id);
             return;
         }
         self.lists += lists;
         self.specs
             .push(if apps.is_empty() { spec } else { checked(spec, apps.to_vec()) });
+    }
+
+    fn leave_out(&mut self, rule: RuleId) {
+        self.left_out += 1;
+        if self.cut.len() < MAX_CUT {
+            self.cut.insert(rule);
+        }
     }
 }
 

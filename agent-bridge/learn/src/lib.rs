@@ -29,7 +29,9 @@ mod words;
 #[cfg(test)]
 mod world;
 
-pub use compile::{CompiledPolicy, MAX_ALL_COMPILED, MAX_COMPILED, MAX_SAID, MIN_COMPILED};
+pub use compile::{
+    CompiledPolicy, MAX_ALL_COMPILED, MAX_COMPILED, MAX_CUT, MAX_SAID, MIN_COMPILED,
+};
 pub use conversations::{
     Conversation, ConversationKey, MAX_CONVERSATIONS, MAX_NAME_BYTES, MAX_NAMES, Totals,
 };

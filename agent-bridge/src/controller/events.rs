@@ -57,7 +57,7 @@ impl Events {
     }
 
     fn due(&self, links: &Links) -> Vec<(Arc<Pod>, String)> {
-        let now = Arc::clone(&links.published.borrow());
+        let now = links.published.read();
         let mut due = Vec::new();
         for (_, link) in links.all() {
             let link = link.lock();

@@ -61,7 +61,7 @@ impl Health {
             "not_read_yet": missing,
             "api_failing": self.store.failing(),
             "links": self.links.counts.links.get(),
-            "revision": self.links.published.borrow().revision,
+            "revision": self.links.published.read().revision,
             "writes_waiting": self.links.counts.waiting.get(),
         })
     }

@@ -20,11 +20,11 @@ use super::{
 };
 
 /// Addresses of one node's questions that are remembered; the oldest makes room.
-pub(super) const MAX_ASKED: usize = 8_192;
+pub const MAX_ASKED: usize = 8_192;
 
 /// What one node knows.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub struct Known {
     workloads: HashMap<Arc<str>, Arc<Pod>>,
     sets: HashMap<Arc<str>, Arc<Set>>,
     rules: HashMap<u32, Arc<Rule>>,
@@ -42,7 +42,7 @@ pub(super) struct Known {
 
 impl Known {
     /// Notes a question; the answer is in the next update. More than fit are forgotten and counted by the caller.
-    pub(super) fn ask(&mut self, addresses: impl Iterator<Item = IpAddr>) -> usize {
+    pub fn ask(&mut self, addresses: impl Iterator<Item = IpAddr>) -> usize {
         let mut forgotten = 0;
         for address in addresses {
             if !self.asked_for.insert(address) {
@@ -59,24 +59,24 @@ impl Known {
         forgotten
     }
 
+    /// Whether it asked for one of these.
+    pub fn asks(&self, addresses: &HashSet<IpAddr>) -> bool {
+        addresses.iter().any(|ip| self.asked_for.contains(ip))
+    }
+
     /// When a rule changed last at this node; `None` if it does not have it.
-    pub(super) fn rule_since(&self, id: u32) -> Option<u64> {
+    pub fn rule_since(&self, id: u32) -> Option<u64> {
         self.since.get(&id).copied()
     }
 
     /// When a workload's mode changed last at this node.
-    pub(super) fn mode_since(&self, uid: &str) -> u64 {
+    pub fn mode_since(&self, uid: &str) -> u64 {
         self.mode_since.get(uid).copied().unwrap_or_default()
     }
 
     /// What is to be said now, if anything: everything the first time, then what changed. `questions` are addresses
     /// of which it is to be said if they are nobody's.
-    pub(super) fn update(
-        &mut self,
-        node: &str,
-        now: &Published,
-        questions: &[IpAddr],
-    ) -> Option<Update> {
+    pub fn update(&mut self, node: &str, now: &Published, questions: &[IpAddr]) -> Option<Update> {
         let wanted = Wanted::new(node, now, &self.asked);
         let mut update = Update { revision: now.revision, whole: !self.told, ..Update::default() };
         self.rules(&wanted, &mut update);
@@ -230,7 +230,7 @@ impl Wanted {
                 }
             }
         }
-        let members = wanted.sets.values().flat_map(|set| &set.members);
+        let members = wanted.sets.values().flat_map(|set| &*set.members);
         let members = members.filter_map(|uid| now.pods.get(uid));
         let members = members.chain(groups.into_iter().flat_map(|group| now.in_group(group)));
         let members = members.chain(asked.iter().filter_map(|ip| now.at(*ip)));

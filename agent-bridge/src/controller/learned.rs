@@ -126,6 +126,10 @@ pub(super) struct Merged {
     rules: usize,
     /// How many rules were made; what is written is told by it.
     made: u64,
+    /// Services with rules that are not written, by the number of the first.
+    unwritten: BTreeSet<(u64, Key)>,
+    /// Rules that are or are not in force, other than when this was asked last.
+    changed: BTreeMap<u32, Option<Arc<Rule>>>,
 }
 
 impl Default for Merged {
@@ -138,6 +142,8 @@ impl Default for Merged {
             next: FIRST_RULE,
             rules: 0,
             made: 0,
+            unwritten: BTreeSet::new(),
+            changed: BTreeMap::new(),
         }
     }
 }
@@ -173,7 +179,7 @@ impl Merged {
         if !sure || (begun.seen.counted().data_sessions < enough && !said.learned) {
             return Taken::Counted;
         }
-        self.make(key, owner)
+        self.make(key, &owner)
     }
 
     fn begin(&mut self, node: &Arc<str>, key: LearnKey) -> bool {
@@ -195,19 +201,24 @@ impl Merged {
         Some(begun.seen)
     }
 
-    fn make(&mut self, key: LearnKey, owner: Key) -> Taken {
-        let service = self.services.entry(owner).or_default();
+    fn make(&mut self, key: LearnKey, owner: &Key) -> Taken {
+        let service = self.services.entry(owner.clone()).or_default();
         if service.rules.len() >= MAX_LEARNED || self.rules >= MAX_RULES || self.next == u32::MAX {
             return Taken::Full;
         }
         self.made += 1;
-        service.unwritten.get_or_insert(self.made);
+        if service.unwritten.is_none() {
+            service.unwritten = Some(self.made);
+            self.unwritten.insert((self.made, owner.clone()));
+        }
         service.last_made = self.made;
         let id = self.next;
         self.next += 1;
         self.rules += 1;
         let seen = self.end(&key).unwrap_or_default();
-        if let Some(service) = self.services.get_mut(&owner_of(&key)) {
+        let rule = rule(&owner.0, &owner.1, &key, id);
+        self.changed.insert(id, Some(Arc::new(rule)));
+        if let Some(service) = self.services.get_mut(owner) {
             service.rules.insert(key, Learned { id, seen });
         }
         Taken::Learned
@@ -226,17 +237,22 @@ impl Merged {
         }
     }
 
-    /// The rules that are in force, by number.
-    pub(super) fn plan(&self) -> Vec<Arc<Rule>> {
-        let mut rules = Vec::with_capacity(self.rules);
+    /// Rules that are in force or not, other than when this was asked last; all that are, if `whole`.
+    pub(super) fn changed(&mut self, whole: bool) -> BTreeMap<u32, Option<Arc<Rule>>> {
+        let changed = std::mem::take(&mut self.changed);
+        if whole { self.plan() } else { changed }
+    }
+
+    fn plan(&self) -> BTreeMap<u32, Option<Arc<Rule>>> {
+        let mut rules = BTreeMap::new();
         for ((namespace, name), service) in &self.services {
             for (key, learned) in &service.rules {
                 if !service.excluded.contains(&learned.id) {
-                    rules.push(Arc::new(rule(namespace, name, key, learned.id)));
+                    let rule = rule(namespace, name, key, learned.id);
+                    rules.insert(learned.id, Some(Arc::new(rule)));
                 }
             }
         }
-        rules.sort_by_key(|rule| rule.id);
         rules
     }
 
@@ -247,12 +263,8 @@ impl Merged {
 
     /// Of them, up to which one the API server has all.
     pub(super) fn written(&self) -> u64 {
-        let first = self
-            .services
-            .values()
-            .filter_map(|service| service.unwritten)
-            .min();
-        first.map_or(self.made, |first| first - 1)
+        let first = self.unwritten.first();
+        first.map_or(self.made, |(first, _)| first - 1)
     }
 
     /// Rules and beginnings that are held.
@@ -260,56 +272,67 @@ impl Merged {
         (self.rules, self.begun.len())
     }
 
-    /// Takes in what the API server has: all of it when we begin to lead, and what people change. Says whether rules
-    /// in force changed.
-    pub(super) fn take<'a>(
-        &mut self,
-        objects: impl Iterator<Item = &'a Arc<LearnedPolicy>>,
-    ) -> bool {
-        let mut changed = false;
+    /// Takes in what the API server has: all of it.
+    pub(super) fn take<'a>(&mut self, objects: impl Iterator<Item = &'a Arc<LearnedPolicy>>) {
         let mut there = BTreeSet::new();
         for object in objects {
-            let Some(key) = object::key(object) else { continue };
-            changed |= self.take_one(&key, object);
-            there.insert(key);
+            self.take_one(object);
+            there.extend(object::key(object));
         }
-        let rules = &mut self.rules;
-        self.services.retain(|key, service| {
-            let stays = !service.shown || there.contains(key);
-            if !stays {
-                *rules = rules.saturating_sub(service.rules.len());
-                changed = true;
-            }
-            stays
-        });
-        changed
+        let gone = |key: &&Key| !there.contains(*key);
+        let gone: Vec<_> = self.services.keys().filter(gone).cloned().collect();
+        gone.iter().for_each(|key| self.forget(key));
     }
 
-    fn take_one(&mut self, owner: &Key, object: &LearnedPolicy) -> bool {
-        let is_new = !self.services.contains_key(owner);
+    /// A policy is there no more, if it ever was: it is learned anew.
+    pub(super) fn forget(&mut self, owner: &Key) {
+        if !self
+            .services
+            .get(owner)
+            .is_some_and(|service| service.shown)
+        {
+            return;
+        }
+        let Some(service) = self.services.remove(owner) else { return };
+        self.rules = self.rules.saturating_sub(service.rules.len());
+        if let Some(first) = service.unwritten {
+            self.unwritten.remove(&(first, owner.clone()));
+        }
+        let ids = service.rules.values().map(|learned| learned.id);
+        self.changed.extend(ids.map(|id| (id, None)));
+    }
+
+    /// Takes in one policy: its rules when it is new here, else what people may change.
+    pub(super) fn take_one(&mut self, object: &LearnedPolicy) {
+        let Some(owner) = object::key(object) else { return };
+        let is_new = !self.services.contains_key(&owner);
         let service = self.services.entry(owner.clone()).or_default();
         service.shown = true;
         service.frozen = object.spec.frozen;
         let excluded: BTreeSet<_> = object.spec.excluded.iter().copied().collect();
-        let mut changed = service.excluded != excluded;
-        service.excluded = excluded;
-        if !is_new {
-            return changed;
-        }
-        for (key, id, evidence) in object::rules(owner, object) {
-            if service.rules.len() >= MAX_LEARNED || owner_of(&key) != *owner {
-                continue;
+        let before = std::mem::replace(&mut service.excluded, excluded);
+        if is_new {
+            for (key, id, evidence) in object::rules(&owner, object) {
+                if service.rules.len() >= MAX_LEARNED || owner_of(&key) != owner {
+                    continue;
+                }
+                self.next = self.next.max(id.saturating_add(1));
+                let mut seen = Seen::default();
+                let is_served = object::owner(key.to.name()).is_some();
+                *(if is_served { &mut seen.by_server } else { &mut seen.by_client }) = evidence;
+                if service.rules.insert(key, Learned { id, seen }).is_none() {
+                    self.rules += 1;
+                }
             }
-            self.next = self.next.max(id.saturating_add(1));
-            let mut seen = Seen::default();
-            let is_served = object::owner(key.to.name()).is_some();
-            *(if is_served { &mut seen.by_server } else { &mut seen.by_client }) = evidence;
-            if service.rules.insert(key, Learned { id, seen }).is_none() {
-                self.rules += 1;
-            }
-            changed = true;
         }
-        changed
+        let is_other = |id: &u32| is_new || before.contains(id) != service.excluded.contains(id);
+        for (key, learned) in &service.rules {
+            if is_other(&learned.id) {
+                let holds = !service.excluded.contains(&learned.id);
+                let rule = holds.then(|| Arc::new(rule(&owner.0, &owner.1, key, learned.id)));
+                self.changed.insert(learned.id, rule);
+            }
+        }
     }
 }
 

@@ -3,12 +3,16 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use outrider_api::cluster::{Applied, Observed, Update, WorkloadState};
-use parking_lot::Mutex;
+use outrider_learn::MAX_CUT;
+use parking_lot::{Mutex, RwLock};
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -19,7 +23,8 @@ use super::{
     counts::Counts,
     interest::Known,
     learned::{Merged, Taken},
-    published::Published,
+    plan::{Plan, Pod},
+    published::{Change, Published, Touched},
 };
 
 /// Conversations of one batch that are looked at.
@@ -49,6 +54,10 @@ pub(super) struct Link {
     waiting: VecDeque<(u64, u64)>,
     /// Addresses that are to be answered.
     questions: Vec<IpAddr>,
+    /// Something changed that may concern it.
+    stale: bool,
+    /// There is something to tell.
+    pub(super) wake: Arc<Notify>,
     /// Ends it.
     pub(super) cut: CancellationToken,
 }
@@ -76,11 +85,14 @@ pub(super) struct Links {
     batches: Mutex<HashMap<Arc<str>, Batches>>,
     gone: Mutex<HashMap<(Arc<str>, String), Instant>>,
     pub(super) merged: Mutex<Merged>,
-    pub(super) published: watch::Sender<Arc<Published>>,
-    /// Grows whenever an acknowledgement may be due.
+    /// Whoever locks a link too locks this one first.
+    pub(super) published: RwLock<Published>,
+    /// How many of the rules that were made are written: acknowledgements may be due.
     pub(super) written: watch::Sender<u64>,
     /// Something is to be written: evidence, or what a bridge runs.
     pub(super) news: Notify,
+    /// What is to be said of an object may have changed.
+    said: AtomicBool,
     /// A rule was learned.
     pub(super) learned: Notify,
     pub(super) counts: Counts,
@@ -93,9 +105,10 @@ impl Links {
             batches: Mutex::default(),
             gone: Mutex::default(),
             merged: Mutex::default(),
-            published: watch::Sender::default(),
+            published: RwLock::default(),
             written: watch::Sender::default(),
             news: Notify::default(),
+            said: AtomicBool::new(true),
             learned: Notify::default(),
             counts,
         }
@@ -115,12 +128,13 @@ impl Links {
                 self.batches.lock().remove(node)
             }
         };
-        let mut link = Link { instance: instance.to_owned(), ..Link::default() };
+        let mut link = Link { instance: instance.to_owned(), stale: true, ..Link::default() };
         if let Some(left) = left.filter(|left| left.instance == instance) {
             (link.batch, link.waiting) = (left.batch, left.waiting);
         }
         let link = Arc::new(Mutex::new(link));
         all.insert(Arc::clone(node), Arc::clone(&link));
+        self.said.store(true, Ordering::Relaxed);
         link
     }
 
@@ -135,7 +149,13 @@ impl Links {
             self.counts.links.sub(1);
             let left = link.lock().leave();
             self.batches.lock().insert(Arc::clone(node), left);
+            self.said.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether what is to be said of an object may have changed since this was asked last.
+    pub(super) fn is_news(&self) -> bool {
+        self.said.swap(false, Ordering::Relaxed)
     }
 
     /// Every link with its node.
@@ -159,13 +179,39 @@ impl Links {
         }
     }
 
-    /// Puts a new plan in force.
-    pub(super) fn publish(&self, now: Published) {
-        let before = Arc::clone(&self.published.borrow());
-        let left = before
-            .pods
-            .values()
-            .filter(|pod| !now.pods.contains_key(&pod.uid));
+    /// Puts a change in force, or all there is in place of what was, and wakes the links that it may concern.
+    pub(super) fn publish(&self, whole: bool, change: Change, plan: &Plan) {
+        let mut touched = Touched::default();
+        {
+            let mut now = self.published.write();
+            if whole {
+                let before = std::mem::take(&mut *now);
+                now.revision = before.revision;
+                let is_left = |pod: &Arc<Pod>| !change.pods.contains_key(&pod.uid);
+                touched.left = before.pods.into_values().filter(is_left).collect();
+                touched.all = true;
+            }
+            let fresh = now.take(change, plan);
+            touched.left.extend(fresh.left);
+            touched.all |= fresh.all;
+            (touched.nodes, touched.addresses) = (fresh.nodes, fresh.addresses);
+        }
+        self.remember(&touched.left);
+        let is_concerned = |node: &Arc<str>, link: &Link| {
+            touched.all || touched.nodes.contains(node) || link.known.asks(&touched.addresses)
+        };
+        for (node, link) in self.all.lock().iter() {
+            let mut link = link.lock();
+            if is_concerned(node, &link) {
+                link.stale = true;
+                link.wake.notify_one();
+            }
+        }
+        self.said.store(true, Ordering::Relaxed);
+    }
+
+    /// Remembers for whom nodes may speak for a while.
+    fn remember(&self, left: &[Arc<Pod>]) {
         let mut gone = self.gone.lock();
         for pod in left {
             if gone.len() >= MAX_REMEMBERED {
@@ -175,8 +221,6 @@ impl Links {
                 gone.insert((Arc::clone(&pod.node), pod.group()), Instant::now());
             }
         }
-        drop(gone);
-        self.published.send_replace(Arc::new(now));
     }
 
     /// Whether a node may speak for a group.
@@ -197,6 +241,7 @@ impl Links {
         said: &Observed,
         sure: bool,
     ) -> Option<u64> {
+        let now = self.published.read();
         let mut link = link.lock();
         if said.batch <= link.batch {
             // It is here already, and acknowledged as soon as it is safe.
@@ -204,7 +249,6 @@ impl Links {
             return (!waits).then_some(said.batch);
         }
         link.batch = said.batch;
-        let now = Arc::clone(&self.published.borrow());
         let mut merged = self.merged.lock();
         let mut learned = false;
         for (at, one) in said.conversations.iter().enumerate() {
@@ -221,7 +265,7 @@ impl Links {
             self.counts.observed.with(&[outcome]).inc();
         }
         let (made, written) = (merged.made(), merged.written());
-        drop(merged);
+        drop((merged, now));
         self.news.notify_one();
         if learned {
             self.learned.notify_one();
@@ -250,7 +294,7 @@ impl Links {
 
     /// Notes what a node's workloads run; of other nodes' workloads it may not speak.
     pub(super) fn applied(&self, node: &Arc<str>, link: &Mutex<Link>, said: Applied) {
-        let now = Arc::clone(&self.published.borrow());
+        let now = self.published.read();
         let mut link = link.lock();
         for uid in said.gone {
             link.states.remove(&uid);
@@ -266,9 +310,11 @@ impl Links {
             cut(&mut state.refused);
             cut(&mut state.mode);
             cut(&mut state.tier);
+            state.cut.truncate(MAX_CUT);
             link.states.insert(state.uid.clone(), state);
         }
-        drop(link);
+        drop((link, now));
+        self.said.store(true, Ordering::Relaxed);
         self.news.notify_one();
     }
 
@@ -283,12 +329,17 @@ impl Links {
         link.questions.extend(read);
         link.questions.truncate(super::interest::MAX_ASKED);
         self.counts.forgotten.inc_by(forgotten as u64);
+        link.stale = true;
+        link.wake.notify_one();
     }
 
     /// What is to be said to a node now.
     pub(super) fn update(&self, node: &str, link: &Mutex<Link>) -> Option<Update> {
-        let now = Arc::clone(&self.published.borrow());
+        let now = self.published.read();
         let mut link = link.lock();
+        if !std::mem::take(&mut link.stale) {
+            return None;
+        }
         let questions = std::mem::take(&mut link.questions);
         link.known.update(node, &now, &questions)
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use kube::ResourceExt;
 use outrider_learn::{Ends, Ports};
 use outrider_model::Mode;
 
@@ -14,6 +15,9 @@ use crate::cluster::objects::{
     ClusterNetworkRule, ClusterWorkloadGroup, ClusterWorkloadMode, NetworkRule, RuleNumber,
     WorkloadGroup, WorkloadMode,
 };
+
+/// Uids of pods; whoever says the same holds the same.
+pub type Uids = Arc<BTreeSet<Arc<str>>>;
 
 /// Labels by key.
 pub type Labels = BTreeMap<String, String>;
@@ -64,6 +68,56 @@ pub struct Objects {
     pub cluster_modes: Vec<Arc<ClusterWorkloadMode>>,
 }
 
+impl Objects {
+    /// All of them.
+    pub fn each(&self) -> impl Iterator<Item = Object> {
+        fn of<K>(list: &[Arc<K>], make: fn(Arc<K>) -> Object) -> impl Iterator<Item = Object> {
+            list.iter().map(move |object| make(Arc::clone(object)))
+        }
+        of(&self.groups, Object::Group)
+            .chain(of(&self.cluster_groups, Object::ClusterGroup))
+            .chain(of(&self.rules, Object::Rule))
+            .chain(of(&self.cluster_rules, Object::ClusterRule))
+            .chain(of(&self.modes, Object::Mode))
+            .chain(of(&self.cluster_modes, Object::ClusterMode))
+    }
+}
+
+/// One thing that people wrote.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// Pods, addresses and names of a namespace.
+    Group(Arc<WorkloadGroup>),
+    /// The same of the cluster.
+    ClusterGroup(Arc<ClusterWorkloadGroup>),
+    /// Rules of a namespace.
+    Rule(Arc<NetworkRule>),
+    /// Rules of the cluster.
+    ClusterRule(Arc<ClusterNetworkRule>),
+    /// A mode in a namespace.
+    Mode(Arc<WorkloadMode>),
+    /// A mode in the cluster.
+    ClusterMode(Arc<ClusterWorkloadMode>),
+}
+
+impl Object {
+    /// Which it is.
+    #[must_use]
+    pub fn key(&self) -> ObjectKey {
+        fn key<K: ResourceExt>(kind: Kind, object: &K) -> ObjectKey {
+            (kind, object.namespace().unwrap_or_default(), object.name_any())
+        }
+        match self {
+            Self::Group(object) => key(Kind::Group, &**object),
+            Self::ClusterGroup(object) => key(Kind::ClusterGroup, &**object),
+            Self::Rule(object) => key(Kind::Rule, &**object),
+            Self::ClusterRule(object) => key(Kind::ClusterRule, &**object),
+            Self::Mode(object) => key(Kind::Mode, &**object),
+            Self::ClusterMode(object) => key(Kind::ClusterMode, &**object),
+        }
+    }
+}
+
 /// Whom it is about.
 #[derive(Clone, Debug, Default)]
 pub struct World {
@@ -74,7 +128,7 @@ pub struct World {
 }
 
 /// What the objects come to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Sets that rules name.
     pub sets: BTreeMap<Arc<str>, Arc<Set>>,
@@ -86,11 +140,24 @@ pub struct Plan {
     pub verdicts: BTreeMap<ObjectKey, Arc<Verdict>>,
 }
 
+/// What of a plan may be other than it was before.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Sets, and those of which only a pod changed.
+    pub sets: BTreeSet<Arc<str>>,
+    /// Rules by id.
+    pub rules: BTreeSet<u32>,
+    /// Modes by uid.
+    pub modes: BTreeSet<Arc<str>>,
+    /// Objects of which something else is to be said.
+    pub verdicts: BTreeSet<ObjectKey>,
+}
+
 /// A named set of endpoints.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Set {
     /// Uids of pods.
-    pub members: BTreeSet<Arc<str>>,
+    pub members: Uids,
     /// Networks.
     pub networks: Vec<IpNet>,
     /// DNS names, `*.` in front for all below.
@@ -167,6 +234,8 @@ pub struct Verdict {
     pub field: Option<String>,
     /// Numbers of its rules, one each; also of those that it had, so that no other gets them while it lives.
     pub rules: Vec<RuleNumber>,
-    /// Pods that it is about: targets of rules, members of groups, those that have their mode from it.
-    pub workloads: BTreeSet<Arc<str>>,
+    /// How many pods it is about: targets of rules, members of groups, those that have their mode from it.
+    pub count: usize,
+    /// Which these are, of rules and groups.
+    pub workloads: Uids,
 }

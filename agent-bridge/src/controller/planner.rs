@@ -11,10 +11,10 @@ use tokio::{
 
 use super::{
     links::Links,
-    plan::{Objects, World},
-    published::Published,
+    plan::Pod,
+    published::Change,
     resolve::Resolver,
-    store::Store,
+    store::{Changed, News, Store},
 };
 use crate::cluster::lease::{Standing, leading};
 
@@ -49,7 +49,7 @@ impl Planner {
 
     async fn lead(&self) {
         self.links.counts.leading.set(1);
-        let mut held = Held::default();
+        let mut resolver = None;
         let (mut swept, mut waits) = (unix_seconds(), None);
         loop {
             let missing = self.store.tables.lock().missing();
@@ -59,7 +59,7 @@ impl Planner {
                 }
             } else {
                 let began = Instant::now();
-                held = self.plan(held).await;
+                resolver = self.plan(resolver).await;
                 self.links.counts.plan_seconds.observe(began.elapsed());
                 self.ready.send_replace(true);
                 sleep(began.elapsed().max(PACE)).await;
@@ -79,42 +79,32 @@ impl Planner {
         }
     }
 
-    async fn plan(&self, mut held: Held) -> Held {
-        let (objects, world, internal, learned) = {
-            let tables = self.store.tables.lock();
-            let learned: Vec<_> = tables.learned.values().map(Arc::clone).collect();
-            (tables.objects(), tables.world(), tables.internal(), learned)
-        };
-        let learned = {
-            let mut merged = self.links.merged.lock();
-            merged.take(learned.iter());
-            merged.plan()
-        };
-        let before = Arc::clone(&self.links.published.borrow());
+    /// Brings what is in force in line with what there is; without a resolver, from the beginning.
+    async fn plan(&self, resolver: Option<Resolver>) -> Option<Resolver> {
+        let (store, links) = (Arc::clone(&self.store), Arc::clone(&self.links));
         let made = spawn_blocking(move || {
-            held.take(&objects, world);
-            let plan = held.resolver.plan().clone();
-            let learned = learned
-                .into_iter()
-                .map(|rule| before.learned_as(rule))
-                .collect();
-            (Published::new(before.revision + 1, &held.world, plan, learned, internal), held)
+            let changed = store.tables.lock().news(resolver.is_none());
+            let mut resolver = resolver.filter(|_| !changed.whole).unwrap_or_default();
+            let whole = changed.whole;
+            let mut change = take(changed, &mut resolver, &links);
+            change.plan = resolver.step();
+            links.publish(whole, change, resolver.made());
+            resolver
         });
         // A plan that panics is a defect: the one before stays in force.
-        let Ok((now, held)) = made.await else {
+        let Ok(resolver) = made.await else {
             tracing::error!("no plan could be made; the one before stays in force");
-            return Held::default();
+            return None;
         };
-        self.say(&now);
-        self.links.publish(now);
+        self.say();
         self.links.news.notify_one();
-        held
+        Some(resolver)
     }
 
-    fn say(&self, now: &Published) {
+    fn say(&self) {
         let size = |len: usize| i64::try_from(len).unwrap_or(i64::MAX);
         let (rules, begun) = self.links.merged.lock().sizes();
-        let counts = &self.links.counts;
+        let (counts, now) = (&self.links.counts, self.links.published.read());
         counts
             .revision
             .set(i64::try_from(now.revision).unwrap_or(i64::MAX));
@@ -130,62 +120,63 @@ impl Planner {
     }
 }
 
-/// What the resolver was told.
-#[derive(Default)]
-struct Held {
-    resolver: Resolver,
-    world: World,
-    objects: Objects,
+/// Tells the resolver what is different now.
+fn take(changed: Changed, resolver: &mut Resolver, links: &Links) -> Change {
+    let mut change = Change { internal: changed.internal, ..Change::default() };
+    for (before, now) in changed.objects {
+        match (before, now) {
+            (_, Some(now)) => resolver.set_object(now),
+            (Some(before), None) => resolver.remove_object(&before.key()),
+            (None, None) => {}
+        }
+    }
+    for ((_, name), before, now) in each(changed.namespaces) {
+        match (before, now) {
+            (_, Some(now)) => resolver.set_namespace(&name, &now),
+            (Some(_), None) => resolver.remove_namespace(&name),
+            (None, None) => {}
+        }
+    }
+    let mut fresh: Vec<Arc<Pod>> = Vec::new();
+    for (_, before, now) in each(changed.pods) {
+        if let Some(before) = before {
+            change.pods.insert(Arc::clone(&before.uid), None);
+        }
+        fresh.extend(now);
+    }
+    // One that has another's name now has a uid of its own.
+    for pod in fresh {
+        change.pods.insert(Arc::clone(&pod.uid), Some(pod));
+    }
+    for (uid, pod) in &change.pods {
+        match pod {
+            Some(pod) => resolver.set_pod(pod),
+            None => resolver.remove_pod(uid),
+        }
+    }
+    let mut merged = links.merged.lock();
+    match changed.learned {
+        News::All(all) => merged.take(all.iter().map(|(_, object)| object)),
+        News::Some(some) => {
+            for (key, _, now) in some {
+                match now {
+                    Some(object) => merged.take_one(&object),
+                    None => merged.forget(&key),
+                }
+            }
+        }
+    }
+    change.learned = merged.changed(changed.whole);
+    change
 }
 
-impl Held {
-    /// Tells it what is different now.
-    fn take(&mut self, objects: &Objects, world: World) {
-        for (name, labels) in &world.namespaces {
-            if self.world.namespaces.get(name) != Some(labels) {
-                self.resolver.set_namespace(name, labels);
-            }
+/// One by one, as it was and as it is.
+fn each<V>(news: News<V>) -> Vec<(super::store::Key, Option<V>, Option<V>)> {
+    match news {
+        News::All(all) => {
+            let all = all.into_iter();
+            all.map(|(key, now)| (key, None, Some(now))).collect()
         }
-        for (uid, pod) in &world.pods {
-            let known = self.world.pods.get(uid);
-            if !known.is_some_and(|known| Arc::ptr_eq(known, pod)) {
-                self.resolver.set_pod(pod);
-            }
-        }
-        for uid in self
-            .world
-            .pods
-            .keys()
-            .filter(|uid| !world.pods.contains_key(*uid))
-        {
-            self.resolver.remove_pod(uid);
-        }
-        for name in self.world.namespaces.keys() {
-            if !world.namespaces.contains_key(name) {
-                self.resolver.remove_namespace(name);
-            }
-        }
-        if !is_same(&self.objects, objects) {
-            self.resolver.set_objects(objects);
-            self.objects = objects.clone();
-        }
-        self.world = world;
+        News::Some(some) => some,
     }
-}
-
-/// Whether what people wrote is the same; what became of it may not be.
-fn is_same(known: &Objects, now: &Objects) -> bool {
-    fn same<K: kube::Resource>(known: &[Arc<K>], now: &[Arc<K>]) -> bool {
-        let alike = |known: &Arc<K>, now: &Arc<K>| {
-            let (known, now) = (known.meta(), now.meta());
-            known.uid == now.uid && known.generation == now.generation
-        };
-        known.len() == now.len() && known.iter().zip(now).all(|(known, now)| alike(known, now))
-    }
-    same(&known.groups, &now.groups)
-        && same(&known.cluster_groups, &now.cluster_groups)
-        && same(&known.rules, &now.rules)
-        && same(&known.cluster_rules, &now.cluster_rules)
-        && same(&known.modes, &now.modes)
-        && same(&known.cluster_modes, &now.cluster_modes)
 }

@@ -2,6 +2,7 @@
 //! to be said of each object out. Pure, and incremental: a pod that comes costs the objects that match it.
 
 mod compile;
+mod defined;
 mod members;
 mod modes;
 mod numbers;
@@ -12,11 +13,11 @@ use std::{
     sync::Arc,
 };
 
-use super::plan::{Kind, Labels, Objects, Plan, Pod, Set, Verdict, World};
-use compile::{Compiled, Noted, compile};
+use super::plan::{
+    Changes, Kind, Labels, Object, ObjectKey, Objects, Plan, Pod, Set, Uids, Verdict, World,
+};
 use members::Members;
 use modes::Modes;
-use numbers::Numbers;
 
 /// The set that everything is in.
 pub const ANY: &str = "any";
@@ -26,13 +27,10 @@ pub const ANY: &str = "any";
 pub struct Resolver {
     members: Members,
     modes: Modes,
-    numbers: Numbers,
-    compiled: Compiled,
-    /// Verdicts by the set whose members they are about.
-    about: BTreeMap<Arc<str>, Vec<usize>>,
+    objects: defined::Objects,
+    /// Objects that came, changed or went since the plan was made last.
+    pending: BTreeMap<ObjectKey, Option<Object>>,
     plan: Plan,
-    /// The objects changed: everything but the members must be looked at again.
-    fresh: bool,
 }
 
 impl Resolver {
@@ -56,84 +54,96 @@ impl Resolver {
         self.members.remove_namespace(name);
     }
 
-    /// Takes all objects, those that changed with those that did not. Costs as much as there are objects, and the
-    /// members of what is new.
+    /// An object is there, or changed.
+    pub fn set_object(&mut self, object: Object) {
+        self.pending.insert(object.key(), Some(object));
+    }
+
+    /// An object is gone.
+    pub fn remove_object(&mut self, key: &ObjectKey) {
+        self.pending.insert(key.clone(), None);
+    }
+
+    /// Takes all objects: others are gone.
     pub fn set_objects(&mut self, objects: &Objects) {
-        self.compiled = compile(objects, &mut self.numbers);
-        self.members.define(&self.compiled.sets);
-        self.modes.define(&self.compiled.modes);
-        self.about = BTreeMap::new();
-        for (at, noted) in self.compiled.noted.iter().enumerate() {
-            if let Some(set) = &noted.about {
-                self.about.entry(Arc::clone(set)).or_default().push(at);
-            }
-        }
-        self.fresh = true;
+        let gone = self.objects.keys().map(|key| (key.clone(), None));
+        self.pending = gone.collect();
+        objects.each().for_each(|object| self.set_object(object));
     }
 
     /// What all that comes to now. What did not change is the same `Arc` as before.
     pub fn plan(&mut self) -> &Plan {
-        let touched = self.members.take_touched();
-        let fresh = std::mem::take(&mut self.fresh);
-        let judged: BTreeSet<_> = match fresh {
-            true => self.members.uids().cloned().chain(touched.uids).collect(),
-            false => touched.uids,
-        };
-        let changed_modes = self
-            .modes
-            .judge(&judged, &self.members, &mut self.plan.modes);
-        if fresh {
-            self.refresh();
-        } else {
-            for name in &touched.sets {
-                self.gather(name);
-            }
-            let about = touched
-                .sets
-                .iter()
-                .filter_map(|name| self.about.get(name))
-                .flatten();
-            let mut again: BTreeSet<usize> = about.copied().collect();
-            again.extend(changed_modes);
-            for at in again {
-                self.pronounce(at);
-            }
-        }
+        self.step();
         &self.plan
     }
 
-    /// Everything, after the objects changed.
-    fn refresh(&mut self) {
-        let sets = &self.compiled.sets;
-        self.plan
-            .sets
-            .retain(|name, _| sets.get(name).is_some_and(|set| set.named));
-        let names: Vec<_> = sets.keys().cloned().collect();
-        names.iter().for_each(|name| self.gather(name));
-        let rules = std::mem::take(&mut self.compiled.rules);
-        let before = std::mem::take(&mut self.plan.rules);
-        self.plan.rules = rules
-            .into_iter()
-            .map(|rule| (rule.id, kept(before.get(&rule.id), rule)))
-            .collect();
-        let keys: BTreeSet<_> = self.compiled.noted.iter().map(Noted::key).collect();
-        self.plan.verdicts.retain(|key, _| keys.contains(key));
-        for at in 0..self.compiled.noted.len() {
-            self.pronounce(at);
+    /// Brings the plan in line; says what of it may be other than before. Costs what the changes touch: an object its
+    /// own sets and their members, a group also the objects that ask for it, a pod the sets that it is in.
+    pub fn step(&mut self) -> Changes {
+        let mut changes = Changes::default();
+        let stirred = self.objects.take(std::mem::take(&mut self.pending));
+        let mut judged = BTreeSet::new();
+        for (set, says) in stirred.says {
+            judged.extend(self.members.of(&set).iter().cloned());
+            self.modes.define(&set, says);
+            self.define(&set);
+            judged.extend(self.members.of(&set).iter().cloned());
         }
+        for set in &stirred.sets {
+            self.define(set);
+        }
+        let touched = self.members.take_touched();
+        for uid in &touched.uids {
+            changes.sets.extend(self.members.sets_of(uid).cloned());
+        }
+        judged.extend(touched.uids);
+        changes.sets.extend(touched.sets);
+        changes.sets.extend(stirred.sets);
+        self.modes
+            .judge(&judged, &self.members, &mut self.plan.modes, &mut changes);
+        for name in &changes.sets {
+            self.gather(name);
+            changes.verdicts.extend(self.objects.about(name).cloned());
+        }
+        for id in stirred.gone {
+            if !stirred.rules.contains_key(&id) {
+                self.plan.rules.remove(&id);
+                changes.rules.insert(id);
+            }
+        }
+        for (id, rule) in stirred.rules {
+            let rule = kept(self.plan.rules.get(&id), rule);
+            self.plan.rules.insert(id, rule);
+            changes.rules.insert(id);
+        }
+        changes.verdicts.extend(stirred.objects);
+        for key in &changes.verdicts {
+            self.pronounce(key);
+        }
+        changes
+    }
+
+    /// The plan as it was made last.
+    #[must_use]
+    pub fn made(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn define(&mut self, set: &Arc<str>) {
+        let definition = self.objects.definition(set);
+        self.members
+            .define(set, definition.map(|definition| &definition.selections));
     }
 
     /// Makes a set anew, if it is one that rules name.
     fn gather(&mut self, name: &Arc<str>) {
-        let Some(definition) = self.compiled.sets.get(name).filter(|set| set.named) else {
+        let definition = self.objects.definition(name);
+        let Some(definition) = definition.filter(|_| self.objects.is_named(name)) else {
+            self.plan.sets.remove(name);
             return;
         };
-        let members = match definition.any {
-            true => BTreeSet::new(),
-            false => self.members.of(name).cloned().unwrap_or_default(),
-        };
         let fresh = Set {
-            members,
+            members: if definition.any { Uids::default() } else { self.members.of(name) },
             networks: definition.networks.clone(),
             names: definition.names.clone(),
             external: definition.external,
@@ -145,17 +155,21 @@ impl Resolver {
     }
 
     /// Says what is to be said of an object.
-    fn pronounce(&mut self, at: usize) {
-        let Some(noted) = self.compiled.noted.get(at) else { return };
-        let (mut workloads, mut contest) = (BTreeSet::new(), None);
+    fn pronounce(&mut self, key: &ObjectKey) {
+        let Some(noted) = self.objects.noted(key) else {
+            self.plan.verdicts.remove(key);
+            return;
+        };
+        let (mut workloads, mut count, mut contest) = (Uids::default(), 0, None);
         if let Some(set) = &noted.about {
             if matches!(noted.kind, Kind::Mode | Kind::ClusterMode) {
-                (workloads, contest) = self.modes.of(set);
+                (count, contest) = self.modes.of(set);
             } else {
-                workloads = self.members.of(set).cloned().unwrap_or_default();
+                workloads = self.members.of(set);
+                count = workloads.len();
             }
         }
-        let is_empty = noted.empties && workloads.is_empty();
+        let is_empty = noted.empties && count == 0;
         let (accepted, reason, message, field) = match (&noted.problem, contest) {
             (Some(problem), _) => {
                 (false, problem.reason, problem.message.clone(), Some(problem.field.clone()))
@@ -176,11 +190,11 @@ impl Resolver {
             message,
             field,
             rules: noted.rules.clone(),
+            count,
             workloads,
         };
-        let key = noted.key();
-        let verdict = kept(self.plan.verdicts.get(&key), fresh);
-        self.plan.verdicts.insert(key, verdict);
+        let verdict = kept(self.plan.verdicts.get(key), fresh);
+        self.plan.verdicts.insert(key.clone(), verdict);
     }
 }
 
@@ -205,4 +219,4 @@ pub fn resolve(objects: &Objects, world: &World) -> Plan {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -168,7 +168,6 @@ impl Served {
                 }
                 Some(from_node::Message::Lookup(asked)) => {
                     links.ask(&self.link, &asked.addresses);
-                    links.written.send_modify(|turn| *turn += 1);
                 }
                 Some(from_node::Message::Hello(_)) => return "second-hello",
                 // Of a newer version.
@@ -180,10 +179,9 @@ impl Served {
     /// What the bridge is told: everything first, then what changes.
     async fn tell(&self) -> &'static str {
         let links = &self.service.links;
-        let mut published = links.published.subscribe();
+        let wake = Arc::clone(&self.link.lock().wake);
         let mut written = links.written.subscribe();
         loop {
-            published.mark_unchanged();
             written.mark_unchanged();
             let Ok(Ok(place)) = timeout(PATIENCE, self.into.reserve()).await else { return "slow" };
             if let Some(mut update) = links.update(&self.node, &self.link) {
@@ -202,13 +200,11 @@ impl Served {
                 }
             }
             tokio::time::sleep(PACE).await;
-            let woken = tokio::select! {
+            tokio::select! {
                 biased;
-                woken = published.changed() => woken,
-                woken = written.changed() => woken,
-            };
-            if woken.is_err() {
-                return "stop";
+                () = wake.notified() => {}
+                // The sender is ours: it is there.
+                _ = written.changed() => {}
             }
         }
     }

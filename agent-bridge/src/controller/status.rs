@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use outrider_api::cluster::WorkloadState;
+use outrider_learn::MAX_CUT;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -21,9 +22,17 @@ use crate::cluster::objects::{Condition, WorkloadCounts};
 pub(super) struct Report {
     pub(super) key: ObjectKey,
     pub(super) verdict: Arc<Verdict>,
-    counts: WorkloadCounts,
+    count: Count,
+}
+
+/// What a rule's workloads run of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Count {
+    of: WorkloadCounts,
     /// Pods without a proxy, of which nothing can be said.
     bare: u32,
+    /// Of those that refuse it, those whose policy has no room for all of it.
+    cut: u32,
 }
 
 /// Of every object.
@@ -31,21 +40,26 @@ pub(super) fn wanted(now: &Published, links: &Links) -> Vec<Report> {
     let linked: std::collections::HashMap<_, _> = links.all().into_iter().collect();
     let of = |node: &str| linked.get(node);
     let reports = now.plan.verdicts.iter().map(|(key, verdict)| {
-        let (counts, bare) = count(now, verdict, of);
-        Report { key: key.clone(), verdict: Arc::clone(verdict), counts, bare }
+        let count = match verdict.kind {
+            Kind::Rule | Kind::ClusterRule => count(now, verdict, of),
+            _ => Count::default(),
+        };
+        Report { key: key.clone(), verdict: Arc::clone(verdict), count }
     });
     reports.collect()
 }
 
+/// How many workloads of an object with rules run them.
 fn count<'a>(
     now: &Published,
     verdict: &Verdict,
     link: impl Fn(&str) -> Option<&'a Arc<Mutex<Link>>>,
-) -> (WorkloadCounts, u32) {
-    let (mut counts, mut bare) = (WorkloadCounts::default(), 0);
+) -> Count {
+    let mut count = Count::default();
+    let counts = &mut count.of;
     for pod in verdict.workloads.iter().filter_map(|uid| now.pods.get(uid)) {
         if !pod.managed {
-            bare += 1;
+            count.bare += 1;
             continue;
         }
         counts.concerned += 1;
@@ -55,12 +69,23 @@ fn count<'a>(
         };
         let link = link.lock();
         match link.states.get(&*pod.uid) {
+            Some(state) if is_cut(state, verdict) => {
+                counts.refused += 1;
+                count.cut += 1;
+            }
             Some(state) if runs(&link, state, verdict) => counts.enforced += 1,
             Some(state) if !state.refused.is_empty() => counts.refused += 1,
             _ => counts.pending += 1,
         }
     }
-    (counts, bare)
+    count
+}
+
+/// Whether a workload's policy has no room for all that an object says. If it names as many rules as it may, any may be
+/// among the others.
+fn is_cut(state: &WorkloadState, verdict: &Verdict) -> bool {
+    let is_named = |id: u32| state.cut.len() >= MAX_CUT || state.cut.contains(&id);
+    !state.cut.is_empty() && verdict.rules.iter().any(|rule| is_named(rule.id))
 }
 
 /// Whether a workload's proxy has confirmed all of what an object says, in its newest form.
@@ -75,6 +100,14 @@ fn runs(link: &Link, state: &WorkloadState, verdict: &Verdict) -> bool {
 }
 
 impl Report {
+    /// Whether people wait for it, who know `before`: there is another verdict on what they wrote, or now all have said
+    /// what they run. Everything else may change soon again.
+    pub(super) fn is_urgent(&self, before: &Self) -> bool {
+        let word = |report: &Self| (report.verdict.generation, report.verdict.reason);
+        let is_settled = |report: &Self| report.count.of.pending == 0;
+        word(self) != word(before) || (is_settled(self) && !is_settled(before))
+    }
+
     pub(super) fn kind(&self) -> &'static str {
         match self.key.0 {
             Kind::Group => "workloadgroups",
@@ -107,13 +140,13 @@ impl Report {
             "observedGeneration": self.verdict.generation,
             "conditions": conditions,
         });
-        let concerned = self.verdict.workloads.len();
+        let concerned = self.verdict.count;
         match self.key.0 {
             Kind::Group | Kind::ClusterGroup => status["members"] = json!(concerned),
             Kind::Mode | Kind::ClusterMode => status["workloads"] = json!(concerned),
             Kind::Rule | Kind::ClusterRule => {
                 status["rules"] = json!(self.verdict.rules);
-                status["workloads"] = json!(self.counts);
+                status["workloads"] = json!(self.count.of);
             }
         }
         (status != before).then(|| json!({"status": status}))
@@ -149,9 +182,10 @@ impl Report {
     }
 
     fn enforced(&self) -> Condition {
-        let counts = self.counts;
+        let Count { of: counts, bare, cut } = self.count;
         let (status, reason) = match counts {
             _ if !self.verdict.accepted => ("False", "NotAccepted"),
+            _ if cut > 0 => ("False", "DoesNotFit"),
             WorkloadCounts { refused: 1.., .. } => ("False", "Refused"),
             WorkloadCounts { pending: 1.., .. } => ("Unknown", "Pending"),
             WorkloadCounts { concerned: 0, .. } => ("True", "NoWorkloads"),
@@ -161,8 +195,12 @@ impl Report {
             "NotAccepted" => "what was not accepted is not in force".to_owned(),
             _ => format!("{} of {} proxies run it", counts.enforced, counts.concerned),
         };
-        if self.bare > 0 {
-            message.push_str(&format!("; {} pods have no proxy", self.bare));
+        if cut > 0 {
+            let text = format!("; the policies of {cut} have no room for all of it");
+            message.push_str(&text);
+        }
+        if bare > 0 {
+            message.push_str(&format!("; {bare} pods have no proxy"));
         }
         Condition {
             kind: "Enforced".into(),
@@ -172,6 +210,84 @@ impl Report {
             field: None,
             observed_generation: Some(self.verdict.generation),
             last_transition_time: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outrider_learn::Ends;
+    use outrider_telemetry::Registry;
+
+    use super::*;
+    use crate::{
+        cluster::objects::RuleNumber,
+        controller::{
+            counts::Counts,
+            plan::{Plan, Pod, Rule, Set, Uids, World},
+            published::Change,
+        },
+    };
+
+    const ID: u32 = 200_000;
+
+    /// A rule at one pod.
+    fn plan() -> Plan {
+        let members: Uids = Arc::new(["u".into()].into());
+        let set = Set { members: Arc::clone(&members), ..Set::default() };
+        let (from, to) = ("external".into(), "them".into());
+        let rule = Rule { id: ID, from, to, ends: Ends::Server, ..Rule::default() };
+        let verdict = Verdict {
+            kind: Kind::Rule,
+            namespace: "shop".into(),
+            name: "web".into(),
+            generation: 1,
+            accepted: true,
+            reason: "Accepted",
+            message: String::new(),
+            field: None,
+            rules: vec![RuleNumber { name: "a".into(), id: ID }],
+            count: 1,
+            workloads: members,
+        };
+        let key = (Kind::Rule, "shop".to_owned(), "web".to_owned());
+        Plan {
+            sets: [("them".into(), Arc::new(set))].into(),
+            rules: [(ID, Arc::new(rule))].into(),
+            verdicts: [(key, Arc::new(verdict))].into(),
+            ..Plan::default()
+        }
+    }
+
+    #[test]
+    fn a_rule_for_which_a_policy_has_no_room_is_not_enforced() {
+        let links = Links::new(Counts::register(&Registry::default()).unwrap());
+        let (node, uid): (Arc<str>, Arc<str>) = ("n1".into(), "u".into());
+        let link = links.enter(&node, "1");
+        let pod = Pod { uid: Arc::clone(&uid), node, managed: true, ..Pod::default() };
+        let world = World { pods: [(uid, Arc::new(pod))].into(), ..World::default() };
+        links.publish(true, Change::whole(&world, &plan()), &plan());
+        links.update("n1", &link).unwrap();
+        let most = u32::try_from(MAX_CUT).unwrap();
+        let cases = [
+            (Vec::new(), "True", "Enforced"),
+            (vec![ID], "False", "DoesNotFit"),
+            (vec![ID + 1], "True", "Enforced"),
+            // Others may be cut too, which are not named.
+            ((ID + 1..=ID + most).collect(), "False", "DoesNotFit"),
+        ];
+        for (cut, status, reason) in cases {
+            let state = WorkloadState {
+                uid: "u".into(),
+                revision: 1,
+                connected: true,
+                cut,
+                ..WorkloadState::default()
+            };
+            link.lock().states.insert("u".into(), state);
+            let report = wanted(&links.published.read(), &links).remove(0);
+            let said = report.enforced();
+            assert_eq!((&*said.status, &*said.reason), (status, reason), "{}", said.message);
         }
     }
 }

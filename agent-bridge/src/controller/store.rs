@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    hash::Hash,
     sync::Arc,
 };
 
@@ -14,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::{
     nodes::{self, ApiNode},
-    plan::{Labels, Objects, Pod, World},
+    plan::{Labels, Object, Pod},
     pods::{ApiPod, Shared},
 };
 use crate::cluster::objects::{
@@ -22,10 +21,15 @@ use crate::cluster::objects::{
     WorkloadGroup, WorkloadMode,
 };
 
+/// Objects that changed which are told one by one; of more it is said that all may have.
+const MAX_NEWS: usize = 16_384;
+
 /// Objects of one kind, and which of them the list that is under way has shown so far.
 #[derive(Debug)]
 pub(super) struct Table<V> {
     all: BTreeMap<Key, V>,
+    /// What was there before of what changed since it was asked last; nothing, if all may have.
+    news: Option<HashMap<Key, Option<V>>>,
     listed: Option<HashSet<Key>>,
     synced: bool,
 }
@@ -35,11 +39,52 @@ pub(super) type Key = (String, String);
 
 impl<V> Default for Table<V> {
     fn default() -> Self {
-        Self { all: BTreeMap::new(), listed: None, synced: false }
+        Self { all: BTreeMap::new(), news: None, listed: None, synced: false }
     }
 }
 
-impl<V> Table<V> {
+/// What is there of a kind: all, or what changed, as it was and as it is.
+#[derive(Debug)]
+pub(super) enum News<V> {
+    All(Vec<(Key, V)>),
+    Some(Vec<(Key, Option<V>, Option<V>)>),
+}
+
+impl<V: Clone> Table<V> {
+    /// What changed since this was asked last.
+    pub(super) fn news(&mut self, whole: bool) -> News<V> {
+        let news = self.news.replace(HashMap::new()).filter(|_| !whole);
+        let all = self
+            .all
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()));
+        let Some(news) = news else { return News::All(all.collect()) };
+        let now = |key: Key, before| {
+            let now = self.all.get(&key).cloned();
+            (key, before, now)
+        };
+        News::Some(
+            news.into_iter()
+                .map(|(key, before)| now(key, before))
+                .collect(),
+        )
+    }
+
+    /// Whether all may have changed.
+    fn is_new(&self) -> bool {
+        self.news.is_none()
+    }
+
+    fn note(&mut self, key: &Key, before: Option<V>) {
+        let Some(news) = &mut self.news else { return };
+        if !news.contains_key(key) {
+            news.insert(key.clone(), before);
+        }
+        if news.len() > MAX_NEWS {
+            self.news = None;
+        }
+    }
+
     /// Takes in one event; `make` says what is kept. Says whether anything may have changed.
     pub(super) fn take<K: ResourceExt>(
         &mut self,
@@ -56,32 +101,41 @@ impl<V> Table<V> {
                 if let Some(listed) = &mut self.listed {
                     listed.insert(key.clone());
                 }
-                self.put(key, make(object))
+                self.put(&key, make(object))
             }
             Event::InitDone => {
-                if let Some(listed) = self.listed.take() {
-                    self.all.retain(|key, _| listed.contains(key));
+                let listed = self.listed.take();
+                let gone = |key: &&Key| listed.as_ref().is_some_and(|all| !all.contains(*key));
+                let gone: Vec<_> = self.all.keys().filter(gone).cloned().collect();
+                for key in &gone {
+                    self.remove(key);
                 }
                 self.synced = true;
                 true
             }
-            Event::Apply(object) => self.put(key(&object), make(object)),
-            Event::Delete(object) => self.all.remove(&key(&object)).is_some(),
+            Event::Apply(object) => self.put(&key(&object), make(object)),
+            Event::Delete(object) => self.remove(&key(&object)),
         }
     }
 
-    fn put(&mut self, key: Key, value: Option<V>) -> bool {
+    fn put(&mut self, key: &Key, value: Option<V>) -> bool {
         match value {
             Some(value) => {
-                self.all.insert(key, value);
+                let before = self.all.insert(key.clone(), value);
+                self.note(key, before);
                 true
             }
-            None => self.all.remove(&key).is_some(),
+            None => self.remove(key),
         }
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
-        self.all.values()
+    fn remove(&mut self, key: &Key) -> bool {
+        let before = self.all.remove(key);
+        let was = before.is_some();
+        if was {
+            self.note(key, before);
+        }
+        was
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<&V> {
@@ -119,7 +173,7 @@ impl Tables {
             if self.pods.get(&key).map(|known| &**known) == new.as_ref() {
                 return false;
             }
-            return self.pods.put(key, new.map(Arc::new));
+            return self.pods.put(&key, new.map(Arc::new));
         }
         self.pods.take(event, |pod| shared.pod(pod).map(Arc::new))
     }
@@ -130,7 +184,7 @@ impl Tables {
             if self.nodes.get(&key) == Some(&new) {
                 return false;
             }
-            return self.nodes.put(key, Some(new));
+            return self.nodes.put(&key, Some(new));
         }
         self.nodes.take(event, |node| Some(nodes::networks(&node)))
     }
@@ -153,37 +207,46 @@ impl Tables {
         .find_map(|(synced, kind)| (!synced).then_some(kind))
     }
 
-    pub(super) fn objects(&self) -> Objects {
-        fn all<V>(table: &Table<Arc<V>>) -> Vec<Arc<V>> {
-            table.values().map(Arc::clone).collect()
+    /// What changed since this was asked last, or all there is.
+    pub(super) fn news(&mut self, whole: bool) -> Changed {
+        let whole = whole || self.is_new();
+        let (mut objects, mut nodes) = (Vec::new(), whole);
+        enter(&mut objects, self.groups.news(whole), Object::Group);
+        enter(&mut objects, self.cluster_groups.news(whole), Object::ClusterGroup);
+        enter(&mut objects, self.rules.news(whole), Object::Rule);
+        enter(&mut objects, self.cluster_rules.news(whole), Object::ClusterRule);
+        enter(&mut objects, self.modes.news(whole), Object::Mode);
+        enter(&mut objects, self.cluster_modes.news(whole), Object::ClusterMode);
+        if let News::Some(changed) = self.nodes.news(whole) {
+            nodes = !changed.is_empty();
         }
-        Objects {
-            groups: all(&self.groups),
-            cluster_groups: all(&self.cluster_groups),
-            rules: all(&self.rules),
-            cluster_rules: all(&self.cluster_rules),
-            modes: all(&self.modes),
-            cluster_modes: all(&self.cluster_modes),
+        Changed {
+            whole,
+            pods: self.pods.news(whole),
+            namespaces: self.namespaces.news(whole),
+            learned: self.learned.news(whole),
+            internal: nodes.then(|| self.internal()),
+            objects,
         }
     }
 
-    pub(super) fn world(&self) -> World {
-        let pods = self
-            .pods
-            .values()
-            .map(|pod| (Arc::clone(&pod.uid), Arc::clone(pod)));
-        let namespaces = self.namespaces.all.iter();
-        World {
-            pods: pods.collect(),
-            namespaces: namespaces
-                .map(|((_, name), labels)| (name.clone(), Arc::clone(labels)))
-                .collect(),
-        }
+    /// Whether of any kind all may have changed.
+    fn is_new(&self) -> bool {
+        self.pods.is_new()
+            || self.namespaces.is_new()
+            || self.nodes.is_new()
+            || self.groups.is_new()
+            || self.cluster_groups.is_new()
+            || self.rules.is_new()
+            || self.cluster_rules.is_new()
+            || self.modes.is_new()
+            || self.cluster_modes.is_new()
+            || self.learned.is_new()
     }
 
     /// Networks of pods, joined as far as they are neighbours.
-    pub(super) fn internal(&self) -> Vec<IpNet> {
-        let all: Vec<_> = self.nodes.values().flatten().copied().collect();
+    fn internal(&self) -> Vec<IpNet> {
+        let all: Vec<_> = self.nodes.all.values().flatten().copied().collect();
         let mut joined = IpNet::aggregate(&all);
         joined.truncate(MAX_INTERNAL);
         joined
@@ -224,11 +287,41 @@ impl Store {
     }
 }
 
-/// Kept from more than one kind by key.
-pub(super) fn index<K: Eq + Hash, V>(all: impl Iterator<Item = (K, V)>) -> HashMap<K, Vec<V>> {
-    let mut by_key: HashMap<K, Vec<V>> = HashMap::new();
-    for (key, value) in all {
-        by_key.entry(key).or_default().push(value);
+/// What is other than before, of everything that is watched.
+#[derive(Debug)]
+pub(super) struct Changed {
+    /// It is all there is: what is not in it is not there.
+    pub(super) whole: bool,
+    pub(super) pods: News<Arc<Pod>>,
+    pub(super) namespaces: News<Arc<Labels>>,
+    pub(super) learned: News<Arc<LearnedPolicy>>,
+    pub(super) objects: Vec<(Option<Object>, Option<Object>)>,
+    /// Networks of pods, if a node changed.
+    pub(super) internal: Option<Vec<IpNet>>,
+}
+
+/// Adds objects of one kind, of which what people wrote changed: what became of it may have all the time.
+fn enter<K: ResourceExt>(
+    objects: &mut Vec<(Option<Object>, Option<Object>)>,
+    news: News<Arc<K>>,
+    make: fn(Arc<K>) -> Object,
+) {
+    let is_same = |before: &Arc<K>, now: &Arc<K>| {
+        let (before, now) = (before.meta(), now.meta());
+        before.uid == now.uid && before.generation == now.generation
+    };
+    match news {
+        News::All(all) => {
+            objects.extend(all.into_iter().map(|(_, now)| (None, Some(make(now)))));
+        }
+        News::Some(changed) => objects.extend(
+            changed
+                .into_iter()
+                .filter(|(_, before, now)| match (before, now) {
+                    (Some(before), Some(now)) => !is_same(before, now),
+                    _ => true,
+                })
+                .map(|(_, before, now)| (before.map(make), now.map(make))),
+        ),
     }
-    by_key
 }

@@ -66,6 +66,8 @@ pub(super) struct Writer {
     events: Events,
     /// Calls that failed.
     failed: AtomicU64,
+    /// Statuses that are still to be written.
+    left: usize,
 }
 
 /// What was written of an object.
@@ -82,7 +84,7 @@ impl Writer {
         links: Arc<Links>,
         events: Events,
     ) -> Self {
-        Self { client, store, links, events, failed: AtomicU64::default() }
+        Self { client, store, links, events, failed: AtomicU64::default(), left: 1 }
     }
 
     /// Goes on for ever.
@@ -101,15 +103,17 @@ impl Writer {
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let began = Instant::now();
         let mut statuses = HashMap::new();
+        self.left = 1;
         let mut learned = HashMap::new();
         loop {
             turns.tick().await;
             self.links.news.notified().await;
             let failed = self.failed.load(Ordering::Relaxed);
-            let left = self
-                .statuses(&mut statuses, began.elapsed() >= SETTLE)
-                .await
-                + self.learned(&mut learned).await;
+            let is_settled = began.elapsed() >= SETTLE;
+            if self.links.is_news() || self.left > 0 {
+                self.left = self.statuses(&mut statuses, is_settled).await;
+            }
+            let left = self.left + self.learned(&mut learned).await;
             self.links
                 .counts
                 .waiting
@@ -126,9 +130,11 @@ impl Writer {
 
     /// Writes statuses that are not as they should be; says how many are left.
     async fn statuses(&self, written: &mut HashMap<ObjectKey, Written>, settled: bool) -> usize {
-        let now = Arc::clone(&self.links.published.borrow());
-        written.retain(|key, _| now.plan.verdicts.contains_key(key));
-        let reports = wanted(&now, &self.links);
+        let reports = {
+            let now = self.links.published.read();
+            written.retain(|key, _| now.plan.verdicts.contains_key(key));
+            wanted(&now, &self.links)
+        };
         let (mut due, mut left) = (Vec::new(), 0);
         for report in reports {
             let known = written.get(&report.key);
@@ -136,8 +142,9 @@ impl Writer {
                 continue;
             }
             let is_first = known.is_none_or(|known| known.report.verdict != report.verdict);
-            // A verdict waits for nobody; what nodes say may change soon again.
-            let waits = known.is_some_and(|known| known.at.elapsed() < STATUS_PACE);
+            let waits = known.is_some_and(|known| {
+                known.at.elapsed() < STATUS_PACE && !report.is_urgent(&known.report)
+            });
             if waits || (!is_first && !settled) || due.len() >= MAX_WRITES {
                 left += 1;
                 continue;
@@ -239,7 +246,9 @@ impl Writer {
             left += usize::from(!done);
             last.insert(key, Instant::now());
         }
-        self.links.written.send_modify(|turn| *turn += 1);
+        let now = self.links.merged.lock().written();
+        let is_other = |said: &mut u64| std::mem::replace(said, now) != now;
+        self.links.written.send_if_modified(is_other);
         left
     }
 

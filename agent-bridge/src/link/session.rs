@@ -8,7 +8,7 @@ use outrider_api::cluster::{
 use thiserror::Error;
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming};
@@ -25,8 +25,10 @@ const LEADER: &str = "outrider-leader";
 const MAX_REDIRECTS: u32 = 3;
 /// Between two looks at what there is to tell.
 const LOOK: Duration = Duration::from_millis(500);
-/// Looks between two batches of what was seen.
-const BATCH_LOOKS: u32 = 10;
+/// The same while proxies take what the controller said last, which somebody may wait for.
+const SOON: Duration = Duration::from_millis(50);
+/// Between two batches of what was seen.
+const BATCHES: Duration = Duration::from_secs(5);
 /// Messages that wait to be sent.
 const MAX_WAITING: usize = 8;
 /// How long a call may take to begin.
@@ -137,10 +139,8 @@ impl Task {
         mut updates: Streaming<ToNode>,
         tell: &mpsc::Sender<FromNode>,
     ) -> Result<std::convert::Infallible, End> {
-        let mut ticker = interval(LOOK);
-        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looks = 0_u32;
-        let mut sent = None;
+        let (mut look, mut batch) = (Instant::now(), Instant::now());
+        let (mut is_first, mut sent) = (true, None);
         loop {
             tokio::select! {
                 biased;
@@ -148,6 +148,7 @@ impl Task {
                     Some(to_node::Message::Update(update)) => {
                         (self.failures, self.redirects) = (0, 0);
                         self.node.take_update(update);
+                        look = look.min(Instant::now() + SOON);
                     }
                     Some(to_node::Message::Acknowledged(said)) => {
                         self.node.observed_is_safe(said.batch);
@@ -156,31 +157,39 @@ impl Task {
                     // Of a newer version.
                     None => {}
                 },
-                _ = ticker.tick() => {
-                    self.look(looks, &mut sent, tell).await?;
-                    looks = looks.wrapping_add(1);
+                () = sleep_until(look) => {
+                    self.look(is_first, tell).await?;
+                    is_first = false;
+                    if batch <= Instant::now() {
+                        self.tell_seen(&mut sent, tell).await?;
+                        batch = Instant::now() + BATCHES;
+                    }
+                    look = Instant::now() + if self.node.is_catching_up() { SOON } else { LOOK };
                 }
             }
         }
     }
 
     /// Tells what there is to tell.
-    async fn look(
-        &self,
-        looks: u32,
-        sent: &mut Option<u64>,
-        tell: &mpsc::Sender<FromNode>,
-    ) -> Result<(), End> {
+    async fn look(&self, is_first: bool, tell: &mpsc::Sender<FromNode>) -> Result<(), End> {
         let questions = self.node.questions();
         if !questions.is_empty() {
             let addresses = questions.into_iter().map(read::bytes).collect();
             say(tell, from_node::Message::Lookup(Lookup { addresses })).await?;
         }
-        if let Some(applied) = self.node.applied(looks == 0) {
+        if let Some(applied) = self.node.applied(is_first) {
             say(tell, from_node::Message::Applied(applied)).await?;
         }
-        if looks.is_multiple_of(BATCH_LOOKS)
-            && let Some(observed) = self.node.observed()
+        Ok(())
+    }
+
+    /// Tells what was seen.
+    async fn tell_seen(
+        &self,
+        sent: &mut Option<u64>,
+        tell: &mpsc::Sender<FromNode>,
+    ) -> Result<(), End> {
+        if let Some(observed) = self.node.observed()
             // Over this link, once.
             && *sent != Some(observed.batch)
         {

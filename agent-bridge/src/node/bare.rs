@@ -11,17 +11,30 @@ use crate::{
     export::Export,
     mailbox::watch::{Change, Workload},
     settings::Settings,
-    store::Store,
+    store::{Change as Row, Store},
 };
 
-pub(crate) fn bare(dir: &tempfile::TempDir) -> Arc<Node> {
+/// A node with what is in a store.
+pub(crate) fn restored(store: &Store) -> Node {
     let settings = Settings::read(|_| None).unwrap();
     let registry = Registry::default();
     let counts = Counts::register(&registry).unwrap();
     let export = Export::new(&settings.export, &registry).unwrap();
-    let store = Store::open(&dir.path().join("bridge.redb"), 1).unwrap();
     let outlets = (export, Controller::new(None, &[], &registry).unwrap());
-    let node = Node::restore(&settings, &store, counts, outlets).unwrap();
+    Node::restore(&settings, store, counts, outlets).unwrap()
+}
+
+impl Node {
+    /// Rows of the policy file that are to be stored.
+    pub(crate) fn unsaved_numbers(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        self.state.lock().numbers.take_changes(&mut rows);
+        rows
+    }
+}
+
+pub(crate) fn bare(dir: &tempfile::TempDir) -> Arc<Node> {
+    let node = restored(&Store::open(&dir.path().join("bridge.redb"), 1).unwrap());
     let workload = Workload {
         uid: "cache".into(),
         name: "default/cache".into(),

@@ -1,6 +1,6 @@
 //! What the cluster's controller is told and says.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use outrider_api::{
     LinkStatus,
@@ -28,8 +28,16 @@ pub(super) struct Cluster {
     /// What each workload runs, as it was told last.
     told: BTreeMap<String, WorkloadState>,
     told_revision: u64,
+    /// When the last update came.
+    heard: Option<Instant>,
     standing: Option<Standing>,
 }
+
+/// How long compiling may hold the node's state for what people said. The controller leaves it half of the time at least.
+const WAITED_FOR: Duration = Duration::from_millis(50);
+
+/// How long proxies are watched closely after an update.
+const CATCHING_UP: Duration = Duration::from_secs(2);
 
 impl Cluster {
     /// Nothing is known; without a controller nothing will be.
@@ -78,6 +86,7 @@ impl Node {
         let mut state = self.state.lock();
         let State { cluster, learner, .. } = &mut *state;
         cluster.kept.take(update, learner, unix_seconds());
+        cluster.heard = Some(Instant::now());
         if let Some(standing) = &mut cluster.standing {
             standing.linked = true;
             standing.heard_at = unix_seconds();
@@ -133,6 +142,15 @@ impl Node {
         (whole || !is_same || !is_old).then_some(Applied { revision, workloads, gone })
     }
 
+    /// Whether a proxy that is there has an update before it that came just now.
+    pub(crate) fn is_catching_up(&self) -> bool {
+        let state = self.state.lock();
+        let Cluster { heard, told, told_revision, .. } = &state.cluster;
+        let mut states = told.values();
+        heard.is_some_and(|at| at.elapsed() < CATCHING_UP)
+            && states.any(|one| one.connected && one.revision < *told_revision)
+    }
+
     /// How it stands, for people.
     pub(super) fn link_status(&self) -> Option<LinkStatus> {
         let state = self.state.lock();
@@ -169,8 +187,7 @@ impl Node {
 impl State {
     /// Policy is compiled as far as that may take now, the rest as soon as it may be.
     fn cluster_changed(&mut self) {
-        self.policy_due = Some(Instant::now());
-        self.publish_some();
+        self.publish_some(WAITED_FOR);
     }
 
     /// What every workload's proxy has confirmed. One that is behind is said to run what it was last known to.
@@ -206,6 +223,7 @@ impl State {
                 found.revision = revision;
                 policy.mode.name().clone_into(&mut found.mode);
                 found.rules = u32::try_from(policy.spec.rules.len()).unwrap_or(u32::MAX);
+                found.cut = policy.cut.iter().map(|rule| rule.0).collect();
             }
             found
         };

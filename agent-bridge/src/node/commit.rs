@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Node, State, Unacked, events::Body, learned};
+use super::{Node, State, Unacked, events::Body, learned, policy::PORTION};
 use crate::{
     counts::Dropped,
     export::Export,
@@ -130,7 +130,7 @@ impl Committer {
         let mut state = self.node.state.lock();
         state.learner.make_room();
         if state.policy_due.is_some_and(|due| due <= now) {
-            state.publish_some();
+            state.publish_some(PORTION);
         }
         state.tell_held(now, &self.node.counts);
         drop(state);
@@ -294,6 +294,7 @@ impl State {
         }
         self.take_pods(&mut changes);
         self.cluster.kept.take_changes(&mut changes);
+        self.numbers.take_changes(&mut changes);
         changes.append(&mut self.rebuilt.take_changes());
         (learned, changes, head)
     }
@@ -326,7 +327,10 @@ impl State {
                 self.modes.insert(group, mode);
                 true
             }
-            Table::Cluster => self.cluster.take_back(key, value, &mut self.learner),
+            Table::Cluster => match self.numbers.take_back(key, value) {
+                Some(is_known) => is_known,
+                None => self.cluster.take_back(key, value, &mut self.learner),
+            },
             Table::Pods => self.take_back_pod(key, value),
             Table::Asked => self.rebuilt.take_back(key, value),
             Table::Batches => {

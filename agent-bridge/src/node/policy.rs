@@ -22,7 +22,7 @@ use crate::mailbox::{program::Desired, watch::Workload};
 /// How long learned changes are collected before they are compiled and pushed.
 const DEBOUNCE: Duration = Duration::from_secs(1);
 /// How long compiling may hold the node's state at a time; one policy may take longer.
-const PORTION: Duration = Duration::from_millis(10);
+pub(super) const PORTION: Duration = Duration::from_millis(10);
 /// So many times as long as that took, nothing is compiled: learned policy takes a tenth of the time at most.
 const PAUSE: u32 = 9;
 /// How long a change may take to be stored while somebody waits for it.
@@ -182,16 +182,16 @@ impl State {
         }
     }
 
-    /// Compiles what is to be compiled again and hands it to the links, as much as may be at a time: in
+    /// Compiles what is to be compiled again and hands it to the links, as much as `portion` is time for: in
     /// turns, and not what nobody could take, since every proxy of the group still has its last one to confirm.
-    pub(super) fn publish_some(&mut self) {
+    pub(super) fn publish_some(&mut self, portion: Duration) {
         let began = Instant::now();
         let stale = self.learner.stale();
         let from = stale.partition_point(|group| Some(group) <= self.published.as_ref());
         let (before, after) = stale.split_at(from);
         let (busy, mut changed) = (self.busy(), BTreeSet::new());
         for group in after.iter().chain(before) {
-            if began.elapsed() >= PORTION {
+            if began.elapsed() >= portion {
                 break;
             }
             if busy.contains(group) {

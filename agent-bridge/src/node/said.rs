@@ -1,13 +1,83 @@
 //! What people said, without a cluster.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use outrider_learn::ClusterChange;
 
 use super::Node;
-use crate::controller::plan::{Labels, Pod, World};
+use crate::{
+    cluster::objects::RuleNumber,
+    controller::plan::{Labels, Pod, World},
+    store::{Change, Table},
+};
+
+/// First byte of a row's key, beside those of what a controller said.
+const ROW: u8 = b'n';
+
+/// Numbers of rules by their object, as they were given: they stay with the rules over a restart.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    of: BTreeMap<String, Vec<RuleNumber>>,
+    unsaved: BTreeSet<String>,
+}
+
+impl Numbers {
+    /// All that there are; says whether any is another.
+    fn keep(&mut self, now: BTreeMap<String, Vec<RuleNumber>>) -> bool {
+        let gone = self.of.keys().filter(|object| !now.contains_key(*object));
+        let other = now
+            .iter()
+            .filter(|(object, numbers)| self.of.get(*object) != Some(*numbers));
+        let changed: Vec<_> = gone
+            .chain(other.map(|(object, _)| object))
+            .cloned()
+            .collect();
+        let is_other = !changed.is_empty();
+        self.unsaved.extend(changed);
+        self.of = now;
+        is_other
+    }
+
+    /// Rows that changed since the last call.
+    pub(super) fn take_changes(&mut self, changes: &mut Vec<Change>) {
+        for object in std::mem::take(&mut self.unsaved) {
+            let value = self.of.get(&object);
+            let value = value.and_then(|numbers| serde_json::to_vec(numbers).ok());
+            let key = [&[ROW], object.as_bytes()].concat();
+            changes.push(Change { table: Table::Cluster, key, value });
+        }
+    }
+
+    /// Takes back a row of the store, if it is one of these: whether it makes sense.
+    pub(super) fn take_back(&mut self, key: &[u8], value: &[u8]) -> Option<bool> {
+        let object = key.strip_prefix(&[ROW])?;
+        let read = std::str::from_utf8(object).ok();
+        let read = read.zip(serde_json::from_slice(value).ok());
+        Some(
+            read.map(|(object, numbers)| self.of.insert(object.to_owned(), numbers))
+                .is_some(),
+        )
+    }
+}
 
 impl Node {
+    /// Numbers that the rules of an object had before.
+    pub(crate) fn numbers(&self, object: &str) -> Vec<RuleNumber> {
+        let state = self.state.lock();
+        state.numbers.of.get(object).cloned().unwrap_or_default()
+    }
+
+    /// Keeps the numbers of all objects of the policy file.
+    pub(crate) fn keep_numbers(&self, all: BTreeMap<String, Vec<RuleNumber>>) {
+        let mut state = self.state.lock();
+        if state.numbers.keep(all) {
+            state.version += 1;
+        }
+    }
+
     /// Who is here, as rules of people mean them. Of a namespace no more is known than its name, which is its label
     /// `kubernetes.io/metadata.name`.
     pub(crate) fn world(&self) -> World {

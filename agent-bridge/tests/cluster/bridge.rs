@@ -101,24 +101,23 @@ impl Bridge {
         unreachable!()
     }
 
-    async fn say(&self, message: from_node::Message) {
-        self.into
-            .send(FromNode { message: Some(message) })
-            .await
-            .unwrap();
+    async fn say(&self, message: from_node::Message) -> bool {
+        let said = self.into.send(FromNode { message: Some(message) });
+        said.await.is_ok()
     }
 
     pub(crate) async fn observe(&self, observed: Observed) {
-        self.say(from_node::Message::Observed(observed)).await;
+        assert!(self.say(from_node::Message::Observed(observed)).await);
     }
 
-    pub(crate) async fn apply(&self, applied: Applied) {
-        self.say(from_node::Message::Applied(applied)).await;
+    /// Says whether the link is there.
+    pub(crate) async fn apply(&self, applied: Applied) -> bool {
+        self.say(from_node::Message::Applied(applied)).await
     }
 
     pub(crate) async fn ask(&self, addresses: Vec<Vec<u8>>) {
-        self.say(from_node::Message::Lookup(Lookup { addresses }))
-            .await;
+        let asked = from_node::Message::Lookup(Lookup { addresses });
+        assert!(self.say(asked).await);
     }
 
     /// Takes what comes until something holds.

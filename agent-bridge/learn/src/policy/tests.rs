@@ -348,6 +348,10 @@ fn what_people_say_leaves_room_for_what_was_learned() {
     // Two that are there before, and one for all of the outside is in the lists of both families.
     assert_eq!(policy.spec.rules.len(), 2 + (crate::MAX_SAID - 2) / 2);
     assert_eq!(policy.left_out, few + 2 - policy.spec.rules.len());
+    // Rules are named that are not there in whole, and no other is.
+    assert_eq!(policy.cut.len(), crate::MAX_CUT);
+    let first_cut = 300_000 + u32::try_from((crate::MAX_SAID - 2) / 2 / 64).unwrap();
+    assert_eq!(policy.cut.first(), Some(&RuleId(first_cut)));
     let names: Vec<_> = (0..MAX_SET_PARTS)
         .map(|at| Name::new(&format!("n{at}.example.com")).unwrap())
         .collect();

@@ -1,7 +1,10 @@
 use outrider_learn::Ends;
 
 use super::*;
-use crate::controller::plan::{Plan, World};
+use crate::controller::{
+    plan::{Plan, World},
+    published::Change,
+};
 
 fn pod(name: &str, node: &str, ip: u8) -> Arc<Pod> {
     Arc::new(Pod {
@@ -28,7 +31,8 @@ fn world() -> World {
 }
 
 fn set(members: &[&str]) -> Arc<Set> {
-    Arc::new(Set { members: members.iter().map(|uid| (*uid).into()).collect(), ..Set::default() })
+    let members = members.iter().map(|uid| (*uid).into()).collect();
+    Arc::new(Set { members: Arc::new(members), ..Set::default() })
 }
 
 fn rule(id: u32, from: &str, to: &str, ends: Ends) -> Arc<Rule> {
@@ -46,8 +50,10 @@ fn plan(rules: Vec<Arc<Rule>>, sets: Vec<(&str, Arc<Set>)>) -> Plan {
     }
 }
 
-fn published(revision: u64, plan: Plan) -> Published {
-    Published::new(revision, &world(), plan, Vec::new(), Vec::new())
+fn published(revision: u64, plan: &Plan) -> Published {
+    let mut now = Published::after(revision - 1);
+    now.take(Change::whole(&world(), plan), plan);
+    now
 }
 
 fn ingress() -> Plan {
@@ -57,7 +63,7 @@ fn ingress() -> Plan {
 
 #[test]
 fn a_node_is_told_what_concerns_its_pods_and_no_more() {
-    let now = published(1, ingress());
+    let now = published(1, &ingress());
     let update = Known::default().update("n2", &now, &[]).unwrap();
     assert!(update.whole);
     assert_eq!((update.rules.len(), update.sets.len(), update.workloads.len()), (1, 2, 2));
@@ -70,17 +76,17 @@ fn a_node_is_told_what_concerns_its_pods_and_no_more() {
 #[test]
 fn after_the_first_only_changes_are_told() {
     let mut known = Known::default();
-    known.update("n2", &published(1, ingress()), &[]).unwrap();
-    assert_eq!(known.update("n2", &published(2, ingress()), &[]), None);
+    known.update("n2", &published(1, &ingress()), &[]).unwrap();
+    assert_eq!(known.update("n2", &published(2, &ingress()), &[]), None);
     let mut more = ingress();
     more.sets.insert("webs".into(), set(&["u-far", "u-web"]));
-    let update = known.update("n2", &published(3, more), &[]).unwrap();
+    let update = known.update("n2", &published(3, &more), &[]).unwrap();
     let change = &update.sets[0];
     assert!(!update.whole && !change.whole && update.rules.is_empty());
     assert_eq!((&change.added[..], change.removed.len()), (&["u-far".to_owned()][..], 0));
     assert_eq!(known.rule_since(200_000), Some(3), "its proxies have to catch up");
     let update = known
-        .update("n2", &published(4, Plan::default()), &[])
+        .update("n2", &published(4, &Plan::default()), &[])
         .unwrap();
     assert_eq!((update.rules_gone, update.sets_gone.len()), (vec![200_000], 2));
     assert_eq!((update.workloads_gone.len(), known.rule_since(200_000)), (3, None));
@@ -94,7 +100,7 @@ fn networks_and_everything_reach_whom_they_cover() {
     let any = Set { any: true, ..Set::default() };
     for (from, nodes) in [(wide, &["n1"][..]), (one, &["n2"]), (any, &["n1", "n2", "n3"])] {
         let sets = vec![("them", Arc::new(from)), ("out", Arc::new(Set::default()))];
-        let now = published(1, plan(vec![rule(1, "them", "out", Ends::Client)], sets));
+        let now = published(1, &plan(vec![rule(1, "them", "out", Ends::Client)], sets));
         let told = |node: &&str| {
             Known::default()
                 .update(node, &now, &[])
@@ -110,7 +116,7 @@ fn networks_and_everything_reach_whom_they_cover() {
 
 #[test]
 fn questions_are_answered_and_remembered_up_to_a_bound() {
-    let (mut known, now) = (Known::default(), published(1, Plan::default()));
+    let (mut known, now) = (Known::default(), published(1, &Plan::default()));
     let (far, nobody) = (IpAddr::from([10, 0, 0, 3]), IpAddr::from([192, 0, 2, 1]));
     known.ask([far, nobody].into_iter());
     let update = known.update("n1", &now, &[far, nobody]).unwrap();
@@ -127,11 +133,11 @@ fn modes_are_of_own_pods_and_are_taken_back() {
     with.modes.insert("u-web".into(), Mode::Protect);
     with.modes.insert("u-db".into(), Mode::Protect);
     let mut known = Known::default();
-    let update = known.update("n1", &published(1, with), &[]).unwrap();
+    let update = known.update("n1", &published(1, &with), &[]).unwrap();
     assert_eq!((update.modes.len(), &*update.modes[0].mode), (1, "protect"));
     assert_eq!(known.mode_since("u-web"), 1);
     let update = known
-        .update("n1", &published(2, Plan::default()), &[])
+        .update("n1", &published(2, &Plan::default()), &[])
         .unwrap();
     assert_eq!((update.modes.len(), &*update.modes[0].mode), (1, ""));
 }

@@ -57,7 +57,11 @@ impl Merged {
         } else if write.rules.is_some() {
             // Rules that were made meanwhile are still to be written.
             let newer = service.last_made > write.made;
-            service.unwritten = newer.then_some(write.made + 1);
+            let now = newer.then_some(write.made + 1);
+            let before = std::mem::replace(&mut service.unwritten, now);
+            let place = |first| (first, write.key.clone());
+            before.map(|first| self.unwritten.remove(&place(first)));
+            self.unwritten.extend(now.map(place));
         }
     }
 }

@@ -27,6 +27,10 @@ fn policy(write: &object::Write) -> LearnedPolicy {
     serde_json::from_value(object).unwrap()
 }
 
+fn plan(merged: &Merged) -> Vec<Arc<Rule>> {
+    merged.plan().into_values().flatten().collect()
+}
+
 #[test]
 fn sessions_of_two_nodes_make_one_rule() {
     let mut merged = Merged::default();
@@ -42,7 +46,7 @@ fn sessions_of_two_nodes_make_one_rule() {
         merged.observe(&node("a"), &said("nv.web.shop", Side::Server, 4), true),
         Taken::Counted
     );
-    let plan = merged.plan();
+    let plan = plan(&merged);
     assert_eq!((plan.len(), plan[0].id, &*plan[0].to), (1, FIRST_RULE, "nv.db.shop"));
     assert_eq!(merged.sizes(), (1, 0));
 }
@@ -95,13 +99,13 @@ fn a_new_leader_reads_rules_and_numbers_back() {
     let write = merged.write(&("shop".into(), "db".into())).unwrap();
     let object = Arc::new(policy(&write));
     let mut next = Merged::default();
-    assert!(next.take([&object].into_iter()));
+    next.take([&object].into_iter());
     assert_eq!(next.plan(), merged.plan());
     assert_eq!(
         next.observe(&node("b"), &said("nv.new.shop", Side::Server, 3), true),
         Taken::Learned
     );
-    assert_eq!(next.plan().iter().map(|rule| rule.id).max(), Some(FIRST_RULE + 2));
+    assert_eq!(plan(&next).last().map(|rule| rule.id), Some(FIRST_RULE + 2));
     let write = next.write(&("shop".into(), "db".into())).unwrap();
     assert_eq!(write.status["status"]["counts"]["sessions"], 11);
 }
@@ -115,14 +119,16 @@ fn people_freeze_exclude_and_delete() {
     merged.wrote(&write, true);
     let mut object = policy(&write);
     (object.spec.frozen, object.spec.excluded) = (true, vec![FIRST_RULE]);
-    assert!(merged.take([&Arc::new(object)].into_iter()));
+    merged.changed(false);
+    merged.take_one(&object);
     assert!(merged.plan().is_empty());
+    assert_eq!(merged.changed(false), BTreeMap::from([(FIRST_RULE, None)]));
     assert_eq!(
         merged.observe(&node("a"), &said("nv.new.shop", Side::Server, 9), true),
         Taken::Frozen
     );
-    assert!(merged.take([].into_iter()));
-    assert_eq!(merged.sizes(), (0, 0));
+    merged.take([].into_iter());
+    assert_eq!((merged.sizes(), merged.written()), ((0, 0), merged.made()));
 }
 
 #[test]

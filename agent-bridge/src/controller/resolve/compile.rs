@@ -1,4 +1,4 @@
-//! Objects, one by one, into definitions of sets, rules, modes, and what to say of each.
+//! One object into definitions of sets, rules, a mode, and what to say of it.
 
 mod peers;
 
@@ -12,24 +12,33 @@ use outrider_learn::Ends;
 
 use super::{
     ANY,
+    defined::Defined,
     members::{Definition, Scope, Selection},
     modes::Says,
     numbers::Numbers,
     words::{self, Problem},
 };
 use crate::{
-    cluster::objects::{Action, MAX_PRIORITY, RuleEntry, RuleNumber, RuleStatus, Selector},
-    controller::plan::{Kind, ObjectKey, Objects, Rule},
+    cluster::objects::{
+        Action, ClusterWorkloadGroup, ClusterWorkloadMode, MAX_PRIORITY, RuleEntry, RuleNumber,
+        Selector, WorkloadGroup, WorkloadMode,
+    },
+    controller::plan::{Kind, Object, ObjectKey, Rule},
 };
 use peers::{Peers, Target};
 
-/// What objects come to, before it is known which pods there are.
-#[derive(Debug, Default)]
-pub(super) struct Compiled {
+/// What one object comes to, before it is known which pods there are.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) noted: Noted,
+    /// Sets that it defines; of one name they are the same in every object.
     pub(super) sets: BTreeMap<Arc<str>, Definition>,
+    /// Sets that its rules name: they go to the nodes.
+    pub(super) named: BTreeSet<Arc<str>>,
+    /// Sets of groups that it asks for, whether they are there or not.
+    pub(super) groups: BTreeSet<Arc<str>>,
     pub(super) rules: Vec<Rule>,
-    pub(super) modes: BTreeMap<Arc<str>, Says>,
-    pub(super) noted: Vec<Noted>,
+    pub(super) says: Option<Says>,
 }
 
 /// What is to be said of an object, before it is known which pods there are.
@@ -77,154 +86,174 @@ impl Noted {
     }
 }
 
-/// Compiles all objects. Numbers are given in order of kind, namespace and name.
-pub(super) fn compile(objects: &Objects, numbers: &mut Numbers) -> Compiled {
-    let mut compiled = Compiled::default();
-    compiled.groups(objects);
-    compiled.modes(objects);
-    let mut rules: Vec<Written<'_>> = objects
-        .cluster_rules
-        .iter()
-        .map(|object| Written {
-            noted: Noted::of(Kind::ClusterRule, &**object),
-            priority: object.spec.priority,
-            target: Target::Cluster(&object.spec.target),
-            ways: [&object.spec.ingress, &object.spec.egress],
-            status: object.status.as_ref(),
-        })
-        .collect();
-    rules.extend(objects.rules.iter().map(|object| Written {
-        noted: Noted::of(Kind::Rule, &**object),
-        priority: object.spec.priority,
-        target: Target::Namespace(&object.spec.target),
-        ways: [&object.spec.ingress, &object.spec.egress],
-        status: object.status.as_ref(),
-    }));
-    rules.sort_by_key(|rule| rule.noted.key());
-    numbers.retain(&rules.iter().map(|rule| rule.noted.key()).collect());
-    for rule in &rules {
-        let said = rule.status.map_or(&[][..], |status| &status.rules);
-        numbers.read(&rule.noted.key(), said);
+/// The numbers of its rules, as the status of an object says them.
+pub(super) fn said(object: &Object) -> &[RuleNumber] {
+    let status = match object {
+        Object::Rule(object) => object.status.as_ref(),
+        Object::ClusterRule(object) => object.status.as_ref(),
+        _ => None,
+    };
+    status.map_or(&[], |status| &status.rules)
+}
+
+/// Compiles an object. Groups of which it speaks are looked for among `known`.
+pub(super) fn compile(
+    object: &Object,
+    known: &BTreeMap<Arc<str>, Defined>,
+    numbers: &mut Numbers,
+) -> Part {
+    match object {
+        Object::Group(object) => group(object),
+        Object::ClusterGroup(object) => cluster_group(object),
+        Object::Mode(object) => mode(object),
+        Object::ClusterMode(object) => cluster_mode(object),
+        Object::Rule(object) => {
+            let spec = &object.spec;
+            let written = Written {
+                priority: spec.priority,
+                target: Target::Namespace(&spec.target),
+                ways: [&spec.ingress, &spec.egress],
+            };
+            Compiling::new(Noted::of(Kind::Rule, &**object), known).rules(&written, numbers)
+        }
+        Object::ClusterRule(object) => {
+            let spec = &object.spec;
+            let written = Written {
+                priority: spec.priority,
+                target: Target::Cluster(&spec.target),
+                ways: [&spec.ingress, &spec.egress],
+            };
+            Compiling::new(Noted::of(Kind::ClusterRule, &**object), known).rules(&written, numbers)
+        }
     }
-    for rule in rules {
-        compiled.rule(rule, numbers);
+}
+
+impl Part {
+    fn new(noted: Noted) -> Self {
+        Self {
+            noted,
+            sets: BTreeMap::new(),
+            named: BTreeSet::new(),
+            groups: BTreeSet::new(),
+            rules: Vec::new(),
+            says: None,
+        }
     }
-    compiled
+}
+
+fn group(object: &WorkloadGroup) -> Part {
+    let noted = Noted::of(Kind::Group, object);
+    let scope = Scope::One(noted.namespace.as_str().into());
+    let pods = object.spec.pod_selector.clone();
+    let pods = pods.map(|pods| Selection { scope, pods });
+    let name = format!("WorkloadGroup/{}/{}", noted.namespace, noted.name);
+    of_group(noted, name, pods, (&object.spec.cidrs, &object.spec.names))
+}
+
+fn cluster_group(object: &ClusterWorkloadGroup) -> Part {
+    let noted = Noted::of(Kind::ClusterGroup, object);
+    let (namespaces, pods) = (&object.spec.namespace_selector, &object.spec.pod_selector);
+    let is_given = namespaces.is_some() || pods.is_some();
+    let selection = is_given.then(|| Selection {
+        scope: namespaces.clone().map_or(Scope::All, Scope::Labelled),
+        pods: pods.clone().unwrap_or_default(),
+    });
+    let name = format!("ClusterWorkloadGroup/{}", noted.name);
+    of_group(noted, name, selection, (&object.spec.cidrs, &object.spec.names))
+}
+
+fn of_group(
+    mut noted: Noted,
+    name: String,
+    pods: Option<Selection>,
+    (cidrs, names): (&[String], &[String]),
+) -> Part {
+    let mut definition = Definition::default();
+    for (at, text) in cidrs.iter().enumerate() {
+        let read = words::network(text, &format!("spec.cidrs[{at}]"));
+        definition.networks.extend(noted.note(read));
+    }
+    for (at, text) in names.iter().enumerate() {
+        let read = words::name(text, &format!("spec.names[{at}]"));
+        definition.names.extend(noted.note(read));
+    }
+    noted.empties = cidrs.is_empty() && names.is_empty();
+    definition.selections.extend(pods);
+    about(noted, name, definition)
+}
+
+/// An object that is about the one set that it defines.
+fn about(mut noted: Noted, name: String, definition: Definition) -> Part {
+    let name: Arc<str> = name.into();
+    noted.about = Some(Arc::clone(&name));
+    Part { sets: BTreeMap::from([(name, definition)]), ..Part::new(noted) }
+}
+
+fn mode(object: &WorkloadMode) -> Part {
+    let noted = Noted::of(Kind::Mode, object);
+    let pods = object.spec.pod_selector.clone();
+    let rank = if pods.is_some() { 4 } else { 3 };
+    let scope = Scope::One(noted.namespace.as_str().into());
+    let name = format!("WorkloadMode/{}/{}", noted.namespace, noted.name);
+    let selection = Selection { scope, pods: pods.unwrap_or_default() };
+    of_mode(noted, name, rank, (selection, object.spec.mode.into()))
+}
+
+fn cluster_mode(object: &ClusterWorkloadMode) -> Part {
+    let noted = Noted::of(Kind::ClusterMode, object);
+    let (namespaces, pods) = (&object.spec.namespace_selector, &object.spec.pod_selector);
+    let rank = if pods.is_some() || namespaces.is_some() { 2 } else { 1 };
+    let scope = namespaces.clone().map_or(Scope::All, Scope::Labelled);
+    let name = format!("ClusterWorkloadMode/{}", noted.name);
+    let selection = Selection { scope, pods: pods.clone().unwrap_or_default() };
+    of_mode(noted, name, rank, (selection, object.spec.mode.into()))
+}
+
+fn of_mode(
+    mut noted: Noted,
+    name: String,
+    rank: u8,
+    (selection, mode): (Selection, outrider_model::Mode),
+) -> Part {
+    noted.empties = true;
+    let says = Says { mode, rank, key: noted.key(), name: name.clone() };
+    let selections = BTreeSet::from([selection]);
+    let definition = Definition { selections, ..Definition::default() };
+    Part { says: Some(says), ..about(noted, name, definition) }
 }
 
 /// An object with rules, of either kind.
 struct Written<'a> {
-    noted: Noted,
     priority: i32,
     target: Target<'a>,
     ways: [&'a Vec<RuleEntry>; 2],
-    status: Option<&'a RuleStatus>,
 }
 
-impl Compiled {
-    fn groups(&mut self, objects: &Objects) {
-        for object in &objects.groups {
-            let mut noted = Noted::of(Kind::Group, &**object);
-            let scope = Scope::One(noted.namespace.as_str().into());
-            let pods = object
-                .spec
-                .pod_selector
-                .clone()
-                .map(|pods| Selection { scope, pods });
-            let name = format!("WorkloadGroup/{}/{}", noted.namespace, noted.name);
-            let parts = (&object.spec.cidrs[..], &object.spec.names[..]);
-            self.group(&mut noted, name.into(), pods, parts);
-            self.noted.push(noted);
-        }
-        for object in &objects.cluster_groups {
-            let mut noted = Noted::of(Kind::ClusterGroup, &**object);
-            let (namespaces, pods) = (&object.spec.namespace_selector, &object.spec.pod_selector);
-            let is_given = namespaces.is_some() || pods.is_some();
-            let selection = is_given.then(|| Selection {
-                scope: namespaces.clone().map_or(Scope::All, Scope::Labelled),
-                pods: pods.clone().unwrap_or_default(),
-            });
-            let name = format!("ClusterWorkloadGroup/{}", noted.name);
-            let parts = (&object.spec.cidrs[..], &object.spec.names[..]);
-            self.group(&mut noted, name.into(), selection, parts);
-            self.noted.push(noted);
-        }
+/// An object with rules that is being compiled.
+struct Compiling<'a> {
+    part: Part,
+    known: &'a BTreeMap<Arc<str>, Defined>,
+}
+
+impl<'a> Compiling<'a> {
+    fn new(noted: Noted, known: &'a BTreeMap<Arc<str>, Defined>) -> Self {
+        Self { part: Part::new(noted), known }
     }
 
-    fn group(
-        &mut self,
-        noted: &mut Noted,
-        name: Arc<str>,
-        pods: Option<Selection>,
-        (cidrs, names): (&[String], &[String]),
-    ) {
-        let mut definition = Definition::default();
-        for (at, text) in cidrs.iter().enumerate() {
-            let read = words::network(text, &format!("spec.cidrs[{at}]"));
-            definition.networks.extend(noted.note(read));
-        }
-        for (at, text) in names.iter().enumerate() {
-            let read = words::name(text, &format!("spec.names[{at}]"));
-            definition.names.extend(noted.note(read));
-        }
-        noted.empties = cidrs.is_empty() && names.is_empty();
-        definition.selections.extend(pods);
-        noted.about = Some(Arc::clone(&name));
-        self.sets.insert(name, definition);
+    fn note<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
+        self.part.noted.note(result)
     }
 
-    fn modes(&mut self, objects: &Objects) {
-        for object in &objects.modes {
-            let noted = Noted::of(Kind::Mode, &**object);
-            let pods = object.spec.pod_selector.clone();
-            let rank = if pods.is_some() { 4 } else { 3 };
-            let scope = Scope::One(noted.namespace.as_str().into());
-            let name = format!("WorkloadMode/{}/{}", noted.namespace, noted.name);
-            self.mode(
-                noted,
-                name,
-                rank,
-                (Selection { scope, pods: pods.unwrap_or_default() }, object.spec.mode.into()),
-            );
-        }
-        for object in &objects.cluster_modes {
-            let noted = Noted::of(Kind::ClusterMode, &**object);
-            let (namespaces, pods) = (&object.spec.namespace_selector, &object.spec.pod_selector);
-            let rank = if pods.is_some() || namespaces.is_some() { 2 } else { 1 };
-            let scope = namespaces.clone().map_or(Scope::All, Scope::Labelled);
-            let name = format!("ClusterWorkloadMode/{}", noted.name);
-            let pods = pods.clone().unwrap_or_default();
-            self.mode(noted, name, rank, (Selection { scope, pods }, object.spec.mode.into()));
-        }
-    }
-
-    fn mode(
-        &mut self,
-        mut noted: Noted,
-        name: String,
-        rank: u8,
-        (selection, mode): (Selection, outrider_model::Mode),
-    ) {
-        let set: Arc<str> = name.as_str().into();
-        self.modes
-            .insert(Arc::clone(&set), Says { mode, rank, at: self.noted.len(), name });
-        let selections = BTreeSet::from([selection]);
-        self.sets
-            .insert(Arc::clone(&set), Definition { selections, ..Definition::default() });
-        noted.about = Some(set);
-        noted.empties = true;
-        self.noted.push(noted);
-    }
-
-    fn rule(&mut self, rule: Written<'_>, numbers: &mut Numbers) {
-        let Written { mut noted, priority, target, ways: [ingress, egress], .. } = rule;
-        noted.empties = true;
-        let key = noted.key();
-        let origin = match noted.kind {
-            Kind::ClusterRule => format!("ClusterNetworkRule/{}", noted.name),
-            _ => format!("NetworkRule/{}/{}", noted.namespace, noted.name),
+    /// Numbers are given in the order of its rules.
+    fn rules(mut self, written: &Written<'_>, numbers: &mut Numbers) -> Part {
+        let Written { priority, target, ways: [ingress, egress] } = *written;
+        self.part.noted.empties = true;
+        let (kind, key) = (self.part.noted.kind, self.part.noted.key());
+        let origin = match kind {
+            Kind::ClusterRule => format!("ClusterNetworkRule/{}", key.2),
+            _ => format!("NetworkRule/{}/{}", key.1, key.2),
         };
-        let whom = self.target(&mut noted, target);
+        let whom = self.target(target);
         let mut names = BTreeSet::new();
         let ways = [("ingress", ingress), ("egress", egress)];
         let entries = ways.into_iter().flat_map(|(way, entries)| {
@@ -237,46 +266,46 @@ impl Compiled {
             let field = format!("spec.{way}[{at}]");
             if !names.insert(entry.name.as_str()) {
                 let message = format!("the object has another rule {:?}", entry.name);
-                noted.note::<()>(Err(Problem::invalid(&format!("{field}.name"), message)));
+                self.note::<()>(Err(Problem::invalid(&format!("{field}.name"), message)));
                 continue;
             }
             let Some(id) = numbers.number(&key, &entry.name) else {
                 let message = "every number of a rule is taken".to_owned();
-                noted.note::<()>(Err(Problem::new("NoNumbers", &field, message)));
+                self.note::<()>(Err(Problem::new("NoNumbers", &field, message)));
                 continue;
             };
             let Some(whom) = &whom else { continue };
             let from =
                 Entry { entry, field: &field, origin: &origin, is_ingress: way == "ingress" };
-            if let Some(rule) = self.entry(&mut noted, whom, &from) {
-                let order = order(noted.kind, priority, entry.action);
-                self.rules.push(Rule { id, order, ..rule });
+            if let Some(rule) = self.entry(whom, &from) {
+                let order = order(kind, priority, entry.action);
+                self.part.rules.push(Rule { id, order, ..rule });
             }
         }
-        noted.rules = numbers.of(&key, &names);
-        self.noted.push(noted);
+        self.part.noted.rules = numbers.of(&key, &names);
+        self.part
     }
 
     /// One rule; `None` if a part of it can't be read: half of a rule would mean something else.
-    fn entry(&mut self, noted: &mut Noted, target: &Arc<str>, from: &Entry<'_>) -> Option<Rule> {
+    fn entry(&mut self, target: &Arc<str>, from: &Entry<'_>) -> Option<Rule> {
         let Entry { entry, field, origin, is_ingress } = *from;
         let (mut ports, mut apps, mut sound) = (Vec::new(), Vec::new(), true);
         for (at, text) in entry.ports.iter().enumerate() {
-            let read = noted.note(words::ports(text, &format!("{field}.ports[{at}]")));
+            let read = self.note(words::ports(text, &format!("{field}.ports[{at}]")));
             sound &= read.is_some();
             ports.extend(read);
         }
         for (at, text) in entry.applications.iter().enumerate() {
-            let read = noted.note(words::application(text, &format!("{field}.applications[{at}]")));
+            let read = self.note(words::application(text, &format!("{field}.applications[{at}]")));
             sound &= read.is_some();
             apps.extend(read);
         }
         let origin: Arc<str> = format!("{origin}/{}", entry.name).into();
-        let Peers { set, has_pods } = self.peers(noted, from, &origin)?;
+        let Peers { set, has_pods } = self.peers(from, &origin)?;
         if !sound {
             return None;
         }
-        let both = has_pods && noted.kind == Kind::ClusterRule;
+        let both = has_pods && self.part.noted.kind == Kind::ClusterRule;
         let (from, to, end) = match is_ingress {
             true => (set, Arc::clone(target), Ends::Server),
             false => (Arc::clone(target), set, Ends::Client),
@@ -288,9 +317,15 @@ impl Compiled {
 
     /// The set of that name, to go to the nodes.
     fn name(&mut self, name: Arc<str>, make: impl FnOnce() -> Definition) -> Arc<str> {
-        let definition = self.sets.entry(Arc::clone(&name)).or_insert_with(make);
-        definition.named = true;
+        self.part.sets.entry(Arc::clone(&name)).or_insert_with(make);
+        self.part.named.insert(Arc::clone(&name));
         name
+    }
+
+    /// What a group comes to, if it is there.
+    fn group(&mut self, set: &Arc<str>) -> Option<&'a Definition> {
+        self.part.groups.insert(Arc::clone(set));
+        Some(&self.known.get(set)?.definition)
     }
 
     /// The set of some pods.

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::{
     cluster::objects::Selector,
-    controller::plan::{Labels, Pod},
+    controller::plan::{Labels, Pod, Uids},
 };
 
 /// What a set is.
@@ -22,8 +22,6 @@ pub(super) struct Definition {
     pub(super) external: bool,
     pub(super) nodes: bool,
     pub(super) any: bool,
-    /// Rules name it: it goes to the nodes.
-    pub(super) named: bool,
 }
 
 /// Pods by namespace and label.
@@ -44,12 +42,15 @@ pub(super) enum Scope {
 
 impl Selection {
     fn matches(&self, pod: &Pod, namespace: Option<&Labels>) -> bool {
-        let in_scope = match &self.scope {
-            Scope::One(name) => *name == pod.namespace,
-            Scope::Labelled(selector) => namespace.is_some_and(|labels| selector.matches(labels)),
+        self.covers(&pod.namespace, namespace) && self.pods.matches(&pod.labels)
+    }
+
+    fn covers(&self, namespace: &str, labels: Option<&Labels>) -> bool {
+        match &self.scope {
+            Scope::One(name) => **name == *namespace,
+            Scope::Labelled(selector) => labels.is_some_and(|labels| selector.matches(labels)),
             Scope::All => true,
-        };
-        in_scope && self.pods.matches(&pod.labels)
+        }
     }
 
     /// Under what a pod that matches is sure to look: its namespace, and one of its labels.
@@ -66,6 +67,9 @@ impl Selection {
 /// A namespace or all of them, and a label or none.
 type Place = (Option<Arc<str>>, Option<(String, String)>);
 
+/// Pods of a namespace by their labels.
+type Kinds = HashMap<Arc<Labels>, HashSet<Arc<str>>>;
+
 /// What changed since it was asked last.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
@@ -77,26 +81,23 @@ pub(super) struct Touched {
 #[derive(Debug, Default)]
 pub(super) struct Members {
     pods: HashMap<Arc<str>, Arc<Pod>>,
-    by_namespace: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    /// Uids by namespace, and by labels: pods of one template are looked at once.
+    kinds: HashMap<Arc<str>, Kinds>,
     namespaces: HashMap<String, Arc<Labels>>,
     sets: BTreeMap<Arc<str>, BTreeSet<Selection>>,
     places: HashMap<Place, BTreeSet<Arc<str>>>,
-    members: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    members: HashMap<Arc<str>, Uids>,
     of_pod: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     touched: Touched,
 }
 
 impl Members {
-    pub(super) fn of(&self, set: &str) -> Option<&BTreeSet<Arc<str>>> {
-        self.members.get(set)
+    pub(super) fn of(&self, set: &str) -> Uids {
+        self.members.get(set).cloned().unwrap_or_default()
     }
 
     pub(super) fn sets_of(&self, uid: &str) -> impl Iterator<Item = &Arc<str>> {
         self.of_pod.get(uid).into_iter().flatten()
-    }
-
-    pub(super) fn uids(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.pods.keys()
     }
 
     pub(super) fn take_touched(&mut self) -> Touched {
@@ -109,24 +110,20 @@ impl Members {
             if before == *pod {
                 return;
             }
-            if before.namespace != pod.namespace {
-                self.leave_namespace(&before);
-            }
+            self.leave_kind(&before);
         }
-        let beside = self
-            .by_namespace
-            .entry(Arc::clone(&pod.namespace))
-            .or_default();
-        beside.insert(Arc::clone(&pod.uid));
-        self.place(&Arc::clone(pod));
+        let kinds = self.kinds.entry(Arc::clone(&pod.namespace)).or_default();
+        let alike = kinds.entry(Arc::clone(&pod.labels)).or_default();
+        alike.insert(Arc::clone(&pod.uid));
+        self.place(pod);
     }
 
     pub(super) fn remove_pod(&mut self, uid: &str) {
         let Some(pod) = self.pods.remove(uid) else { return };
-        self.leave_namespace(&pod);
+        self.leave_kind(&pod);
         for set in self.of_pod.remove(uid).unwrap_or_default() {
             if let Some(members) = self.members.get_mut(&set) {
-                members.remove(uid);
+                Arc::make_mut(members).remove(uid);
             }
             self.touched.sets.insert(set);
         }
@@ -146,27 +143,15 @@ impl Members {
         }
     }
 
-    /// Takes what the sets are now; pods are looked at only for those that are new or other than before.
-    pub(super) fn define(&mut self, definitions: &BTreeMap<Arc<str>, Definition>) {
-        let known = |name: &Arc<str>, was: &BTreeSet<Selection>| {
-            definitions
-                .get(name)
-                .is_some_and(|set| set.selections == *was)
-        };
-        let stale: Vec<_> = self
-            .sets
-            .iter()
-            .filter(|(name, was)| !known(name, was))
-            .collect();
-        let stale: Vec<_> = stale
-            .into_iter()
-            .map(|(name, _)| Arc::clone(name))
-            .collect();
-        stale.iter().for_each(|name| self.forget(name));
-        for (name, definition) in definitions {
-            if !self.sets.contains_key(name) && !definition.selections.is_empty() {
-                self.enter(name, &definition.selections);
-            }
+    /// Takes what a set is now; pods are looked at only if it is new or other than before.
+    pub(super) fn define(&mut self, name: &Arc<str>, selections: Option<&BTreeSet<Selection>>) {
+        let selections = selections.filter(|selections| !selections.is_empty());
+        if self.sets.get(name) == selections {
+            return;
+        }
+        self.forget(name);
+        if let Some(selections) = selections {
+            self.enter(name, selections);
         }
     }
 
@@ -180,8 +165,8 @@ impl Members {
                 }
             }
         }
-        for uid in self.members.remove(name).unwrap_or_default() {
-            if let Some(sets) = self.of_pod.get_mut(&uid) {
+        for uid in self.members.remove(name).iter().flat_map(|all| &**all) {
+            if let Some(sets) = self.of_pod.get_mut(uid) {
                 sets.remove(name);
             }
         }
@@ -191,21 +176,18 @@ impl Members {
     fn enter(&mut self, name: &Arc<str>, selections: &BTreeSet<Selection>) {
         let mut members = BTreeSet::new();
         for selection in selections {
-            let is_member = |pod: &&Arc<Pod>| {
-                let labels = self.namespaces.get(&*pod.namespace);
-                selection.matches(pod, labels.map(AsRef::as_ref))
+            let only = match &selection.scope {
+                Scope::One(namespace) => self.kinds.get_key_value(namespace),
+                Scope::Labelled(_) | Scope::All => None,
             };
-            match &selection.scope {
-                Scope::One(namespace) => {
-                    let uids = self.by_namespace.get(namespace).into_iter().flatten();
-                    let pods = uids.filter_map(|uid| self.pods.get(uid));
-                    members.extend(pods.filter(is_member).map(|pod| Arc::clone(&pod.uid)));
-                }
-                Scope::Labelled(_) | Scope::All => {
-                    let found = self.pods.values().filter(is_member);
-                    members.extend(found.map(|pod| Arc::clone(&pod.uid)));
-                }
-            }
+            let all = self.kinds.iter().filter(|_| only.is_none());
+            let covered = only.into_iter().chain(all).filter(|(namespace, _)| {
+                let labels = self.namespaces.get(&***namespace);
+                selection.covers(namespace, labels.map(AsRef::as_ref))
+            });
+            let alike = covered.flat_map(|(_, kinds)| kinds);
+            let meant = alike.filter(|(labels, _)| selection.pods.matches(labels));
+            members.extend(meant.flat_map(|(_, uids)| uids).cloned());
             self.places
                 .entry(selection.place())
                 .or_default()
@@ -217,22 +199,27 @@ impl Members {
                 .or_default()
                 .insert(Arc::clone(name));
         }
-        self.members.insert(Arc::clone(name), members);
+        self.members.insert(Arc::clone(name), Arc::new(members));
         self.sets.insert(Arc::clone(name), selections.clone());
         self.touched.sets.insert(Arc::clone(name));
     }
 
-    fn leave_namespace(&mut self, pod: &Pod) {
-        if let Some(beside) = self.by_namespace.get_mut(&pod.namespace) {
-            beside.remove(&pod.uid);
-            if beside.is_empty() {
-                self.by_namespace.remove(&pod.namespace);
+    fn leave_kind(&mut self, pod: &Pod) {
+        let Some(kinds) = self.kinds.get_mut(&pod.namespace) else { return };
+        if let Some(alike) = kinds.get_mut(&pod.labels) {
+            alike.remove(&pod.uid);
+            if alike.is_empty() {
+                kinds.remove(&pod.labels);
             }
+        }
+        if kinds.is_empty() {
+            self.kinds.remove(&pod.namespace);
         }
     }
 
     fn place_all(&mut self, namespace: &str) {
-        let uids = self.by_namespace.get(namespace).into_iter().flatten();
+        let kinds = self.kinds.get(namespace).into_iter().flatten();
+        let uids = kinds.flat_map(|(_, uids)| uids);
         let pods: Vec<_> = uids.filter_map(|uid| self.pods.get(uid)).cloned().collect();
         pods.iter().for_each(|pod| self.place(pod));
     }
@@ -243,15 +230,13 @@ impl Members {
         let before = self.of_pod.remove(&pod.uid).unwrap_or_default();
         for set in before.difference(&fresh) {
             if let Some(members) = self.members.get_mut(set) {
-                members.remove(&pod.uid);
+                Arc::make_mut(members).remove(&pod.uid);
             }
             self.touched.sets.insert(Arc::clone(set));
         }
         for set in fresh.difference(&before) {
-            self.members
-                .entry(Arc::clone(set))
-                .or_default()
-                .insert(Arc::clone(&pod.uid));
+            let members = self.members.entry(Arc::clone(set)).or_default();
+            Arc::make_mut(members).insert(Arc::clone(&pod.uid));
             self.touched.sets.insert(Arc::clone(set));
         }
         if !fresh.is_empty() {

@@ -9,6 +9,7 @@ use std::{
 use outrider_model::Mode;
 
 use super::members::Members;
+use crate::controller::plan::{Changes, ObjectKey};
 
 /// An object that says a mode.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -16,8 +17,8 @@ pub(super) struct Says {
     pub(super) mode: Mode,
     /// The larger, the more specific.
     pub(super) rank: u8,
-    /// Its place among the objects.
-    pub(super) at: usize,
+    /// Which object it is.
+    pub(super) key: ObjectKey,
     /// What people call it.
     pub(super) name: String,
 }
@@ -26,86 +27,115 @@ pub(super) struct Says {
 #[derive(Debug, Default)]
 pub(super) struct Modes {
     known: BTreeMap<Arc<str>, Says>,
-    decided: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// How many pods have their mode from a set's object.
+    decided: BTreeMap<Arc<str>, usize>,
     /// Pods for which another, as specific, says something stricter, and which that is.
     lost: BTreeMap<Arc<str>, BTreeMap<Arc<str>, String>>,
-    /// Sets that are in the two above for a pod.
-    of_pod: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    of_pod: BTreeMap<Arc<str>, Decision>,
 }
 
 impl Modes {
-    pub(super) fn define(&mut self, known: &BTreeMap<Arc<str>, Says>) {
-        *self = Self { known: known.clone(), ..Self::default() };
+    /// What the object of a set says now; its pods are to be judged.
+    pub(super) fn define(&mut self, set: &Arc<str>, says: Option<Says>) {
+        if let Some(says) = says {
+            self.known.insert(Arc::clone(set), says);
+        } else {
+            self.known.remove(set);
+            self.decided.remove(set);
+            self.lost.remove(set);
+        }
     }
 
-    /// The pods that an object decides about, and what to say if another takes some from it.
-    pub(super) fn of(&self, set: &str) -> (BTreeSet<Arc<str>>, Option<String>) {
+    /// How many pods an object decides about, and what to say if another takes some from it.
+    pub(super) fn of(&self, set: &str) -> (usize, Option<String>) {
         let lost = self.lost.get(set).filter(|lost| !lost.is_empty());
         let contest = lost.and_then(|lost| {
             let winner = lost.values().next()?;
             let count = lost.len();
             Some(format!("{winner}, as specific, says something stricter for {count} of its pods"))
         });
-        (self.decided.get(set).cloned().unwrap_or_default(), contest)
+        (self.decided.get(set).copied().unwrap_or_default(), contest)
     }
 
-    /// Decides about pods anew; says for which objects that changes what is to be said.
+    /// Decides about pods anew; notes whose mode that changes, and for which objects something else is to be said.
     pub(super) fn judge(
         &mut self,
         uids: &BTreeSet<Arc<str>>,
         members: &Members,
         modes: &mut BTreeMap<Arc<str>, Mode>,
-    ) -> BTreeSet<usize> {
-        let mut changed = BTreeSet::new();
+        changes: &mut Changes,
+    ) {
         for uid in uids {
-            let before = self.withdraw(uid);
             let matching = members
                 .sets_of(uid)
                 .filter_map(|set| Some((set, self.known.get(set)?)));
             let mut found: Vec<_> = matching.collect();
-            found.sort_by_key(|(_, says)| (Reverse(says.rank), Reverse(says.mode), says.at));
-            let Some((set, first)) = found.first() else {
-                modes.remove(uid);
-                changed.extend(self.places(&before));
-                continue;
-            };
-            modes.insert(Arc::clone(uid), first.mode);
-            let mut now = BTreeSet::from([Arc::clone(set)]);
-            self.decided
-                .entry(Arc::clone(set))
-                .or_default()
-                .insert(Arc::clone(uid));
-            for (set, says) in &found {
-                if says.rank == first.rank && says.mode < first.mode {
-                    let lost = self.lost.entry(Arc::clone(set)).or_default();
-                    lost.insert(Arc::clone(uid), first.name.clone());
-                    now.insert(Arc::clone(set));
+            found.sort_by_key(|(_, says)| (Reverse(says.rank), Reverse(says.mode), &says.key));
+            let decision = found.first().map(|(set, first)| {
+                let lose = |says: &Says| says.rank == first.rank && says.mode < first.mode;
+                let lost = found.iter().filter(|(_, says)| lose(says));
+                Decision {
+                    mode: first.mode,
+                    by: Arc::clone(set),
+                    name: first.name.clone(),
+                    lost: lost.map(|(set, _)| Arc::clone(set)).collect(),
                 }
+            });
+            if self.of_pod.get(uid) == decision.as_ref() {
+                continue;
             }
-            changed.extend(self.places(&before));
-            changed.extend(self.places(&now));
-            self.of_pod.insert(Arc::clone(uid), now);
+            changes.modes.insert(Arc::clone(uid));
+            changes.verdicts.extend(self.withdraw(uid));
+            match decision {
+                Some(decision) => {
+                    modes.insert(Arc::clone(uid), decision.mode);
+                    changes.verdicts.extend(self.enter(uid, decision));
+                }
+                None => drop(modes.remove(uid)),
+            }
         }
-        changed
     }
 
-    fn places(&self, sets: &BTreeSet<Arc<str>>) -> Vec<usize> {
-        sets.iter()
-            .filter_map(|set| Some(self.known.get(set)?.at))
+    /// Notes a decision; says which objects have to do with it.
+    fn enter(&mut self, uid: &Arc<str>, decision: Decision) -> Vec<ObjectKey> {
+        *self.decided.entry(Arc::clone(&decision.by)).or_default() += 1;
+        for set in &decision.lost {
+            let lost = self.lost.entry(Arc::clone(set)).or_default();
+            lost.insert(Arc::clone(uid), decision.name.clone());
+        }
+        let objects = self.objects(&decision);
+        self.of_pod.insert(Arc::clone(uid), decision);
+        objects
+    }
+
+    fn objects(&self, decision: &Decision) -> Vec<ObjectKey> {
+        let sets = decision.lost.iter().chain([&decision.by]);
+        sets.filter_map(|set| Some(self.known.get(set)?.key.clone()))
             .collect()
     }
 
     /// Forgets what was decided about a pod; says which objects had to do with it.
-    fn withdraw(&mut self, uid: &str) -> BTreeSet<Arc<str>> {
-        let sets = self.of_pod.remove(uid).unwrap_or_default();
-        for set in &sets {
-            if let Some(decided) = self.decided.get_mut(set) {
-                decided.remove(uid);
-            }
+    fn withdraw(&mut self, uid: &str) -> Vec<ObjectKey> {
+        let Some(decision) = self.of_pod.remove(uid) else { return Vec::new() };
+        if let Some(decided) = self.decided.get_mut(&decision.by) {
+            *decided = decided.saturating_sub(1);
+        }
+        for set in &decision.lost {
             if let Some(lost) = self.lost.get_mut(set) {
                 lost.remove(uid);
             }
         }
-        sets
+        self.objects(&decision)
     }
+}
+
+/// What holds for a pod.
+#[derive(Debug, Eq, PartialEq)]
+struct Decision {
+    mode: Mode,
+    /// The set of the object that says so, and what people call it.
+    by: Arc<str>,
+    name: String,
+    /// Sets of objects that are as specific and less strict.
+    lost: Vec<Arc<str>>,
 }

@@ -21,16 +21,11 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// Forgets objects that are gone.
-    pub(super) fn retain(&mut self, lives: &BTreeSet<ObjectKey>) {
-        let taken = &mut self.taken;
-        self.of.retain(|key, numbers| {
-            let stays = lives.contains(key);
-            for id in numbers.values().filter(|_| !stays) {
-                taken.remove(id);
-            }
-            stays
-        });
+    /// Forgets an object that is gone.
+    pub(super) fn forget(&mut self, key: &ObjectKey) {
+        for id in self.of.remove(key).unwrap_or_default().into_values() {
+            self.taken.remove(&id);
+        }
     }
 
     /// Takes over what an object's status says, of names that are not known here; a number that another has is not.

@@ -25,7 +25,7 @@ fn object<T: serde::de::DeserializeOwned>(kind: &str, name: &str, spec: &Value) 
 }
 
 /// Adds objects of any kind.
-fn objects(list: &[(&str, &str, Value)]) -> Objects {
+pub(in crate::controller) fn objects(list: &[(&str, &str, Value)]) -> Objects {
     let mut all = Objects::default();
     for (kind, name, spec) in list {
         match *kind {
@@ -48,7 +48,7 @@ fn objects(list: &[(&str, &str, Value)]) -> Objects {
     all
 }
 
-fn labels(list: &[(&str, &str)]) -> Arc<Labels> {
+pub(in crate::controller) fn labels(list: &[(&str, &str)]) -> Arc<Labels> {
     Arc::new(
         list.iter()
             .map(|(key, value)| ((*key).into(), (*value).into()))
@@ -285,10 +285,10 @@ fn the_most_specific_mode_holds_and_among_equals_the_strictest() {
         [("front-1", Mode::Discover), ("tool-1", Mode::Monitor), ("web-1", Mode::Protect)]
     );
     let said = verdict(&plan, Kind::Mode, "web");
-    assert_eq!((said.accepted, said.reason, said.workloads.len()), (true, "Contested", 0));
+    assert_eq!((said.accepted, said.reason, said.count), (true, "Contested", 0));
     assert!(said.message.starts_with("WorkloadMode/shop/web-strict"), "{}", said.message);
     let strict = verdict(&plan, Kind::Mode, "web-strict");
-    assert_eq!((strict.reason, strict.workloads.len()), ("Accepted", 1));
+    assert_eq!((strict.reason, strict.count), ("Accepted", 1));
     assert_eq!(verdict(&plan, Kind::ClusterMode, "all").reason, "NoWorkloads");
 }
 
@@ -392,7 +392,7 @@ const SPACES: [&str; 3] = ["shop", "ops", "lab"];
 const APPS: [&str; 3] = ["web", "front", "tool"];
 
 /// One of the objects that steps choose from.
-fn choice(which: u8, variant: u8) -> (&'static str, &'static str, Value) {
+pub(in crate::controller) fn choice(which: u8, variant: u8) -> (&'static str, &'static str, Value) {
     let (one, other) = (APPS[usize::from(variant % 3)], APPS[usize::from(variant / 3 % 3)]);
     let team = json!({"matchLabels": {"team": SPACES[usize::from(variant % 3)]}});
     match which {

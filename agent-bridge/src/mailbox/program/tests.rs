@@ -27,7 +27,7 @@ fn desired(mode: Mode) -> Desired {
 fn compiled(mode: Mode, rules: Vec<outrider_policy::RuleSpec>) -> Arc<CompiledPolicy> {
     let default_action = mode.default_action();
     let spec = PolicySpec { default_action, inbound: true, outbound: true, rules, grace: false };
-    Arc::new(CompiledPolicy { mode, spec, said: 0, left_out: 0 })
+    Arc::new(CompiledPolicy { mode, spec, said: 0, left_out: 0, cut: Vec::new() })
 }
 
 fn keys(datagrams: &[Vec<u8>]) -> Vec<String> {
@@ -82,7 +82,13 @@ fn only_what_changed_is_said_again() {
     assert!(difference(&old, &old).unwrap().is_empty());
     let mut new = old.clone();
     let spec = PolicySpec { default_action: PolicyAction::Deny, ..old.policy.spec.clone() };
-    new.policy = Arc::new(CompiledPolicy { mode: Mode::Discover, spec, said: 0, left_out: 0 });
+    new.policy = Arc::new(CompiledPolicy {
+        mode: Mode::Discover,
+        spec,
+        said: 0,
+        left_out: 0,
+        cut: Vec::new(),
+    });
     let said = difference(&old, &new).unwrap();
     assert_eq!(keys(&said), ["ctrl_cfg_policy"]);
     assert!(

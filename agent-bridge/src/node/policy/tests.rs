@@ -78,7 +78,7 @@ fn learned_policy_waits_for_who_has_the_last_one_to_confirm_and_a_mode_does_not(
     let node = node(&dir.path().join("bridge.redb"));
     let (slow, quick) = (connect(&node, 1), connect(&node, 2));
     // On a busy machine one group may be all that a portion has time for.
-    let publish = || (0..50).for_each(|_| node.state.lock().publish_some());
+    let publish = || (0..50).for_each(|_| node.state.lock().publish_some(PORTION));
     learn(&node, 1, 80);
     learn(&node, 2, 80);
     publish();

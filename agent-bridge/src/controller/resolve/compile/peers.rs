@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{super::words, Compiled, Definition, Entry, Noted, Problem, Scope, Selection};
+use super::{super::words, Compiling, Definition, Entry, Problem, Scope, Selection};
 use crate::{
     cluster::objects::{ClusterTarget, Peer, Selector, Target as NamespaceTarget},
     controller::plan::Kind,
@@ -33,12 +33,12 @@ enum Part {
     Nodes,
 }
 
-impl Compiled {
+impl Compiling<'_> {
     /// The set of an object's own pods, which its verdict is about too; `None` if its group is not there.
-    pub(super) fn target(&mut self, noted: &mut Noted, target: Target<'_>) -> Option<Arc<str>> {
+    pub(super) fn target(&mut self, target: Target<'_>) -> Option<Arc<str>> {
         let (group, selection) = match target {
             Target::Namespace(NamespaceTarget { group, pod_selector }) => {
-                let scope = Scope::One(noted.namespace.as_str().into());
+                let scope = Scope::One(self.part.noted.namespace.as_str().into());
                 let group = group.as_ref().map(|group| ("spec.target.group", group));
                 (group, Selection { scope, pods: pod_selector.clone().unwrap_or_default() })
             }
@@ -55,53 +55,54 @@ impl Compiled {
         let Some((field, group)) = group else {
             let everywhere = matches!(selection.scope, Scope::All) && selection.pods.is_empty();
             let set = self.pods(selection.scope, &selection.pods);
-            noted.about = Some(Arc::clone(&set));
+            self.part.noted.about = Some(Arc::clone(&set));
             return Some(if everywhere { self.anything() } else { set });
         };
-        let set = noted.note(self.known(noted, field, group))?;
+        let known = self.known(field, group);
+        let set = self.note(known)?;
         if self
-            .sets
-            .get(&set)
+            .group(&set)
             .is_some_and(|group| group.selections.is_empty())
         {
             let message = format!("the group {group} has no pods, only addresses or names");
-            noted.note::<()>(Err(Problem::new("NoPodsInGroup", field, message)));
+            self.note::<()>(Err(Problem::new("NoPodsInGroup", field, message)));
             return None;
         }
-        noted.about = Some(Arc::clone(&set));
-        Some(self.name(set, Definition::default))
+        self.part.noted.about = Some(Arc::clone(&set));
+        self.part.named.insert(Arc::clone(&set));
+        Some(set)
     }
 
     /// The set of a group that must be there.
-    fn known(&self, noted: &Noted, field: &str, group: &str) -> Result<Arc<str>, Problem> {
+    fn known(&mut self, field: &str, group: &str) -> Result<Arc<str>, Problem> {
         let in_cluster = field.ends_with("clusterGroup");
         let (kind, name) = match in_cluster {
             true => ("ClusterWorkloadGroup", format!("ClusterWorkloadGroup/{group}")),
-            false => ("WorkloadGroup", format!("WorkloadGroup/{}/{group}", noted.namespace)),
+            false => {
+                let namespace = &self.part.noted.namespace;
+                ("WorkloadGroup", format!("WorkloadGroup/{namespace}/{group}"))
+            }
         };
-        let unknown =
-            || Problem::new("UnknownGroup", field, format!("there is no {kind} {group:?}"));
-        if self.sets.contains_key(name.as_str()) { Ok(name.into()) } else { Err(unknown()) }
+        let name = name.into();
+        if self.group(&name).is_some() {
+            return Ok(name);
+        }
+        Err(Problem::new("UnknownGroup", field, format!("there is no {kind} {group:?}")))
     }
 
     /// The set of a rule's peers. A group that is not there is empty until it is.
-    pub(super) fn peers(
-        &mut self,
-        noted: &mut Noted,
-        from: &Entry<'_>,
-        origin: &Arc<str>,
-    ) -> Option<Peers> {
+    pub(super) fn peers(&mut self, from: &Entry<'_>, origin: &Arc<str>) -> Option<Peers> {
         if from.entry.peers.is_empty() {
             return Some(Peers { set: self.anything(), has_pods: false });
         }
         let (mut parts, mut sound) = (Vec::new(), true);
         for (at, peer) in from.entry.peers.iter().enumerate() {
             let field = format!("{}.peers[{at}]", from.field);
-            match self.part(noted, peer, &field, from.is_ingress) {
+            match self.peer(peer, &field, from.is_ingress) {
                 Ok(part) => parts.push(part),
                 Err(problem) => {
                     sound &= problem.reason != "Invalid";
-                    noted.note::<()>(Err(problem));
+                    self.note::<()>(Err(problem));
                 }
             }
         }
@@ -120,13 +121,7 @@ impl Compiled {
         Some(Peers { set, has_pods })
     }
 
-    fn part(
-        &self,
-        noted: &Noted,
-        peer: &Peer,
-        field: &str,
-        is_ingress: bool,
-    ) -> Result<Part, Problem> {
+    fn peer(&mut self, peer: &Peer, field: &str, is_ingress: bool) -> Result<Part, Problem> {
         let pods = peer.pod_selector.is_some() || peer.namespace_selector.is_some();
         let given = [
             peer.group.is_some(),
@@ -142,19 +137,19 @@ impl Compiled {
         }
         if let Some(group) = &peer.group {
             let field = format!("{field}.group");
-            if noted.kind == Kind::ClusterRule {
+            if self.part.noted.kind == Kind::ClusterRule {
                 let message = "a cluster rule has no namespace: name a clusterGroup".to_owned();
                 return Err(Problem::invalid(&field, message));
             }
-            return self.known(noted, &field, group).map(Part::Group);
+            return self.known(&field, group).map(Part::Group);
         }
         if let Some(group) = &peer.cluster_group {
             return self
-                .known(noted, &format!("{field}.clusterGroup"), group)
+                .known(&format!("{field}.clusterGroup"), group)
                 .map(Part::Group);
         }
         if pods {
-            return Ok(Part::Pods(selection(noted, peer)));
+            return Ok(Part::Pods(self.selection(peer)));
         }
         if let Some(text) = &peer.cidr {
             return words::network(text, &format!("{field}.cidr")).map(Part::Network);
@@ -173,18 +168,17 @@ impl Compiled {
 
     /// A set of one peer, shared by all rules that have the same.
     fn single(&mut self, part: &Part) -> Peers {
-        let alone = |name: String, compiled: &mut Self| {
+        let alone = |name: String, compiling: &mut Self| {
             let mut definition = Definition::default();
-            compiled.join(part, &mut definition);
-            Peers { set: compiled.name(name.into(), || definition), has_pods: false }
+            compiling.join(part, &mut definition);
+            Peers { set: compiling.name(name.into(), || definition), has_pods: false }
         };
         match part {
             Part::Group(set) => {
-                let has_pods = self
-                    .sets
-                    .get(set)
-                    .is_some_and(|group| !group.selections.is_empty());
-                Peers { set: self.name(Arc::clone(set), Definition::default), has_pods }
+                let group = self.group(set);
+                let has_pods = group.is_some_and(|group| !group.selections.is_empty());
+                self.part.named.insert(Arc::clone(set));
+                Peers { set: Arc::clone(set), has_pods }
             }
             Part::Pods(Selection { scope, pods }) => {
                 Peers { set: self.pods(scope.clone(), pods), has_pods: true }
@@ -197,10 +191,10 @@ impl Compiled {
     }
 
     /// Adds a peer to a set of several.
-    fn join(&self, part: &Part, all: &mut Definition) {
+    fn join(&mut self, part: &Part, all: &mut Definition) {
         match part {
             Part::Group(set) => {
-                let Some(group) = self.sets.get(set) else { return };
+                let Some(group) = self.group(set) else { return };
                 all.selections.extend(group.selections.iter().cloned());
                 all.networks.extend(group.networks.iter().copied());
                 all.names.extend(group.names.iter().cloned());
@@ -214,15 +208,15 @@ impl Compiled {
         let distinct: BTreeSet<_> = all.networks.drain(..).collect();
         all.networks.extend(distinct);
     }
-}
 
-fn selection(noted: &Noted, peer: &Peer) -> Selection {
-    let pods: Selector = peer.pod_selector.clone().unwrap_or_default();
-    let scope = match &peer.namespace_selector {
-        Some(selector) if selector.is_empty() => Scope::All,
-        Some(selector) => Scope::Labelled(selector.clone()),
-        None if noted.kind == Kind::ClusterRule => Scope::All,
-        None => Scope::One(noted.namespace.as_str().into()),
-    };
-    Selection { scope, pods }
+    fn selection(&self, peer: &Peer) -> Selection {
+        let pods: Selector = peer.pod_selector.clone().unwrap_or_default();
+        let scope = match &peer.namespace_selector {
+            Some(selector) if selector.is_empty() => Scope::All,
+            Some(selector) => Scope::Labelled(selector.clone()),
+            None if self.part.noted.kind == Kind::ClusterRule => Scope::All,
+            None => Scope::One(self.part.noted.namespace.as_str().into()),
+        };
+        Selection { scope, pods }
+    }
 }
