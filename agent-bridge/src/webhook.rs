@@ -8,6 +8,7 @@
 //!  files, or authority: made, made known, served, renewed
 //! ```
 
+pub(crate) mod authorities;
 pub(crate) mod authority;
 mod bundle;
 mod certificate;

@@ -7,10 +7,7 @@ use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::O
 use kube::{Api, Client, api::PostParams};
 use outrider_telemetry::unix_seconds;
 use parking_lot::RwLock;
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use rustls::ServerConfig;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -19,8 +16,8 @@ use tokio::{
 use super::settings::Settings;
 use crate::webhook::{
     Terms,
-    authority::{Authority, Pair, pem},
-    validity::Validity,
+    authorities::{Own, merged},
+    authority::{Authority, Pair},
 };
 
 /// The key of the ConfigMap.
@@ -113,7 +110,9 @@ impl Ca {
         let before = self.maps.get_opt(&self.name).await?;
         let text = |map: &ConfigMap| map.data.as_ref()?.get(KEY).cloned();
         let known = before.as_ref().and_then(text).unwrap_or_default();
-        let merged = merge(&known, own, unix_seconds());
+        let own =
+            Own { current: own.iter().map(|text| (*text).clone()).collect(), ..Own::default() };
+        let (merged, _) = merged(known.as_bytes(), &own, unix_seconds(), MAX_AUTHORITIES);
         if merged == known {
             return Ok(());
         }
@@ -134,59 +133,5 @@ impl Ca {
     }
 }
 
-/// The authorities that are still good, ours among them; the same text if nothing is to be changed.
-fn merge(known: &str, own: &[&String], now: u64) -> String {
-    let read = |text: &str| {
-        let found = CertificateDer::pem_slice_iter(text.as_bytes()).filter_map(Result::ok);
-        found.collect::<Vec<_>>()
-    };
-    let mut all = read(known);
-    for one in own.iter().flat_map(|text| read(text)) {
-        if !all.contains(&one) {
-            all.push(one);
-        }
-    }
-    let until = |one: &CertificateDer<'_>| Validity::read(one).map_or(0, |validity| validity.until);
-    all.retain(|one| until(one) > now);
-    if all.len() > MAX_AUTHORITIES {
-        all.sort_by_key(until);
-        all.drain(..all.len() - MAX_AUTHORITIES);
-    }
-    all.iter().map(|one| pem(one)).collect()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn authority(terms: Terms) -> String {
-        Authority::plain(vec!["controller".into()], terms)
-            .make()
-            .unwrap()
-            .authority
-    }
-
-    #[test]
-    fn replicas_are_merged_and_the_old_go() {
-        let now = unix_seconds();
-        let (one, two) = (authority(Terms::default()), authority(Terms::default()));
-        let first = merge("", &[&one], now);
-        assert_eq!(first, one);
-        let both = merge(&first, &[&two], now);
-        assert_eq!(both, format!("{one}{two}"));
-        assert_eq!(merge(&both, &[&one], now), both, "nothing to be changed");
-        let short = Terms { life: Duration::from_secs(10), ..Terms::default() };
-        let old = authority(short);
-        assert_eq!(merge(&format!("{old}junk"), &[&one], now + 60), one);
-    }
-
-    #[test]
-    fn there_is_no_end_of_room() {
-        let now = unix_seconds();
-        let mut all = String::new();
-        for _ in 0..=MAX_AUTHORITIES {
-            all = merge(&all, &[&authority(Terms::default())], now);
-        }
-        assert_eq!(all.matches("BEGIN").count(), MAX_AUTHORITIES);
-    }
-}
+mod tests;

@@ -180,3 +180,6 @@ impl Reviewer {
 fn in_force(kept: Kept) -> Result<Arc<str>, Refusal> {
     if kept.at.elapsed() < STALE { Ok(kept.node) } else { Err(Refusal::NoPod) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -221,3 +221,6 @@ fn token(request: &Request<Streaming<FromNode>>) -> Option<String> {
     let token = said.strip_prefix("Bearer ")?.trim();
     (!token.is_empty() && token.len() <= MAX_TOKEN).then(|| token.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,14 +17,12 @@ use kube::{
 };
 use outrider_telemetry::unix_seconds;
 use parking_lot::Mutex;
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    authority::pem,
+    authorities::{Own, merged},
     counts::{Counts, Written},
-    validity::Validity,
 };
 
 /// Authorities that are kept at most. Replicas that are gone leave theirs until it expires.
@@ -54,15 +52,6 @@ impl fmt::Debug for Bundle {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
-}
-
-/// Authorities of this replica, PEM.
-#[derive(Debug, Default)]
-struct Own {
-    /// Of what is served, or will be.
-    current: Vec<String>,
-    /// Of what was.
-    gone: Vec<String>,
 }
 
 /// A configuration that says where we are.
@@ -179,7 +168,7 @@ impl Bundle {
             let now: ByteString = serde_json::from_value(now.clone()).unwrap_or_default();
             let (merged, count) = {
                 let own = self.own.lock();
-                merged(&now.0, &own, unix_seconds())
+                merged(&now.0, &own, unix_seconds(), MAX_AUTHORITIES)
             };
             self.counts
                 .authorities
@@ -205,87 +194,5 @@ impl Bundle {
         self.counts.wrote(Written::Done);
         tracing::info!(configuration = %self.name, ?kind, "caBundle written");
         Ok(())
-    }
-}
-
-/// The bundle as it should be, and how many are in it: ours, and of others what has not expired.
-fn merged(now: &[u8], own: &Own, time: u64) -> (String, usize) {
-    let mut others: Vec<(u64, String)> = CertificateDer::pem_slice_iter(now)
-        .filter_map(Result::ok)
-        .filter_map(|found| {
-            let until = Validity::read(&found)?.until;
-            Some((until, pem(&found)))
-        })
-        .filter(|(until, text)| {
-            *until >= time && !own.current.contains(text) && !own.gone.contains(text)
-        })
-        .collect();
-    // The same bundle whoever writes it, and the youngest first.
-    let ours = own.current.iter().map(|text| {
-        let read = CertificateDer::from_pem_slice(text.as_bytes());
-        let until = read.ok().and_then(|found| Validity::read(&found));
-        (until.map_or(0, |validity| validity.until), text.clone())
-    });
-    others.sort_by(|one, other| other.cmp(one));
-    others.dedup();
-    others.truncate(MAX_AUTHORITIES.saturating_sub(own.current.len()));
-    others.extend(ours);
-    others.sort_by(|one, other| other.cmp(one));
-    let count = others.len();
-    (others.into_iter().map(|(_, text)| text).collect(), count)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use rcgen::{CertificateParams, KeyPair};
-
-    use super::*;
-
-    /// One that ends then, seconds since the epoch.
-    fn authority(until: u64) -> String {
-        let mut params = CertificateParams::new(["a.example".to_owned()]).unwrap();
-        params.not_before = SystemTime::UNIX_EPOCH.into();
-        params.not_after = (SystemTime::UNIX_EPOCH + Duration::from_secs(until)).into();
-        let key = KeyPair::generate().unwrap();
-        pem(params.self_signed(&key).unwrap().der())
-    }
-
-    fn own(current: &[&String], gone: &[&String]) -> Own {
-        let texts = |list: &[&String]| list.iter().map(|text| (*text).clone()).collect();
-        Own { current: texts(current), gone: texts(gone) }
-    }
-
-    #[test]
-    fn others_stay_until_they_expire_and_ours_are_there() {
-        let [mine, before, other, old] = [2000, 1500, 1800, 900].map(authority);
-        let held = format!("{before}{other}{old}");
-        let (made, count) = merged(held.as_bytes(), &own(&[&mine], &[&before]), 1000);
-        assert_eq!((made.as_str(), count), (&*format!("{mine}{other}"), 2));
-        // Whoever looks at it next finds nothing to do.
-        assert_eq!(merged(made.as_bytes(), &own(&[&mine], &[&before]), 1000).0, made);
-        assert_eq!(merged(made.as_bytes(), &own(&[&other], &[]), 1000).0, made);
-    }
-
-    #[test]
-    fn what_is_no_certificate_is_not_kept() {
-        let mine = authority(2000);
-        let block = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        for held in ["", "nothing", block, "-----BEGIN CERTIFICATE-----\n"] {
-            assert_eq!(merged(held.as_bytes(), &own(&[&mine], &[]), 1000), (mine.clone(), 1));
-        }
-    }
-
-    #[test]
-    fn the_bundle_is_bounded_and_the_youngest_stay() {
-        let held: Vec<_> = (0..MAX_AUTHORITIES as u64 + 5)
-            .map(|at| authority(2000 + at))
-            .collect();
-        let mine = authority(1900);
-        let (made, count) = merged(held.concat().as_bytes(), &own(&[&mine], &[]), 1000);
-        assert_eq!(count, MAX_AUTHORITIES);
-        assert!(made.ends_with(&mine) && made.starts_with(held.last().unwrap()));
-        assert!(!made.contains(&held[0]));
     }
 }
