@@ -1,13 +1,17 @@
 //! The connection to who is meant to answer.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use nix::sys::socket::{SetSockOpt, setsockopt, sockopt};
 use outrider_telemetry::Refusal;
 use thiserror::Error;
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::{Legs, borrow};
+use crate::{Legs, ports};
 
 /// Where to dial, and from which address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,7 +35,7 @@ impl Delivery {
 /// The address that a connection is dialled from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Source {
-    /// The one that the route gives.
+    /// The one that the route gives, by a port that clients don't use while there is one.
     Route,
     /// One of this host's own. Port 0 is left to the kernel.
     Own(SocketAddr),
@@ -108,9 +112,19 @@ pub(crate) async fn dial(
 ) -> Result<TcpStream, DialError> {
     let dialled = async {
         match delivery.source {
-            Source::Borrowed(client) => borrowing(delivery, client, legs).await,
-            Source::Route | Source::Own(_) => {
-                connect(prepare(delivery)?, delivery.target, legs).await
+            Source::Borrowed(client) => from_our_ports(delivery, client, legs).await,
+            Source::Own(_) => connect(prepare(delivery)?, delivery.target, legs).await,
+            Source::Route => {
+                let any: IpAddr = match delivery.target {
+                    SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                };
+                match from_our_ports(delivery, SocketAddr::new(any, 0), legs).await {
+                    Err(error) if error.is_about_the_port() => {
+                        connect(prepare(delivery)?, delivery.target, legs).await
+                    }
+                    dialled => dialled,
+                }
             }
         }
     };
@@ -129,19 +143,21 @@ async fn connect(
         .map_err(DialError::from_connect)
 }
 
-/// Dials from the client's address, by ports of our own choice until one is free.
-async fn borrowing(
+/// Dials from this address, by ports of our own choice until one is free.
+async fn from_our_ports(
     delivery: Delivery,
-    client: SocketAddr,
+    address: SocketAddr,
     legs: &Legs,
 ) -> Result<TcpStream, DialError> {
     let mut last = None;
-    for _ in 0..BORROW_ATTEMPTS {
+    for _ in 0..PORT_ATTEMPTS {
         let socket = prepare(delivery)?;
-        let source = SocketAddr::new(client.ip(), borrow::port());
-        let source = match (client, source) {
-            (SocketAddr::V6(client), SocketAddr::V6(mut source)) => {
-                source.set_scope_id(client.scope_id());
+        // One port serves for every destination, and the workload may still listen on it.
+        socket.set_reuseaddr(true).map_err(DialError::Socket)?;
+        let source = SocketAddr::new(address.ip(), ports::next());
+        let source = match (address, source) {
+            (SocketAddr::V6(address), SocketAddr::V6(mut source)) => {
+                source.set_scope_id(address.scope_id());
                 source.into()
             }
             (_, source) => source,
@@ -179,8 +195,6 @@ fn prepare(delivery: Delivery) -> Result<TcpSocket, DialError> {
         Source::Borrowed(_) => {
             // The option of IPv4 sets the same flag on a socket of either family.
             set(&socket, sockopt::IpTransparent, &true)?;
-            // One port serves for every destination, and the workload may still listen on it.
-            socket.set_reuseaddr(true).map_err(DialError::Socket)?;
         }
     }
     Ok(socket)
@@ -190,8 +204,8 @@ fn set<O: SetSockOpt>(socket: &TcpSocket, option: O, value: &O::Val) -> Result<(
     setsockopt(socket, option, value).map_err(|errno| DialError::Socket(errno.into()))
 }
 
-/// Ports to try at most when a client's address is borrowed: so many in a row are in use only if nearly all are.
-const BORROW_ATTEMPTS: usize = 64;
+/// Ports of ours to try at most: so many in a row are in use only if nearly all are.
+const PORT_ATTEMPTS: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -227,6 +241,21 @@ mod tests {
         assert_eq!(peer.ip().to_string(), "127.0.0.6");
         assert_eq!(peer, dialled.local_addr().unwrap());
         assert!(dialled.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn dials_from_no_port_that_the_workload_would_get() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = tokio::net::TcpListener::bind(any).await.unwrap();
+            let target = listener.local_addr().unwrap();
+            let (limit, legs) = (Duration::from_secs(5), Legs::default());
+            let mut kept = Vec::new();
+            for _ in 0..3 {
+                kept.push(dial(Delivery::to(target), limit, &legs).await.unwrap());
+                let (_, peer) = listener.accept().await.unwrap();
+                assert!(peer.port() < 32_768, "{peer}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -15,7 +15,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod borrow;
 mod closing;
 mod dial;
 mod half;
@@ -24,6 +23,7 @@ mod judge;
 mod leg;
 mod legs;
 mod pipe;
+mod ports;
 mod pump;
 mod relay;
 mod scratch;
