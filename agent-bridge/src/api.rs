@@ -8,6 +8,7 @@ mod events;
 pub(crate) mod lists;
 mod params;
 mod patient;
+mod policy;
 pub(crate) mod review;
 pub(crate) mod serve;
 mod tokens;
@@ -25,7 +26,7 @@ use axum::{
 };
 use outrider_api::{ErrorBody, ExplainQuery, ListQuery, ModeRequest, openapi, paths};
 use outrider_model::Mode;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 pub use access::{Access, Gate};
 pub use review::Review;
@@ -37,6 +38,10 @@ use params::Params;
 
 /// Largest request body.
 const MAX_BODY: usize = 16 * 1024;
+/// Largest body with a policy: its text, escaped.
+const MAX_POLICY: usize = 16 << 20;
+/// Requests with one that are answered at a time.
+static POLICIES: Semaphore = Semaphore::const_new(2);
 /// How long a client may take to send it.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
@@ -55,7 +60,7 @@ pub fn router(node: Arc<Node>, access: Access) -> Router {
 }
 
 /// Every route: its path, its method as OpenAPI writes it, who answers.
-fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<Node>>); 17] {
+fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<Node>>); 20] {
     [
         (paths::STATUS, "get", get(status)),
         (paths::WORKLOADS, "get", get(workloads)),
@@ -68,6 +73,9 @@ fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<Node>>); 17] {
         (paths::EVENTS, "get", get(events::events)),
         (paths::EXPLAIN, "get", get(explain)),
         (paths::OPENAPI, "get", get(document)),
+        (paths::POLICY, "get", get(policy::text)),
+        (paths::POLICY, "put", put(policy::write)),
+        (paths::REPLAY, "post", post(policy::replay)),
         (paths::MODE, "put", put(set_mode)),
         (paths::MODE_FULL, "put", put(set_mode_full)),
         (paths::CAPTURE, "post", post(captures::start)),
@@ -163,11 +171,17 @@ async fn whole_body(request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
     }
+    let is_policy = [paths::POLICY, paths::REPLAY].contains(&request.uri().path());
+    let place = if is_policy { POLICIES.try_acquire().map(Some) } else { Ok(None) };
+    let Ok(_place) = place else {
+        return said(StatusCode::SERVICE_UNAVAILABLE, "other policies are being read: try again");
+    };
+    let most = if is_policy { MAX_POLICY } else { MAX_BODY };
     let (head, body) = request.into_parts();
-    match timeout(BODY_TIME, to_bytes(body, MAX_BODY)).await {
+    match timeout(BODY_TIME, to_bytes(body, most)).await {
         Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
         Ok(Err(_too_large)) => {
-            said(StatusCode::PAYLOAD_TOO_LARGE, &format!("a body has {MAX_BODY} bytes at most"))
+            said(StatusCode::PAYLOAD_TOO_LARGE, &format!("a body has {most} bytes at most"))
         }
         Err(_elapsed) => said(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
     }

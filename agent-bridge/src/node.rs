@@ -26,6 +26,7 @@ mod sessions;
 mod tell;
 pub(crate) mod threats;
 mod view;
+mod written;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -101,6 +102,7 @@ pub struct Node {
     controller: Controller,
     /// How it stands with the API server, if it is asked.
     kubernetes: Mutex<Option<KubernetesStatus>>,
+    written: written::Written,
 }
 
 #[derive(Debug)]
@@ -213,6 +215,7 @@ impl Node {
             captures: Captures::new(store.path()),
             controller,
             kubernetes: Mutex::new(None),
+            written: written::Written::of_settings(settings),
         })
     }
 

@@ -1,9 +1,10 @@
 //! Policy that people write, without a cluster: a file of the same objects, read again when it changes.
 
+mod read;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    path::{Path, PathBuf},
+    collections::BTreeMap,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -11,9 +12,6 @@ use std::{
 use outrider_learn::{ClusterChange, Group, PolicyRule, SetChange};
 use outrider_model::{AppId, RuleId};
 use outrider_policy::Name;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -25,44 +23,10 @@ use crate::{
     },
     node::Node,
 };
+pub(crate) use read::{parse, text};
 
 /// How often the file is looked at.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Bytes of a file that is read.
-const MAX_BYTES: u64 = 8 << 20;
-/// Objects in it.
-const MAX_OBJECTS: usize = 4_096;
-
-/// Why the file is not in force.
-#[derive(Debug, Error)]
-pub(crate) enum PolicyFileError {
-    /// It can't be read.
-    #[error("cannot be read")]
-    Io(#[source] io::Error),
-    /// It is larger than [`MAX_BYTES`].
-    #[error("larger than {MAX_BYTES} bytes")]
-    TooLarge,
-    /// It has more objects than [`MAX_OBJECTS`].
-    #[error("more than {MAX_OBJECTS} objects")]
-    TooMany,
-    /// It is no YAML.
-    #[error("{0}")]
-    Yaml(String),
-    /// An object is there twice: which of them is meant nobody knows.
-    #[error("{0} is there twice")]
-    Twice(String),
-    /// An object is none of ours.
-    #[error("object {at} ({kind}): {why}")]
-    Object {
-        /// Its place, from 1.
-        at: usize,
-        /// What it says it is.
-        kind: String,
-        /// What is wrong.
-        why: String,
-    },
-}
-
 /// Follows the file, if there is one, until `stop`. One that is wrong changes nothing and is logged; one that goes away is an empty one.
 pub(crate) fn follow(
     path: Option<PathBuf>,
@@ -107,8 +71,7 @@ impl PolicyFile {
         let is_new = now != self.seen;
         if is_new {
             self.seen = now;
-            let objects = if now.is_some() { read(&self.path) } else { Ok(Objects::default()) };
-            match objects {
+            match read::read(&self.path) {
                 Ok(mut objects) => {
                     number(&mut objects, node);
                     self.resolver.set_objects(&objects);
@@ -200,75 +163,8 @@ fn complain(plan: &Plan) {
     }
 }
 
-/// Reads a file of objects.
-///
-/// # Errors
-///
-/// When it can't be read, is too large, or has an object that is none of ours.
-pub(crate) fn read(path: &Path) -> Result<Objects, PolicyFileError> {
-    let size = std::fs::metadata(path).map_err(PolicyFileError::Io)?.len();
-    if size > MAX_BYTES {
-        return Err(PolicyFileError::TooLarge);
-    }
-    parse(&std::fs::read_to_string(path).map_err(PolicyFileError::Io)?)
-}
-
-/// Reads objects: YAML of several documents, or JSON; a `List` is the objects in it.
-fn parse(text: &str) -> Result<Objects, PolicyFileError> {
-    let wrong = |error: serde_saphyr::Error| PolicyFileError::Yaml(error.to_string());
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(wrong)?;
-    let mut all = Vec::new();
-    for mut document in documents {
-        match document.get_mut("items").map(Value::take) {
-            Some(Value::Array(items)) => all.extend(items),
-            _ => all.push(document),
-        }
-    }
-    if all.len() > MAX_OBJECTS {
-        return Err(PolicyFileError::TooMany);
-    }
-    let mut objects = Objects::default();
-    for (at, value) in all
-        .into_iter()
-        .enumerate()
-        .filter(|(_, value)| !value.is_null())
-    {
-        let kind = value["kind"].as_str().unwrap_or("no kind").to_owned();
-        enter(&mut objects, &kind, value).map_err(|why| PolicyFileError::Object {
-            at: at + 1,
-            kind,
-            why,
-        })?;
-    }
-    let mut keys = BTreeSet::new();
-    if let Some(twice) = objects
-        .each()
-        .map(|one| one.key())
-        .find(|key| !keys.insert(key.clone()))
-    {
-        return Err(PolicyFileError::Twice(name(&twice)));
-    }
-    Ok(objects)
-}
-
-fn enter(objects: &mut Objects, kind: &str, value: Value) -> Result<(), String> {
-    fn one<T: DeserializeOwned>(list: &mut Vec<Arc<T>>, value: Value) -> Result<(), String> {
-        list.push(Arc::new(serde_json::from_value(value).map_err(|error| error.to_string())?));
-        Ok(())
-    }
-    match kind {
-        "WorkloadGroup" => one(&mut objects.groups, value),
-        "ClusterWorkloadGroup" => one(&mut objects.cluster_groups, value),
-        "NetworkRule" => one(&mut objects.rules, value),
-        "ClusterNetworkRule" => one(&mut objects.cluster_rules, value),
-        "WorkloadMode" => one(&mut objects.modes, value),
-        "ClusterWorkloadMode" => one(&mut objects.cluster_modes, value),
-        _ => Err("no kind that a file may have".into()),
-    }
-}
-
 /// What makes one plan of another.
-fn changes(before: &Plan, now: &Plan) -> Vec<ClusterChange> {
+pub(crate) fn changes(before: &Plan, now: &Plan) -> Vec<ClusterChange> {
     fn gone<'a, K: Ord, V>(
         before: &'a BTreeMap<K, V>,
         now: &'a BTreeMap<K, V>,

@@ -13,6 +13,7 @@ mod explain;
 pub mod kubelet;
 mod observed;
 pub mod openapi;
+mod policy;
 mod query;
 pub mod share;
 mod status;
@@ -21,6 +22,10 @@ pub use captures::{CAPTURE_ID, CAPTURE_TYPE, Capture, CaptureRequest, CaptureSta
 pub use events::{EventKind, GAP, Gap, ModeChange, PolicyChange};
 pub use explain::{ExplainQuery, Explanation, Judgement};
 pub use observed::{Conversation, Evidence, Flow, Rule, Session, Threat, Violation};
+pub use policy::{
+    MAX_REPLAYED, ObjectVerdict, PolicyReply, PolicyRequest, PolicyText, ReplayReply,
+    ReplayRequest, Replayed,
+};
 pub use query::{EventsQuery, ListQuery, MAX_LIMIT, NEXT_CURSOR};
 pub use status::{
     ControllerStatus, Coverage, KubernetesStatus, LinkStatus, ListeningPort, ModeReply,
@@ -54,6 +59,10 @@ pub mod paths {
     pub const OPENAPI: &str = "/v1/openapi.json";
     /// [`super::Explanation`] for an [`super::ExplainQuery`].
     pub const EXPLAIN: &str = "/v1/explain";
+    /// [`super::PolicyText`]; `PUT` a [`super::PolicyRequest`], answered by a [`super::PolicyReply`].
+    pub const POLICY: &str = "/v1/policy";
+    /// `POST` a [`super::ReplayRequest`], answered by a [`super::ReplayReply`].
+    pub const REPLAY: &str = "/v1/policy/replay";
     /// `PUT` a [`super::ModeRequest`], answered by a [`super::ModeReply`]. The name is bare.
     pub const MODE: &str = "/v1/workloads/{name}/mode";
     /// `POST` a [`super::CaptureRequest`], answered by a pcapng file. The name is bare.

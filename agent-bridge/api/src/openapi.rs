@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use crate::{
     CAPTURE_ID, CAPTURE_TYPE, Capture, CaptureRequest, Conversation, ErrorBody, EventsQuery,
     ExplainQuery, Explanation, Flow, Gap, ListQuery, ModeChange, ModeReply, ModeRequest,
-    NEXT_CURSOR, PolicyChange, Rule, Session, Status, Threat, Violation, Workload, paths,
+    NEXT_CURSOR, PolicyChange, PolicyReply, PolicyRequest, PolicyText, ReplayReply, ReplayRequest,
+    Rule, Session, Status, Threat, Violation, Workload, paths,
 };
 
 /// Where the document keeps schemas.
@@ -70,15 +71,12 @@ fn operations(types: &mut SchemaGenerator) -> Vec<Operation> {
     {
         let id = if names.len() == 1 { "setMode" } else { "setModeOfFullName" };
         let about = "Set the mode of a workload's group; answers once it is stored and pushed";
-        let mut operation = object::<ModeReply>(types, id, about);
+        let mut operation = changing::<ModeRequest, ModeReply>(types, id, about);
         operation["parameters"] = names.iter().map(|name| in_path(name)).collect();
-        let body = types.subschema_for::<ModeRequest>();
-        operation["requestBody"] =
-            json!({ "required": true, "content": { "application/json": { "schema": body } } });
-        operation["security"] = json!([{ "token": [] }, {}]);
         all.push((path, "put", operation));
     }
     all.extend(captures(types));
+    all.extend(policy(types));
     let document = json!({
         "operationId": "openapi",
         "summary": "This document",
@@ -142,6 +140,34 @@ fn captures(types: &mut SchemaGenerator) -> Vec<Operation> {
     stop["security"] = json!([{ "token": [] }, {}]);
     all.push((paths::CAPTURE_STOP, "delete", stop));
     all
+}
+
+fn policy(types: &mut SchemaGenerator) -> Vec<Operation> {
+    let text = object::<PolicyText>(types, "policy", "What people wrote, as it is in the file");
+    let about = "Replace what people wrote, if every object of it is accepted";
+    let write = changing::<PolicyRequest, PolicyReply>(types, "setPolicy", about);
+    let about =
+        "What would become of the conversations that are known, were other objects in force";
+    let replay = changing::<ReplayRequest, ReplayReply>(types, "replayPolicy", about);
+    vec![
+        (paths::POLICY, "get", text),
+        (paths::POLICY, "put", write),
+        (paths::REPLAY, "post", replay),
+    ]
+}
+
+/// An operation with a body that takes the right to change something.
+fn changing<Q: JsonSchema, A: JsonSchema>(
+    types: &mut SchemaGenerator,
+    id: &str,
+    about: &str,
+) -> Value {
+    let mut operation = object::<A>(types, id, about);
+    let body = types.subschema_for::<Q>();
+    operation["requestBody"] =
+        json!({ "required": true, "content": { "application/json": { "schema": body } } });
+    operation["security"] = json!([{ "token": [] }, {}]);
+    operation
 }
 
 fn object<T: JsonSchema>(types: &mut SchemaGenerator, id: &str, summary: &str) -> Value {

@@ -2,6 +2,9 @@
 
 mod args;
 mod diff;
+mod foreign;
+mod import;
+mod replay;
 mod source;
 
 use outrider_api::{Rule, Workload, code, paths};
@@ -19,6 +22,10 @@ pub(crate) async fn run(
     match wanted {
         PolicyCommand::Export(wanted) => export(asked, output, wanted).await,
         PolicyCommand::Diff { before, after } => diff::run(asked, output, before, after).await,
+        PolicyCommand::Import { file, dry_run } => import::run(asked, output, file, *dry_run).await,
+        PolicyCommand::Replay { file, alone, mode } => {
+            replay::run(asked, output, file, (*alone, *mode)).await
+        }
     }
 }
 

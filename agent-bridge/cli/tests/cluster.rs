@@ -268,4 +268,40 @@ esac
             .unwrap();
         assert!(text(&plugin.stderr).contains("/nowhere/kubectl"), "{}", text(&plugin.stderr));
     }
+
+    #[test]
+    fn a_policy_is_applied_after_a_dry_run_and_what_changes_is_shown() {
+        let none = r#"{"items":[]}"#;
+        let modes = r#"{"items":[{"metadata":{"name":"all","namespace":"shop","uid":"u"},"spec":{"mode":"Monitor"}}]}"#;
+        let at = |plural: &str| format!("/apis/outrider.dev/v1alpha1/{plural}");
+        let lists = [
+            "workloadgroups",
+            "clusterworkloadgroups",
+            "networkrules",
+            "clusternetworkrules",
+            "clusterworkloadmodes",
+        ];
+        let mut files: Vec<_> = lists.into_iter().map(|plural| (at(plural), none)).collect();
+        files.push((at("workloadmodes"), modes));
+        let files: Vec<_> = files
+            .iter()
+            .map(|(path, text)| (path.as_str(), *text))
+            .collect();
+        let world = World::new(&files);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mode = "apiVersion: outrider.dev/v1alpha1\nkind: WorkloadMode\nmetadata: {name: all, namespace: shop}\nspec: {mode: Protect}\n";
+        fs::write(file.path(), mode).unwrap();
+        let path = file.path().to_str().unwrap();
+        let output = world.run(&["policy", "import", path]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let said = text(&output.stdout);
+        assert!(
+            said.starts_with("~ WorkloadMode/shop/all\n    - mode: Monitor\n    + mode: Protect\n"),
+            "{said}"
+        );
+        assert!(world.written().contains(r#""kind":"List""#), "{}", world.written());
+        let output = world.run(&["policy", "diff", "live", path]);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(world.run(&["policy", "replay", path]).status.code(), Some(2));
+    }
 }

@@ -424,4 +424,72 @@ mod cases {
         let absent = bridge.run(&["policy", "diff", "/nonexistent", "learned"]);
         assert_eq!(absent.status.code(), Some(2));
     }
+
+    const ACCEPTED: &str = r#"{"written":true,"path":"/etc/outrider/policy.yaml","objects":[
+        {"object":"WorkloadMode/default/all","accepted":true,"reason":"NoWorkloads","field":"","message":"no pod matches now"}]}"#;
+    const REFUSED: &str = r#"{"written":false,"path":"/etc/outrider/policy.yaml","objects":[
+        {"object":"WorkloadMode/default/all","accepted":false,"reason":"Invalid","field":"spec.mode",
+         "message":"must be one of Discover, Monitor, Protect"}]}"#;
+    const LIVE: &str = r#"{"policy":""}"#;
+    const MODE: &str = "apiVersion: outrider.dev/v1alpha1\nkind: WorkloadMode\nmetadata: {name: all, namespace: default}\nspec: {mode: Protect}\n";
+
+    fn mode_file() -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), MODE).unwrap();
+        file
+    }
+
+    #[test]
+    fn an_import_shows_what_is_wrong_and_what_changes() {
+        let file = mode_file();
+        let path = file.path().to_str().unwrap();
+        let bridge = Canned::new(&[("PUT /v1/policy", 200, ACCEPTED), ("/v1/policy", 200, LIVE)]);
+        let output = bridge.run(&["policy", "import", path]);
+        let (said, notes) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{notes}");
+        assert_eq!(
+            said,
+            "+ WorkloadMode/default/all\n    + mode: Protect\n/etc/outrider/policy.yaml has these objects (1): they are in \
+             force within a second\n"
+        );
+        let note = "outrider: WorkloadMode/default/all: no pod matches now (NoWorkloads)\n";
+        assert!(notes.starts_with(note), "{notes}");
+        let dry = bridge.run(&["policy", "import", path, "--dry-run"]);
+        assert!(text(&dry.stdout).ends_with("nothing was written\n"));
+        let bridge = Canned::new(&[("PUT /v1/policy", 200, REFUSED)]);
+        let output = bridge.run(&["policy", "import", path]);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
+        let why = "WorkloadMode/default/all: spec.mode: must be one of Discover";
+        assert!(text(&output.stderr).contains(why), "{}", text(&output.stderr));
+    }
+
+    #[test]
+    fn a_replay_fails_if_something_that_happened_would_be_denied() {
+        const DENIED: &str = r#"{"judged":7,"unjudged":1,"left_out":0,"objects":[],"changed":[
+            {"client":"default/shop","server":"default/cache","app":"Redis","proto":"tcp","port":6379,"sessions":12,
+             "last_seen":2,"before":"allow","after":"deny","at":"default/cache","rule":""}]}"#;
+        const SAME: &str = r#"{"judged":7,"unjudged":0,"left_out":0,"objects":[],"changed":[]}"#;
+        let file = mode_file();
+        let path = file.path().to_str().unwrap();
+        let bridge = Canned::new(&[("/v1/policy/replay", 200, DENIED)]);
+        let output = bridge.run(&["policy", "replay", path]);
+        let (said, notes) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("default/cache") && said.contains("default\n"), "{said}");
+        assert!(notes.contains("7 conversations were judged; 1 could not be"), "{notes}");
+        assert!(notes.contains("would be denied, 12 sessions so far"), "{notes}");
+        let output = bridge.run(&["policy", "replay", path, "--json"]);
+        assert!(text(&output.stdout).starts_with(r#"{"client":"default/shop""#));
+        let bridge = Canned::new(&[("/v1/policy/replay", 200, SAME)]);
+        let output = bridge.run(&["policy", "replay", path, "--alone", "--mode", "protect"]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(text(&output.stdout).starts_with("nothing that was seen"));
+        assert_eq!(
+            bridge
+                .run(&["policy", "replay", "/nonexistent"])
+                .status
+                .code(),
+            Some(2)
+        );
+    }
 }

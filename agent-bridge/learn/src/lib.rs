@@ -19,6 +19,7 @@ mod names;
 mod policies;
 mod policy;
 mod reach;
+mod replay;
 mod row;
 mod rules;
 mod settings;
@@ -47,6 +48,7 @@ pub use policy::{
     ClusterChange, Ends, FIRST_LEARNED, FIRST_POLICY, MAX_MEMBERS, MAX_POLICY_RULES,
     MAX_RULE_PARTS, MAX_SET_PARTS, MAX_SETS, MAX_TEXT, Policy, PolicyRule, Ports, SetChange,
 };
+pub use replay::{Replay, Replayed, Supposed};
 pub use row::{Row, Sample};
 pub use rules::{
     Candidate, FIRST_RULE, LAST_RULE, LearnKey, MAX_CANDIDATES, MAX_GROUP_RULES, MAX_RULES,

@@ -33,7 +33,7 @@ pub(crate) struct Policies {
 }
 
 /// What tells policies of a group apart: the mode, and the sets that the workload is in.
-type Kin = (Mode, Vec<Group>);
+pub(crate) type Kin = (Mode, Vec<Group>);
 
 impl Learner {
     /// Sets how far policy goes for a group's workloads.
@@ -135,7 +135,8 @@ impl Learner {
             .map(|(_, policy)| policy)
     }
 
-    fn kin(&self, workload: &Workload) -> Kin {
+    /// What tells its policy from those of others of its group.
+    pub(crate) fn kin(&self, workload: &Workload) -> Kin {
         (self.mode_of(workload), self.policy.sets_of(&workload.uid).cloned().collect())
     }
 

@@ -3,6 +3,7 @@
 //! What the API server can refuse by itself, it refuses by the schema and the CEL rules in it; an API server
 //! before 1.25 knows no CEL, so whoever reads an object checks it again.
 
+mod check;
 mod groups;
 mod learned;
 mod modes;
@@ -13,6 +14,7 @@ mod schema;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
+pub(crate) use check::check;
 pub use groups::{
     ClusterWorkloadGroup, ClusterWorkloadGroupSpec, GroupStatus, WorkloadGroup, WorkloadGroupSpec,
 };

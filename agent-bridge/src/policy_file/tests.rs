@@ -1,5 +1,7 @@
+//! From text to what a node is told, and back from what it learned.
+
 use super::*;
-use crate::store::Store;
+use crate::{controller::plan::Objects, store::Store};
 
 const FILE: &str = "
 apiVersion: outrider.dev/v1alpha1
@@ -19,25 +21,34 @@ items:
 ---
 ";
 
+fn objects(text: &str) -> Objects {
+    let parsed = parse(text).unwrap();
+    assert_eq!(parsed.refused, []);
+    parsed.objects
+}
+
 #[test]
 fn reads_several_documents_and_lists() {
-    let objects = parse(FILE).unwrap();
+    let objects = objects(FILE);
     assert_eq!((objects.rules.len(), objects.modes.len()), (1, 1));
     assert_eq!(objects.rules[0].spec.ingress[0].ports, ["tcp/8080"]);
 }
 
 #[test]
-fn refuses_what_is_none_of_ours() {
-    let error = |text: &str| parse(text).unwrap_err().to_string();
-    assert!(error("kind: Pod").starts_with("object 1 (Pod)"), "{}", error("kind: Pod"));
-    let modeless = "apiVersion: outrider.dev/v1alpha1\nkind: WorkloadMode\nmetadata: {name: a}\nspec: {mode: Loud}";
-    assert!(error(modeless).contains("Loud"), "{}", error(modeless));
-    assert!(error("a: [").len() > 5);
-    let many = format!("items: [{}]", "{kind: Pod},".repeat(MAX_OBJECTS + 1));
-    assert!(matches!(parse(&many), Err(PolicyFileError::TooMany)));
+fn a_file_with_one_wrong_object_is_refused_whole_and_one_that_is_gone_is_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("policy.yaml");
+    assert!(read::read(&path).unwrap().rules.is_empty());
+    std::fs::write(&path, FILE.replace("Protect", "Loud")).unwrap();
+    let error = read::read(&path).unwrap_err().to_string();
+    assert!(error.starts_with("WorkloadMode/shop/all: spec.mode must be one of"), "{error}");
     let large = tempfile::NamedTempFile::new().unwrap();
-    large.as_file().set_len(MAX_BYTES + 1).unwrap();
-    assert!(matches!(read(large.path()), Err(PolicyFileError::TooLarge)));
+    large
+        .as_file()
+        .set_len(outrider_api::code::MAX_BYTES as u64 + 1)
+        .unwrap();
+    let error = read::read(large.path()).unwrap_err().to_string();
+    assert!(error.starts_with("larger than"), "{error}");
 }
 
 #[test]
@@ -75,16 +86,19 @@ fn rules_keep_their_numbers_over_a_restart() {
     write(&["a"]);
     assert_eq!(run()["NetworkRule/shop/a/a"], 200_001);
     write(&["a", "a"]);
-    assert!(matches!(read(&policy), Err(PolicyFileError::Twice(_))));
+    let error = read::read(&policy).unwrap_err().to_string();
+    assert!(error.contains("another object has that name"), "{error}");
 }
 
 #[test]
 fn says_what_changed_and_nothing_else() {
     let mut resolver = Resolver::default();
-    resolver.set_objects(&parse(FILE).unwrap());
+    resolver.set_objects(&objects(FILE));
     let plan = resolver.plan().clone();
     let all = changes(&Plan::default(), &plan);
     assert_eq!(all.len(), plan.rules.len() + plan.sets.len() + plan.modes.len());
     assert!(changes(&plan, &plan).is_empty());
     assert_eq!(changes(&plan, &Plan::default()).len(), all.len());
 }
+
+mod round_trip;

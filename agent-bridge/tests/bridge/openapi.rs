@@ -143,7 +143,9 @@ async fn busy(world: &World) -> (Proxy, Running) {
 
 #[tokio::test]
 async fn every_answer_is_as_the_document_says() {
-    let world = World::new();
+    let mut world = World::new();
+    let file = world.path().join("policy.yaml");
+    world.set("OUTRIDER_BRIDGE_POLICY", file.display().to_string());
     let (_proxy, bridge) = busy(&world).await;
     let document = bridge.get("/v1/openapi.json").await;
     let answers = |path: &str, method: &str, status: &str| {
@@ -164,7 +166,7 @@ async fn every_answer_is_as_the_document_says() {
         is_right(&document, &answers(path, "get", "200"), &answer, path);
         checked += 1;
     }
-    assert_eq!(checked, 11);
+    assert_eq!(checked, 12);
     for (status, mode) in [(200, "protect"), (400, "block")] {
         let body = format!("{{\"mode\":{mode:?}}}");
         let (found, said) = bridge.ask("PUT", "/v1/workloads/cache/mode", &body).await;
@@ -172,6 +174,12 @@ async fn every_answer_is_as_the_document_says() {
         let key = if status == 200 { "200" } else { "default" };
         let schema = answers("/v1/workloads/{name}/mode", "put", key);
         is_right(&document, &schema, &said, "mode");
+    }
+    let asked = r#"{"policy":"kind: Pod"}"#;
+    for (path, method) in [("/v1/policy", "put"), ("/v1/policy/replay", "post")] {
+        let (found, said) = bridge.ask(&method.to_uppercase(), path, asked).await;
+        assert_eq!(found, 200, "{said}");
+        is_right(&document, &answers(path, method, "200"), &said, path);
     }
     bridge.stop().await;
 }

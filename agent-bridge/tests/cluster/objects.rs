@@ -14,6 +14,9 @@ use tokio::time::{Duration, Instant, sleep};
 
 use crate::apiserver::ApiServer;
 
+/// What `outrider policy export` makes of everything that can be learned.
+const EXPORTED: &str = include_str!("../../api/tests/golden/outrider.yaml");
+
 /// How long definitions may take until their kinds are served.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -40,6 +43,12 @@ async fn what_makes_no_sense_is_refused_with_its_field_and_the_rest_is_taken() {
     for (kind, spec) in taken() {
         if let Err(error) = create(&client, kind, &spec).await {
             wrong.push(format!("{kind} {spec}: {error}"));
+        }
+    }
+    for object in outrider_api::code::read(EXPORTED).unwrap() {
+        let (kind, spec) = (object["kind"].as_str().unwrap(), &object["spec"]);
+        if let Err(error) = create(&client, kind, spec).await {
+            wrong.push(format!("{object}: {error}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

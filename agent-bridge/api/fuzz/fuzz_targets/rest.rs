@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use libfuzzer_sys::fuzz_target;
 use outrider_api::{
     CaptureRequest, Conversation, EventsQuery, ExplainQuery, Explanation, Flow, ListQuery,
-    ModeReply, ModeRequest, Rule, Session, Status, Threat, Violation, Workload,
+    ModeReply, ModeRequest, PolicyReply, PolicyRequest, ReplayReply, ReplayRequest, Rule, Session, Status, Threat, Violation, Workload,
 };
 use outrider_model::{Mode, PacketFilter};
 use serde::{Serialize, de::DeserializeOwned};
@@ -29,7 +29,7 @@ fn body<T: Debug + DeserializeOwned + PartialEq + Serialize>(text: &[u8]) -> Opt
 
 fuzz_target!(|input: &[u8]| {
     let Some((which, text)) = input.split_first() else { return };
-    match which % 15 {
+    match which % 19 {
         0 => drop(query::<ListQuery>(text)),
         1 => drop(query::<EventsQuery>(text)),
         2 => drop(query::<ExplainQuery>(text)),
@@ -44,6 +44,10 @@ fuzz_target!(|input: &[u8]| {
         11 => drop(body::<Flow>(text)),
         12 => drop(body::<Session>(text)),
         13 => drop(body::<Explanation>(text)),
+        14 => drop(body::<PolicyRequest>(text)),
+        15 => drop(body::<PolicyReply>(text)),
+        16 => drop(body::<ReplayRequest>(text)),
+        17 => drop(body::<ReplayReply>(text)),
         _ => drop(body::<ModeReply>(text)),
     }
 });

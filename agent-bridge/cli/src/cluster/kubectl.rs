@@ -118,6 +118,17 @@ impl Kubectl {
         serde_json::from_str(&text).map_err(|error| Failure::Refused(error.to_string()))
     }
 
+    /// Hands a text to a verb that reads one; what it refuses is said in all its lines.
+    pub(crate) async fn say(&self, arguments: &[&str], text: &str) -> Result<(), Failure> {
+        match self.run(arguments, Some(text)).await {
+            Ok(_said) => Ok(()),
+            Err(said) if said.text.contains("Error from server (Invalid)") => {
+                Err(Failure::Refused(format!("kubectl:\n{}", said.text.trim())))
+            }
+            Err(said) => Err(said.failure()),
+        }
+    }
+
     /// Opens a way to a bridge's API.
     pub(crate) async fn tunnel(
         &self,

@@ -34,4 +34,12 @@ impl Cluster {
         }
         Ok(all)
     }
+
+    /// Applies a list of objects as the command line's own, or only asks the API server whether it would take them.
+    pub(crate) async fn apply(&self, list: &Value, dry_run: bool) -> Result<(), Failure> {
+        let mut arguments =
+            vec!["apply", "--server-side", "--field-manager=outrider-cli", "--filename=-"];
+        arguments.extend(dry_run.then_some("--dry-run=server"));
+        self.kubectl.say(&arguments, &list.to_string()).await
+    }
 }

@@ -14,7 +14,8 @@ use outrider_api::{
 };
 use serde_json::Value;
 
-use crate::{Asked, client::Failure};
+use super::foreign::{Ours, ours};
+use crate::{Asked, client::Failure, show::Output};
 
 /// Where a policy is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -53,8 +54,25 @@ impl Source {
         }
     }
 
+    /// A policy to be in force, as text and as objects: as it was written, if every object of it is ours.
+    pub(super) fn policy(&self, output: &mut Output) -> Result<(String, Vec<Value>), Failure> {
+        let text = self.text()?;
+        let objects = code::read(&text).map_err(|error| self.wrong(&error))?;
+        let Ours { objects, notes, refused } = ours(objects);
+        for said in notes.iter().chain(&refused) {
+            output.note(&crate::human::plain(said))?;
+        }
+        match (refused.len(), notes.is_empty()) {
+            (0, true) => Ok((text, objects)),
+            (0, false) => Ok((code::write(&objects), objects)),
+            (count, _) => Err(Failure::Refused(format!(
+                "{count} objects of other kinds can't be said in rules: nothing was changed"
+            ))),
+        }
+    }
+
     /// The text of a file or of standard input.
-    pub(super) fn text(&self) -> Result<String, Failure> {
+    fn text(&self) -> Result<String, Failure> {
         let mut text = String::new();
         let most = u64::try_from(MAX_BYTES)
             .unwrap_or(u64::MAX)
@@ -77,7 +95,11 @@ impl Source {
     pub(super) async fn objects(&self, asked: &Asked) -> Result<Vec<Value>, Failure> {
         match self {
             Self::Input | Self::File(_) => {
-                code::read(&self.text()?).map_err(|error| self.wrong(&error))
+                let objects = code::read(&self.text()?).map_err(|error| self.wrong(&error))?;
+                let Ours { objects, refused, .. } = ours(objects);
+                refused
+                    .first()
+                    .map_or(Ok(objects), |why| Err(self.wrong(why)))
             }
             Self::Learned => {
                 let rules = asked.list::<Rule>(paths::RULES, None).await?;
@@ -98,7 +120,7 @@ impl Source {
 async fn live(asked: &Asked) -> Result<Vec<Value>, Failure> {
     match asked {
         Asked::Cluster(cluster) => cluster.policy().await,
-        Asked::Bridge(_) => asked.cluster().map(|_cluster| Vec::new()),
+        Asked::Bridge(client) => super::import::live(client).await,
     }
 }
 
