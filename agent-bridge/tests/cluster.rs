@@ -11,6 +11,8 @@ mod bridge;
 mod chart;
 #[path = "cluster/objects.rs"]
 mod objects;
+#[path = "cluster/services.rs"]
+mod services;
 #[path = "cluster/steps.rs"]
 mod steps;
 #[path = "cluster/world.rs"]

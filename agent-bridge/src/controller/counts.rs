@@ -39,6 +39,8 @@ pub(super) struct Counts {
     pub(super) observed: CounterFamily,
     /// Addresses asked for and forgotten because there were too many.
     pub(super) forgotten: Counter,
+    /// Services that found no room among those that a node is told of.
+    pub(super) services_left_out: Counter,
     /// Objects whose status or rules wait to be written.
     pub(super) waiting: Gauge,
 }
@@ -83,6 +85,10 @@ impl Counts {
             forgotten: registry.counter(
                 &name("questions_forgotten_total"),
                 "Addresses that bridges asked for and that made room for others.",
+            )?,
+            services_left_out: registry.counter(
+                &name("services_left_out_total"),
+                "Services that a node was not told of because there were too many.",
             )?,
             waiting: gauge("writes_waiting", "Objects that wait to be written.")?,
         })

@@ -2,7 +2,7 @@
 //! node: who is slow gets all that changed meanwhile in one update.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::IpAddr,
     sync::Arc,
 };
@@ -17,10 +17,13 @@ use outrider_model::Mode;
 use super::{
     plan::{Pod, Rule, Set},
     published::Published,
+    services::{Served, bytes},
 };
 
 /// Addresses of one node's questions that are remembered; the oldest makes room.
 pub const MAX_ASKED: usize = 8_192;
+/// Services that one node is told of. Of more, those that it asked for come first.
+pub const MAX_SERVICES: usize = 4_096;
 
 /// What one node knows.
 #[derive(Debug, Default)]
@@ -29,6 +32,11 @@ pub struct Known {
     sets: HashMap<Arc<str>, Arc<Set>>,
     rules: HashMap<u32, Arc<Rule>>,
     modes: HashMap<Arc<str>, Mode>,
+    services: BTreeMap<Arc<str>, Arc<Served>>,
+    /// The node knows what Services are.
+    pub(super) serves: bool,
+    /// Services that found no room.
+    pub(super) left_out: usize,
     internal: Vec<String>,
     /// Addresses that it asked for, in the order of the last question.
     asked: VecDeque<IpAddr>,
@@ -77,19 +85,27 @@ impl Known {
     /// What is to be said now, if anything: everything the first time, then what changed. `questions` are addresses
     /// of which it is to be said if they are nobody's.
     pub fn update(&mut self, node: &str, now: &Published, questions: &[IpAddr]) -> Option<Update> {
-        let wanted = Wanted::new(node, now, &self.asked);
+        let mut wanted = Wanted::new(node, now, &self.asked);
+        let mut internal = now.internal.iter().collect::<Vec<_>>();
+        if self.serves {
+            wanted.serve(now, &self.asked);
+            internal.extend(&now.fronts.networks);
+        }
         let mut update = Update { revision: now.revision, whole: !self.told, ..Update::default() };
         self.rules(&wanted, &mut update);
         self.sets(&wanted, &mut update);
         self.since(now.revision, &update);
         self.workloads(&wanted, &mut update);
         self.modes(&wanted, now.revision, &mut update);
-        let internal: Vec<_> = now.internal.iter().map(ToString::to_string).collect();
+        self.services(&wanted, &mut update);
+        let internal: Vec<_> = internal.into_iter().map(ToString::to_string).collect();
         if internal != self.internal {
             self.internal.clone_from(&internal);
             update.internal = internal;
         }
-        let unknown = questions.iter().filter(|ip| now.at(**ip).is_none());
+        let is_served = |ip: IpAddr| self.serves && now.fronts.at(ip).next().is_some();
+        let is_known = |ip: IpAddr| now.at(ip).is_some() || is_served(ip);
+        let unknown = questions.iter().filter(|ip| !is_known(**ip));
         update.unknown = unknown.map(|ip| bytes(*ip)).collect();
         let bare = Update { revision: now.revision, ..Update::default() };
         let says = update.whole || update != bare;
@@ -194,6 +210,26 @@ impl Known {
     }
 }
 
+impl Known {
+    fn services(&mut self, wanted: &Wanted, update: &mut Update) {
+        self.services.retain(|name, _| {
+            let stays = wanted.services.contains_key(name);
+            if !stays {
+                update.services_gone.push(name.to_string());
+            }
+            stays
+        });
+        for (name, service) in &wanted.services {
+            let known = self.services.get(name);
+            if !known.is_some_and(|known| Arc::ptr_eq(known, service) || known == service) {
+                update.services.push(service.said.clone());
+                self.services.insert(Arc::clone(name), Arc::clone(service));
+            }
+        }
+        self.left_out = wanted.left_out;
+    }
+}
+
 /// What a node has to know.
 struct Wanted {
     rules: HashMap<u32, Arc<Rule>>,
@@ -202,6 +238,8 @@ struct Wanted {
     sets: HashMap<Arc<str>, Arc<Set>>,
     workloads: HashMap<Arc<str>, Arc<Pod>>,
     modes: HashMap<Arc<str>, Mode>,
+    services: BTreeMap<Arc<str>, Arc<Served>>,
+    left_out: usize,
 }
 
 impl Wanted {
@@ -212,6 +250,8 @@ impl Wanted {
             sets: HashMap::new(),
             workloads: HashMap::new(),
             modes: HashMap::new(),
+            services: BTreeMap::new(),
+            left_out: 0,
         };
         let mut groups: HashSet<&str> = HashSet::new();
         for rule in now.rules_of(node) {
@@ -241,6 +281,32 @@ impl Wanted {
             .filter_map(|pod| Some((Arc::clone(&pod.uid), *now.plan.modes.get(&pod.uid)?)));
         wanted.modes = own.collect();
         wanted
+    }
+
+    /// Services that were asked for, that a pod is behind which the node knows of, and those with an address or a
+    /// backend that somebody chose.
+    fn serve(&mut self, now: &Published, asked: &VecDeque<IpAddr>) {
+        let asked = asked.iter().rev().flat_map(|ip| now.fronts.at(*ip));
+        let mut near: Vec<_> = self
+            .workloads
+            .keys()
+            .flat_map(|uid| now.fronts.by(uid))
+            .collect();
+        near.sort_unstable();
+        let names = asked.chain(near).chain(&now.fronts.chosen);
+        let mut left_out = HashSet::new();
+        for name in names {
+            let Some(service) = now.fronts.served.get(name) else { continue };
+            if self.services.contains_key(name) {
+                continue;
+            }
+            if self.services.len() >= MAX_SERVICES {
+                left_out.insert(name);
+                continue;
+            }
+            self.services.insert(Arc::clone(name), Arc::clone(service));
+        }
+        self.left_out = left_out.len();
     }
 }
 
@@ -324,13 +390,6 @@ fn wire_ports(ports: &Ports) -> WirePorts {
         proto: ports.proto.map_or(0, |proto| proto.0).into(),
         low: ports.low.into(),
         high: ports.high.into(),
-    }
-}
-
-fn bytes(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
     }
 }
 

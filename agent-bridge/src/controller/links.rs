@@ -341,7 +341,11 @@ impl Links {
             return None;
         }
         let questions = std::mem::take(&mut link.questions);
-        link.known.update(node, &now, &questions)
+        let before = link.known.left_out;
+        let update = link.known.update(node, &now, &questions);
+        let more = link.known.left_out.saturating_sub(before);
+        self.counts.services_left_out.inc_by(more as u64);
+        update
     }
 }
 

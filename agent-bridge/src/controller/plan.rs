@@ -1,7 +1,7 @@
 //! What goes into a policy and what comes out: plain data, between the watches, `resolve` (pure) and the links.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use kube::ResourceExt;
 use outrider_learn::{Ends, Ports};
-use outrider_model::Mode;
+use outrider_model::{IpProto, Mode};
 
 use crate::cluster::objects::{
     ClusterNetworkRule, ClusterWorkloadGroup, ClusterWorkloadMode, NetworkRule, RuleNumber,
@@ -125,6 +125,51 @@ pub struct World {
     pub pods: BTreeMap<Arc<str>, Arc<Pod>>,
     /// Labels of namespaces, by name.
     pub namespaces: BTreeMap<String, Arc<Labels>>,
+    /// Services that have an address.
+    pub services: Vec<Arc<Service>>,
+    /// What is behind them.
+    pub slices: Vec<Arc<Slice>>,
+    /// Addresses of pods that ended a moment ago and that nobody has by now.
+    pub left: HashSet<IpAddr>,
+}
+
+/// What is kept of a Service.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Service {
+    /// Where it lives.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its cluster IPs.
+    pub addresses: Vec<IpAddr>,
+    /// External IPs, and those of load balancers that a node rewrites too.
+    pub borrowed: Vec<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<NamedPort>,
+}
+
+/// What is kept of an EndpointSlice. Only addresses count: whose they are, whoever writes one may say as he likes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Slice {
+    /// Where it lives, and its Service.
+    pub namespace: Arc<str>,
+    /// Name of its Service.
+    pub service: Arc<str>,
+    /// Ports of the endpoints, named as the Service's.
+    pub ports: Vec<NamedPort>,
+    /// Endpoints that a node may send traffic to.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A port of a Service or of what is behind it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NamedPort {
+    /// Its name, empty if it has none.
+    pub name: Box<str>,
+    /// By which protocol.
+    pub proto: IpProto,
+    /// Its number.
+    pub port: u16,
 }
 
 /// What the objects come to.

@@ -110,6 +110,7 @@ impl Planner {
             .set(i64::try_from(now.revision).unwrap_or(i64::MAX));
         for (kind, len) in [
             ("pods", now.pods.len()),
+            ("services", now.fronts.served.len()),
             ("sets", now.plan.sets.len()),
             ("rules", now.plan.rules.len()),
             ("learned-rules", rules),
@@ -122,7 +123,8 @@ impl Planner {
 
 /// Tells the resolver what is different now.
 fn take(changed: Changed, resolver: &mut Resolver, links: &Links) -> Change {
-    let mut change = Change { internal: changed.internal, ..Change::default() };
+    let (internal, fronts) = (changed.internal, changed.fronts);
+    let mut change = Change { internal, fronts, ..Change::default() };
     for (before, now) in changed.objects {
         match (before, now) {
             (_, Some(now)) => resolver.set_object(now),

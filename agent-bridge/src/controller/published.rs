@@ -1,6 +1,7 @@
 //! What is in force in the cluster, with what links need to find their part of it fast. One change costs what it
 //! touches, and says which nodes that may concern: the others are not even asked.
 
+mod fronts;
 mod reach;
 
 use std::{
@@ -14,8 +15,11 @@ use std::{
 use ipnet::IpNet;
 use outrider_learn::Ends;
 
-use self::reach::{Addresses, Reach, Reaches};
-use super::plan::{Changes, Plan, Pod, Rule};
+use self::{
+    fronts::Fronts,
+    reach::{Addresses, Reach, Reaches},
+};
+use super::plan::{Changes, Plan, Pod, Rule, Service, Slice};
 
 /// What is in force in the cluster, at one moment.
 #[derive(Debug, Default, PartialEq)]
@@ -30,6 +34,8 @@ pub struct Published {
     pub internal: Vec<IpNet>,
     /// Pods by uid.
     pub pods: HashMap<Arc<str>, Arc<Pod>>,
+    /// Services.
+    pub(super) fronts: Fronts,
     /// The last of those that say they have an address has it.
     by_address: Addresses,
     by_group: HashMap<String, HashMap<Arc<str>, Arc<Pod>>>,
@@ -52,6 +58,8 @@ pub struct Change {
     pub learned: BTreeMap<u32, Option<Arc<Rule>>>,
     /// Networks of pods, if they may be others.
     pub internal: Option<Vec<IpNet>>,
+    /// Services and EndpointSlices, all of them if any may be another.
+    pub fronts: Option<(Vec<Arc<Service>>, Vec<Arc<Slice>>)>,
 }
 
 /// Whom a change may concern.
@@ -83,9 +91,13 @@ impl Published {
         let named = change.plan.sets.iter().chain(&groups);
         let named: Vec<_> = named.map(Arc::clone).collect();
         self.touch(&rules, &named, &mut touched);
+        if let Some((services, slices)) = change.fronts {
+            self.fronts.set(services, slices);
+        }
         for (uid, pod) in change.pods {
             self.pod(&uid, pod, &mut touched);
         }
+        touched.all |= self.serve();
         for name in change.plan.sets {
             match plan.sets.get(&name) {
                 Some(set) => {
@@ -112,6 +124,14 @@ impl Published {
             touched.all = true;
         }
         touched
+    }
+
+    /// Goes through the Services again if that is due; says whether any is other than before.
+    fn serve(&mut self) -> bool {
+        let mut fronts = std::mem::take(&mut self.fronts);
+        let is_new = fronts.renew(|address| self.at(address));
+        self.fronts = fronts;
+        is_new
     }
 
     /// Groups that pods leave or come to.
@@ -148,6 +168,7 @@ impl Published {
             None => self.pods.remove(uid),
         };
         if let Some(before) = before {
+            self.fronts.leave(&before);
             for ip in &before.addresses {
                 if self.by_address.remove(&(*ip, Arc::clone(uid))).is_some() {
                     self.reaches.leave(*ip, &before.node);
@@ -161,6 +182,7 @@ impl Published {
             }
         }
         let Some(pod) = pod else { return };
+        self.fronts.come(&pod);
         for ip in &pod.addresses {
             let place = (*ip, Arc::clone(uid));
             if self.by_address.insert(place, Arc::clone(&pod)).is_none() {

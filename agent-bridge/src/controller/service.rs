@@ -77,6 +77,7 @@ impl Cluster for Service {
         }
         let (into, answers) = mpsc::channel(MAX_WAITING);
         let link = self.links.enter(&node, &hello.instance);
+        link.lock().known.serves = hello.services;
         tracing::info!(%node, version = %hello.version.escape_debug(), "bridge linked");
         let served = Served { service: self.clone(), node, link, into };
         self.tasks.spawn(served.run(from));

@@ -13,8 +13,9 @@ use tokio::sync::Notify;
 
 use super::{
     nodes::{self, ApiNode},
-    plan::{Labels, Object, Pod},
+    plan::{Labels, Object, Pod, Service, Slice},
     pods::{ApiPod, Shared},
+    slices::{self, ApiService, ApiSlice},
 };
 use crate::cluster::objects::{
     ClusterNetworkRule, ClusterWorkloadGroup, ClusterWorkloadMode, LearnedPolicy, NetworkRule,
@@ -143,6 +144,24 @@ impl<V: Clone> Table<V> {
     }
 }
 
+impl<V: PartialEq> Table<Arc<V>> {
+    /// The same, where most events are about what is not kept.
+    fn renew<K: ResourceExt>(
+        &mut self,
+        event: Event<K>,
+        make: impl FnOnce(K) -> Option<V>,
+    ) -> bool {
+        if let Event::Apply(object) = event {
+            let (key, new) = (key(&object), make(object));
+            if self.get(&key).map(|known| &**known) == new.as_ref() {
+                return false;
+            }
+            return self.put(&key, new.map(Arc::new));
+        }
+        self.take(event, |object| make(object).map(Arc::new))
+    }
+}
+
 pub(super) fn key<K: ResourceExt>(object: &K) -> Key {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
@@ -154,6 +173,8 @@ pub(super) struct Tables {
     pub(super) pods: Table<Arc<Pod>>,
     pub(super) namespaces: Table<Arc<Labels>>,
     pub(super) nodes: Table<Vec<IpNet>>,
+    services: Table<Arc<Service>>,
+    slices: Table<Arc<Slice>>,
     pub(super) groups: Table<Arc<WorkloadGroup>>,
     pub(super) cluster_groups: Table<Arc<ClusterWorkloadGroup>>,
     pub(super) rules: Table<Arc<NetworkRule>>,
@@ -166,16 +187,7 @@ pub(super) struct Tables {
 impl Tables {
     pub(super) fn pod(&mut self, event: Event<ApiPod>) -> bool {
         let shared = &mut self.shared;
-        // Most of a pod's events are about what is not kept.
-        if let Event::Apply(pod) = event {
-            let key = key(&pod);
-            let new = shared.pod(pod);
-            if self.pods.get(&key).map(|known| &**known) == new.as_ref() {
-                return false;
-            }
-            return self.pods.put(&key, new.map(Arc::new));
-        }
-        self.pods.take(event, |pod| shared.pod(pod).map(Arc::new))
+        self.pods.renew(event, |pod| shared.pod(pod))
     }
 
     pub(super) fn node(&mut self, event: Event<ApiNode>) -> bool {
@@ -189,12 +201,22 @@ impl Tables {
         self.nodes.take(event, |node| Some(nodes::networks(&node)))
     }
 
+    pub(super) fn service(&mut self, event: Event<ApiService>) -> bool {
+        self.services.renew(event, slices::service)
+    }
+
+    pub(super) fn slice(&mut self, event: Event<ApiSlice>) -> bool {
+        self.slices.renew(event, slices::slice)
+    }
+
     /// What is not known yet.
     pub(super) fn missing(&self) -> Option<&'static str> {
         [
             (self.pods.synced, "pods"),
             (self.namespaces.synced, "namespaces"),
             (self.nodes.synced, "nodes"),
+            (self.services.synced, "services"),
+            (self.slices.synced, "endpointslices"),
             (self.groups.synced, "workloadgroups"),
             (self.cluster_groups.synced, "clusterworkloadgroups"),
             (self.rules.synced, "networkrules"),
@@ -220,7 +242,16 @@ impl Tables {
         if let News::Some(changed) = self.nodes.news(whole) {
             nodes = !changed.is_empty();
         }
+        let news = [
+            matches!(self.services.news(whole), News::Some(changed) if changed.is_empty()),
+            matches!(self.slices.news(whole), News::Some(changed) if changed.is_empty()),
+        ];
+        let fronts = || {
+            let services = self.services.all.values().map(Arc::clone).collect();
+            (services, self.slices.all.values().map(Arc::clone).collect())
+        };
         Changed {
+            fronts: (news != [true; 2]).then(fronts),
             whole,
             pods: self.pods.news(whole),
             namespaces: self.namespaces.news(whole),
@@ -235,6 +266,8 @@ impl Tables {
         self.pods.is_new()
             || self.namespaces.is_new()
             || self.nodes.is_new()
+            || self.services.is_new()
+            || self.slices.is_new()
             || self.groups.is_new()
             || self.cluster_groups.is_new()
             || self.rules.is_new()
@@ -298,6 +331,8 @@ pub(super) struct Changed {
     pub(super) objects: Vec<(Option<Object>, Option<Object>)>,
     /// Networks of pods, if a node changed.
     pub(super) internal: Option<Vec<IpNet>>,
+    /// Services and EndpointSlices, all of them if any changed.
+    pub(super) fronts: Option<(Vec<Arc<Service>>, Vec<Arc<Slice>>)>,
 }
 
 /// Adds objects of one kind, of which what people wrote changed: what became of it may have all the time.

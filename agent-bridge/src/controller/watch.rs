@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     counts::Counts,
-    nodes, pods,
+    nodes, pods, slices,
     store::{Store, Table, Tables, key},
 };
 
@@ -32,6 +32,14 @@ pub(super) fn begin(client: &Client, store: &Arc<Store>, counts: &Counts, tasks:
     tasks.spawn(watch.clone().follow("pods", pods, Tables::pod));
     let nodes = Api::all_with(client.clone(), &nodes::resource());
     tasks.spawn(watch.clone().follow("nodes", nodes, Tables::node));
+    let services = Api::all_with(client.clone(), &slices::services());
+    tasks.spawn(watch.clone().follow("services", services, Tables::service));
+    let (own, asked) = (watch.clone(), client.clone());
+    tasks.spawn(async move {
+        let version = slices::slices(&asked).await;
+        let slices = Api::all_with(asked, &version);
+        own.follow("endpointslices", slices, Tables::slice).await;
+    });
     let namespaces = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
     tasks.spawn(
         watch

@@ -131,6 +131,7 @@ impl Task {
             instance: self.instance.clone(),
             revision,
             epoch,
+            services: true,
         }
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use outrider_agent_bridge::controller::LEADER;
 use outrider_api::cluster::{
-    Applied, FromNode, Hello, Lookup, Observed, Rule, ToNode, Update, Workload,
+    Applied, FromNode, Hello, Lookup, Observed, Rule, Service, ToNode, Update, Workload,
     cluster_client::ClusterClient, from_node, to_node,
 };
 use rustls::{
@@ -30,6 +30,9 @@ pub(crate) struct Bridge {
     pub(crate) sets: BTreeMap<String, Vec<String>>,
     pub(crate) workloads: BTreeMap<String, Workload>,
     pub(crate) modes: BTreeMap<String, String>,
+    /// By `<namespace>/<name>`.
+    pub(crate) services: BTreeMap<String, Service>,
+    pub(crate) internal: Vec<String>,
     pub(crate) unknown: Vec<Vec<u8>>,
     pub(crate) acknowledged: Vec<u64>,
     pub(crate) revision: u64,
@@ -50,7 +53,8 @@ impl Bridge {
     ) -> Result<Self, Status> {
         let channel = channel(port, authorities).await?;
         let (into, sent) = mpsc::channel(64);
-        let hello = Hello { node: node.into(), instance: "1".into(), ..Hello::default() };
+        let hello =
+            Hello { node: node.into(), instance: "1".into(), services: true, ..Hello::default() };
         into.try_send(FromNode { message: Some(from_node::Message::Hello(hello)) })
             .unwrap();
         let mut request = Request::new(ReceiverStream::new(sent));
@@ -67,6 +71,8 @@ impl Bridge {
             sets: BTreeMap::new(),
             workloads: BTreeMap::new(),
             modes: BTreeMap::new(),
+            services: BTreeMap::new(),
+            internal: Vec::new(),
             unknown: Vec::new(),
             acknowledged: Vec::new(),
             revision: 0,
@@ -177,6 +183,16 @@ impl Bridge {
         self.modes
             .extend(update.modes.into_iter().map(|mode| (mode.uid, mode.mode)));
         self.unknown.extend(update.unknown);
+        for name in update.services_gone {
+            assert!(self.services.remove(&name).is_some(), "{name} was not known");
+        }
+        for one in update.services {
+            self.services
+                .insert(format!("{}/{}", one.namespace, one.name), one);
+        }
+        if !update.internal.is_empty() {
+            self.internal = update.internal;
+        }
     }
 }
 

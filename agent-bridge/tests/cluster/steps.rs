@@ -13,6 +13,7 @@ use tonic::Code;
 
 use crate::{
     bridge::Bridge,
+    services,
     world::{Replica, World, eventually},
 };
 
@@ -73,6 +74,7 @@ async fn a_cluster_is_told_learned_and_led_by_one() {
     a_mode_reaches_the_node(&stage, &mut bridges).await;
     what_is_wrong_is_said_with_its_field(&stage).await;
     addresses_are_answered(&mut bridges).await;
+    services::are_told_changed_and_forgotten(&stage.world, &mut bridges).await;
     two_nodes_learn_one_rule(&stage, &mut bridges).await;
     let ids: Vec<_> = bridges[1].rules.keys().copied().collect();
     let mut bridges = a_leader_is_killed(&mut stage, &ids).await;

@@ -1,8 +1,9 @@
 use outrider_learn::Ends;
+use outrider_model::IpProto;
 
 use super::*;
 use crate::controller::{
-    plan::{Plan, World},
+    plan::{NamedPort, Plan, Service, Slice, World},
     published::Change,
 };
 
@@ -125,6 +126,87 @@ fn questions_are_answered_and_remembered_up_to_a_bound() {
     assert_eq!(known.ask(many), 2);
     let update = known.update("n1", &now, &[]).unwrap();
     assert_eq!(update.workloads_gone, ["u-far"]);
+}
+
+fn served(count: usize) -> World {
+    let service = |at: usize| {
+        let address = IpAddr::from((0x0a60_0000 + u32::try_from(at).unwrap()).to_be_bytes());
+        Arc::new(Service {
+            namespace: "shop".into(),
+            name: format!("s{at:05}").into(),
+            addresses: vec![address],
+            borrowed: Vec::new(),
+            ports: vec![NamedPort { name: "".into(), proto: IpProto::TCP, port: 80 }],
+        })
+    };
+    let slice = |service: &Arc<Service>| {
+        Arc::new(Slice {
+            namespace: "shop".into(),
+            service: Arc::clone(&service.name),
+            ports: vec![NamedPort { name: "".into(), proto: IpProto::TCP, port: 8080 }],
+            addresses: vec![IpAddr::from([10, 0, 0, 2])],
+        })
+    };
+    let services: Vec<_> = (0..count).map(service).collect();
+    World { slices: services.iter().map(slice).collect(), services, ..world() }
+}
+
+fn published_with(revision: u64, plan: &Plan, world: &World) -> Published {
+    let mut now = Published::after(revision - 1);
+    now.take(Change::whole(world, plan), plan);
+    now
+}
+
+#[test]
+fn services_of_peers_and_those_asked_for_are_told_changed_and_forgotten() {
+    let mut world = served(1);
+    let plan = || {
+        let sets = vec![("webs", set(&["u-web"])), ("dbs", set(&["u-db"]))];
+        plan(vec![rule(200_000, "webs", "dbs", Ends::Client)], sets)
+    };
+    let serves = || Known { serves: true, ..Known::default() };
+    let (mut near, mut far) = (serves(), serves());
+    let now = published_with(1, &plan(), &world);
+    let update = Known::default().update("n1", &now, &[]).unwrap();
+    assert!(update.services.is_empty() && update.internal.is_empty(), "it knows of none");
+    let update = near.update("n1", &now, &[]).unwrap();
+    assert_eq!(update.services[0].backends[0].group, "nv.db.shop");
+    assert_eq!(update.internal, ["10.96.0.0/24"]);
+    assert_eq!(update.services[0].backends[0].targets, [8080]);
+    assert!(far.update("n3", &now, &[]).unwrap().services.is_empty());
+    let address = IpAddr::from([10, 96, 0, 0]);
+    far.ask([address].into_iter());
+    let update = far.update("n3", &now, &[address]).unwrap();
+    assert_eq!((update.services.len(), update.unknown.len()), (1, 0));
+    let again = published_with(2, &plan(), &world);
+    assert_eq!(near.update("n1", &again, &[]), None, "nothing changed");
+    let mut moved = Slice::clone(&world.slices[0]);
+    moved.addresses = vec![IpAddr::from([10, 0, 0, 3])];
+    world.slices = vec![Arc::new(moved)];
+    let now = published_with(3, &plan(), &world);
+    let update = far.update("n3", &now, &[]).unwrap();
+    assert_eq!(update.services[0].backends[0].group, "nv.far.shop");
+    let update = near.update("n1", &now, &[]).unwrap();
+    assert_eq!(update.services_gone, ["shop/s00000"], "it is no peer's any more");
+    world.services.clear();
+    let update = far.update("n3", &published_with(4, &plan(), &world), &[]);
+    assert_eq!(update.unwrap().services_gone, ["shop/s00000"]);
+}
+
+#[test]
+fn a_node_is_told_of_so_many_services_and_those_it_asked_for_come_first() {
+    let world = served(MAX_SERVICES + 2);
+    let with = plan(
+        vec![rule(200_000, "webs", "dbs", Ends::Client)],
+        vec![("webs", set(&["u-web"])), ("dbs", set(&["u-db"]))],
+    );
+    let now = published_with(1, &with, &world);
+    let mut known = Known { serves: true, ..Known::default() };
+    let last = world.services.last().unwrap();
+    known.ask(last.addresses.iter().copied());
+    let update = known.update("n1", &now, &[]).unwrap();
+    assert_eq!((update.services.len(), known.left_out), (MAX_SERVICES, 2));
+    assert!(update.services.iter().any(|one| *one.name == *last.name));
 }
 
 #[test]

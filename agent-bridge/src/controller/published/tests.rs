@@ -27,6 +27,7 @@ impl Change {
                 modes: plan.modes.keys().cloned().collect(),
                 verdicts: plan.verdicts.keys().cloned().collect(),
             },
+            fronts: Some((world.services.clone(), world.slices.clone())),
             ..Self::default()
         }
     }

@@ -86,6 +86,7 @@ fn world() -> World {
             ("ops".to_owned(), labels(&[("team", "ops")])),
         ]
         .into(),
+        ..World::default()
     }
 }
 
