@@ -82,6 +82,9 @@ mod review;
 #[path = "bridge/running.rs"]
 mod running;
 #[cfg(test)]
+#[path = "bridge/services.rs"]
+mod services;
+#[cfg(test)]
 #[path = "bridge/spoof.rs"]
 mod spoof;
 #[cfg(test)]

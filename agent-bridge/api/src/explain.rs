@@ -25,6 +25,9 @@ pub struct Explanation {
     pub server: String,
     /// Server port.
     pub port: u16,
+    /// Which Service the flow goes through, and where that leads; none if it goes through none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     /// Application that was assumed.
     pub app: String,
     /// What happens to the flow: `allow`, `alert`, `deny`.

@@ -11,7 +11,7 @@ pub struct Conversation {
     /// Workload that answered; `external`, a name or an address when it is not one of ours.
     pub server: String,
     /// What the client is: `workload`, `host`, `ingress`, `address-group`, `unmanaged`,
-    /// `external-name`, `external`.
+    /// `external-name`, `external`, `service`.
     #[serde(default)]
     pub client_class: String,
     /// What the server is, in the same words.

@@ -133,6 +133,9 @@ impl Output {
         }
         let Explanation { client, server, port, app, verdict, .. } = answer;
         writeln!(self.out, "{client} -> {server} port {port} ({app}): {verdict}")?;
+        if let Some(service) = &answer.service {
+            writeln!(self.out, "  through {service}")?;
+        }
         for judged in &answer.judged {
             writeln!(
                 self.out,

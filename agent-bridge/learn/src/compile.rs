@@ -1,5 +1,7 @@
 //! From rules, sets, groups and modes to what each group's workloads enforce.
 
+mod doors;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -13,6 +15,8 @@ use crate::{
     reach::{Peer, Reach, Reaches, reach},
     rules::Rules,
 };
+pub use doors::MAX_DOORED;
+use doors::{Doors, Judge, Judges};
 
 /// Applications in one compiled rule, so that it fits a datagram of the ctrl wire; more make more
 /// rules.
@@ -46,7 +50,7 @@ pub struct CompiledPolicy {
     pub mode: Mode,
     /// Its rules, both directions.
     pub spec: PolicySpec,
-    /// So many of them, the first, are what people said.
+    /// So many of them, the first, are Services' and what people said.
     pub said: usize,
     /// Rules that are not in it because it has as many as it may, or [`outrider_policy::MAX_NAMES`] names.
     pub left_out: usize,
@@ -75,7 +79,7 @@ pub(crate) struct Compiler<'a> {
     pub(crate) reaches: &'a mut Reaches,
 }
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
     /// What a workload enforces in that mode, and every one of its group that is in the same sets. What was learned
     /// makes `most` rules: what comes after them is left out, so what is in force stays so.
     pub(crate) fn policy(
@@ -105,8 +109,12 @@ impl Compiler<'_> {
             }
         }
         self.learned(&group, action, &mut places);
-        let (said_rules, left_out) = (said.specs.len(), said.left_out + places.left_out);
-        let (cut, mut rules) = (said.cut.into_iter().collect(), said.specs);
+        let judges = self.judges(workload, action, said.deny());
+        let doors = Doors::compile(self.directory, &judges, mode.default_action());
+        let left_out = doors.left_out + said.left_out + places.left_out;
+        let (cut, mut rules) = (said.cut.into_iter().collect(), doors.specs);
+        rules.append(&mut said.specs);
+        let said_rules = rules.len();
         rules.append(&mut places.rules());
         let spec = PolicySpec {
             default_action: mode.default_action(),
@@ -136,6 +144,39 @@ impl Compiler<'_> {
                 places.add(Direction::Outbound, &to, (ports, app));
             }
         }
+    }
+
+    /// The rules that hold for what a workload opens, in order; none if no Service is known.
+    fn judges(
+        &mut self,
+        workload: &Workload,
+        allow: PolicyAction,
+        deny: PolicyAction,
+    ) -> Judges<'a> {
+        let mut judges = Judges::default();
+        if self.directory.services.is_empty() {
+            return judges;
+        }
+        let group = workload.group();
+        let (policy, rules) = (self.policy, self.rules);
+        for rule in policy.rules_for(&workload.uid, &group, Direction::Outbound) {
+            let action = match (rule.learned, rule.deny) {
+                (true, _) => allow,
+                (false, true) => deny,
+                (false, false) => PolicyAction::Allow,
+            };
+            let reach = self.reach(&rule.to);
+            let (ports, apps) = (ports(rule).to_vec(), rule.apps.clone());
+            judges.add(Judge { to: &rule.to, reach, ports, apps, action, rule: rule.id });
+        }
+        for rule in rules.of(&group).filter(|rule| rule.key.from == group) {
+            let key = &rule.key;
+            let ports = vec![Ports { proto: Some(key.proto), low: key.port, high: key.port }];
+            let reach = self.reach(&key.to);
+            let apps = vec![key.app];
+            judges.add(Judge { to: &key.to, reach, ports, apps, action: allow, rule: rule.id });
+        }
+        judges
     }
 
     fn reach(&mut self, group: &Group) -> Arc<Reach> {
@@ -243,12 +284,16 @@ struct Said {
 }
 
 impl Said {
+    /// What a rule that refuses comes to.
+    fn deny(&self) -> PolicyAction {
+        match self.mode {
+            Mode::Protect => PolicyAction::Deny,
+            Mode::Discover | Mode::Monitor => PolicyAction::Violate,
+        }
+    }
+
     fn add(&mut self, rule: &PolicyRule, direction: Direction, reach: &Reach) {
-        let action = match (rule.deny, self.mode) {
-            (false, _) => PolicyAction::Allow,
-            (true, Mode::Protect) => PolicyAction::Deny,
-            (true, Mode::Discover | Mode::Monitor) => PolicyAction::Violate,
-        };
+        let action = if rule.deny { self.deny() } else { PolicyAction::Allow };
         let apps = rule
             .apps
             .iter()

@@ -208,6 +208,22 @@ impl Conversations {
         Some(said)
     }
 
+    /// Forgets what was counted under a key since the server's word counts for it, as far as it was within policy.
+    pub(crate) fn mirror(&mut self, key: &ConversationKey, totals: &mut Totals) {
+        let is_bare = |known: &Conversation| known.violations.total() == 0;
+        if !self.0.get(key).is_some_and(is_bare) {
+            return;
+        }
+        let Some(gone) = self.0.remove(key) else { return };
+        for (from, to, count) in [
+            (&mut totals.sessions, &mut totals.mirrored_sessions, gone.sessions),
+            (&mut totals.bytes, &mut totals.mirrored_bytes, gone.bytes),
+        ] {
+            *from = from.saturating_sub(count);
+            *to = to.saturating_add(count);
+        }
+    }
+
     /// Adds an example, and the names that its client asked for, if the conversation is known.
     pub(crate) fn show(&mut self, key: &ConversationKey, sample: &Sample) {
         let flow = FlowSample { client: sample.client, server: sample.server };

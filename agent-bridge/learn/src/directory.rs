@@ -11,7 +11,9 @@ use std::{
 use outrider_model::MacAddr;
 use outrider_policy::IpNet;
 
-use crate::{Endpoint, Group, LearnError, gone::Gone, names::Names, touched::Touched};
+use crate::{
+    Endpoint, Group, LearnError, gone::Gone, names::Names, services::Services, touched::Touched,
+};
 use addresses::Addresses;
 
 /// Workloads that one node may have.
@@ -67,6 +69,7 @@ pub struct Directory {
     internal: Vec<IpNet>,
     gone: Gone,
     names: Names,
+    pub(crate) services: Services,
     pub(crate) touched: Touched,
     /// Counts changes of which groups are here.
     epoch: u64,
@@ -278,6 +281,7 @@ impl Directory {
 
     /// Says which networks are internal; if a family has none, all its addresses are.
     pub fn set_internal(&mut self, internal: Vec<IpNet>) {
+        self.touched.services |= self.internal != internal && !self.services.is_empty();
         self.internal = internal;
     }
 
@@ -337,7 +341,7 @@ impl Directory {
         }
     }
 
-    /// The group of an endpoint; `None` for a workload that is gone.
+    /// The group of an endpoint; `None` for a workload that is gone, and for a Service of several groups.
     #[must_use]
     pub fn group(&self, endpoint: &Endpoint) -> Option<Group> {
         Some(match endpoint {
@@ -349,6 +353,9 @@ impl Directory {
             Endpoint::Ingress => Group::named(Group::INGRESS),
             Endpoint::Addresses(name) => Group(Arc::clone(name)),
             Endpoint::Named(_) | Endpoint::External => Group::named(Group::EXTERNAL),
+            Endpoint::Service(name) => {
+                Some(Group(Arc::clone(name))).filter(Group::is_of_workloads)?
+            }
         })
     }
 
@@ -364,6 +371,9 @@ impl Directory {
             Endpoint::Ingress => Group::INGRESS.into(),
             Endpoint::Addresses(name) | Endpoint::Named(name) => name.to_string(),
             Endpoint::External => Group::EXTERNAL.into(),
+            Endpoint::Service(name) => Group(Arc::clone(name))
+                .service()
+                .unwrap_or_else(|| name.to_string()),
         }
     }
 
@@ -393,7 +403,7 @@ impl Directory {
             .map(|(_, group)| group)
     }
 
-    fn is_internal(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_internal(&self, address: IpAddr) -> bool {
         let same_family = |net: &&IpNet| net.addr().is_ipv4() == address.is_ipv4();
         let mut nets = self.internal.iter().filter(same_family).peekable();
         address.is_loopback() || nets.peek().is_none() || nets.any(|net| net.contains(&address))

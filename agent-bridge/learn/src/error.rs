@@ -34,6 +34,15 @@ pub enum LearnError {
     /// [`crate::MAX_TEXT`].
     #[error("the rule or the set makes no sense")]
     Senseless,
+    /// More Services than [`crate::MAX_SERVICES`], or more addresses and ports of them than [`crate::MAX_DOORS`].
+    #[error("more Services than a node may know")]
+    TooManyServices,
+    /// More backends of all Services than [`crate::MAX_BACKENDS`].
+    #[error("more backends of Services than a node may know")]
+    TooManyBackends,
+    /// A Service has more ports or addresses than [`crate::MAX_SERVICE_PARTS`].
+    #[error("more ports or addresses than a Service may have")]
+    TooManyServiceParts,
     /// Client and server have no address of the same family.
     #[error("client and server have no address family in common")]
     NoCommonFamily,
@@ -54,6 +63,9 @@ impl LearnError {
             Self::TooManyRules => "too-many-rules",
             Self::TooManyRuleParts => "too-many-rule-parts",
             Self::Senseless => "senseless",
+            Self::TooManyServices => "too-many-services",
+            Self::TooManyBackends => "too-many-backends",
+            Self::TooManyServiceParts => "too-many-service-parts",
             Self::NoCommonFamily => "no-common-family",
         }
     }

@@ -1,5 +1,7 @@
 //! Which rule decides a flow, why, and what would allow it.
 
+mod through;
+
 use std::net::IpAddr;
 
 use outrider_model::{
@@ -43,6 +45,8 @@ pub struct Explanation {
     pub client: String,
     /// What people call the server.
     pub server: String,
+    /// Which Service it goes through, and where that leads, for people; none if it goes through none.
+    pub service: Option<String>,
     /// What happens to it in the end.
     pub verdict: Verdict,
     /// Every end that has a proxy, the client's first.
@@ -69,43 +73,45 @@ pub struct Judgement {
 }
 
 /// The flow and its ends, resolved.
+#[derive(Clone)]
 struct Flow {
     addresses: (IpAddr, IpAddr),
     port: u16,
+    /// The port that rules mean: behind a Service it is the backends'.
+    target: u16,
     proto: IpProto,
     app: AppKnowledge,
     from: Group,
     to: Group,
 }
 
+/// Who judges it, and about which flow.
+struct Asked {
+    client: Endpoint,
+    server: Endpoint,
+    service: Option<String>,
+    ends: Vec<(Endpoint, Direction, Flow)>,
+}
+
 impl Learner {
     /// Explains what the rules and modes of this moment mean for a flow.
     pub fn explain(&self, question: &Question) -> Result<Explanation, LearnError> {
-        let (client, server) = (self.end(&question.client)?, self.end(&question.server)?);
-        let group = |end| self.directory.group(end).ok_or(LearnError::UnknownWorkload);
-        let flow = Flow {
-            addresses: self.addresses(&question.client, &question.server)?,
-            port: question.port,
-            proto: question.proto,
-            app: question.app,
-            from: group(&client)?,
-            to: group(&server)?,
-        };
-        let ends = [(&client, Direction::Outbound), (&server, Direction::Inbound)];
+        let Asked { client, server, service, ends } = self.asked(question)?;
         let mut judged = Vec::new();
         let mut to_allow = Vec::new();
-        for (end, direction) in ends {
+        for (end, direction, flow) in &ends {
             let Endpoint::Workload(uid) = end else { continue };
             let Some(workload) = self.directory.get(uid) else { continue };
-            let judgement = self.judge(workload, direction, &flow);
+            let judgement = self.judge(workload, *direction, flow);
             if judgement.verdict > Verdict::Allow || judgement.decision.action.undecided() {
-                to_allow.push(self.missing(workload, &judgement, &flow));
+                to_allow.push(self.missing(workload, &judgement, flow));
             }
             judged.push(judgement);
         }
         Ok(Explanation {
             client: self.directory.name(&client),
             server: self.directory.name(&server),
+            service,
             verdict: judged
                 .iter()
                 .map(|judgement| judgement.verdict)
@@ -114,6 +120,33 @@ impl Learner {
             judged,
             to_allow: to_allow.join("; "),
         })
+    }
+
+    fn asked(&self, question: &Question) -> Result<Asked, LearnError> {
+        let (client, server) = (self.end(&question.client)?, self.end(&question.server)?);
+        let group = |end| self.directory.group(end).ok_or(LearnError::UnknownWorkload);
+        let (from, port) = (group(&client)?, question.port);
+        let addresses = self.addresses(&question.client, &question.server)?;
+        let (proto, app) = (question.proto, question.app);
+        let flow = |to, target| Flow { addresses, port, target, proto, app, from, to };
+        let through = match question.server {
+            Place::Address(address) => self.through(address, proto, port),
+            Place::Workload(_) => None,
+        };
+        let Some(through) = through else {
+            let flow = flow(group(&server)?, port);
+            let own = (client.clone(), Direction::Outbound, flow.clone());
+            let ends = vec![own, (server.clone(), Direction::Inbound, flow)];
+            return Ok(Asked { client, server, service: None, ends });
+        };
+        let flow = flow(through.group, through.target);
+        let mut ends = vec![(client.clone(), Direction::Outbound, flow.clone())];
+        for (uid, address, port) in through.here {
+            let addresses = (addresses.0, address);
+            let flow = Flow { addresses, port, target: port, ..flow.clone() };
+            ends.push((Endpoint::Workload(uid), Direction::Inbound, flow));
+        }
+        Ok(Asked { client, server: through.end, service: Some(through.text), ends })
     }
 
     fn end(&self, place: &Place) -> Result<Endpoint, LearnError> {
@@ -203,7 +236,7 @@ impl Learner {
             (DecisionCause::Default, _) => {
                 let what = application(flow.app);
                 let known = self.between(flow);
-                let (proto, port) = (flow.proto, flow.port);
+                let (proto, port) = (flow.proto, flow.target);
                 let none =
                     format!("no rule allows {from} to open {what} on {proto}/{port} to {to}");
                 let known = if known.is_empty() { known } else { format!(", only {known}") };
@@ -219,7 +252,7 @@ impl Learner {
         let same = |rule: &&Rule| {
             let key = &rule.key;
             (&key.from, &key.to, key.proto, key.port)
-                == (&flow.from, &flow.to, flow.proto, flow.port)
+                == (&flow.from, &flow.to, flow.proto, flow.target)
         };
         let known: Vec<String> = self.rules().filter(same).map(describe).collect();
         known.join(", ")
@@ -243,7 +276,7 @@ impl Learner {
             from: flow.from.clone(),
             to: flow.to.clone(),
             proto: flow.proto,
-            port: flow.port,
+            port: flow.target,
             app,
         };
         if app == Some(AppId::UNIDENTIFIED) && self.rules.is_identified(&key(AppId::UNIDENTIFIED)) {
@@ -275,7 +308,7 @@ fn said(rule: &PolicyRule, flow: &Flow) -> String {
         (false, true) => "denies",
         (false, false) => "allows",
     };
-    let (proto, port) = (flow.proto, flow.port);
+    let (proto, port) = (flow.proto, flow.target);
     format!("{origin} (rule {id}) {does} {what} on {proto}/{port} from {from} to {to}")
 }
 

@@ -34,6 +34,12 @@ impl Group {
         &self.0
     }
 
+    /// `<namespace>/<service>`, if workloads are its members.
+    pub(crate) fn service(&self) -> Option<String> {
+        let (service, namespace) = self.0.strip_prefix("nv.")?.rsplit_once('.')?;
+        Some(format!("{namespace}/{service}"))
+    }
+
     /// Whether it is a group without being configured.
     pub(crate) fn is_reserved(&self) -> bool {
         let reserved = [Self::EXTERNAL, Self::NODES, Self::INGRESS];
@@ -72,6 +78,9 @@ pub enum Endpoint {
     Named(Arc<str>),
     /// Anything else outside the internal networks.
     External,
+    /// What is behind a Service's address: one of the workloads of that group, or, if they are of several, one of the
+    /// Service `<namespace>/<name>`.
+    Service(Arc<str>),
 }
 
 impl Endpoint {
@@ -89,6 +98,7 @@ impl Endpoint {
             Self::Unmanaged(_) => "unmanaged",
             Self::Named(_) => "external-name",
             Self::External => "external",
+            Self::Service(_) => "service",
         }
     }
 }

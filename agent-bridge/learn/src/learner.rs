@@ -1,23 +1,19 @@
 //! All of it together: rows in, conversations, violations, rules and policy out.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc};
 
-use outrider_model::{AppId, IpProto, Mode, PolicyAction, RuleId};
+use outrider_model::{AppId, Mode, PolicyAction, RuleId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Candidate, ClusterChange, Conversation, ConversationKey, Directory, Endpoint, Evidence,
-    FlowSample, Group, LearnError, LearnKey, Policy, Row, Rule, Sample, Settings, Totals,
+    FlowSample, Group, LearnError, LearnKey, Policy, Reached, Row, Rule, Sample, Settings, Totals,
     Violation, Workload,
     conversations::{Conversations, Weight},
     directory::Entry,
     policies::Policies,
     rules::Rules,
+    services::Services,
     violations::Violations,
     words::Words,
 };
@@ -97,7 +93,13 @@ impl Learner {
             }
             ClusterChange::Reset => {
                 self.directory.forget_remote();
+                self.directory.services = Services::default();
                 self.policy.apply(change, &mut self.directory.touched)
+            }
+            ClusterChange::Service(service) => self.enter_service(service),
+            ClusterChange::ServiceGone(name) => {
+                self.directory.touched.services |= self.directory.services.remove(&name);
+                Ok(())
             }
             said => self.policy.apply(said, &mut self.directory.touched),
         };
@@ -129,8 +131,7 @@ impl Learner {
 
     /// Takes in one row; says whether a rule came of it, so that policy must be compiled.
     pub fn observe(&mut self, row: &Row) -> bool {
-        let peer =
-            self.peer(row.inbound, (row.client, row.server), (&row.reporter, row.first_seen));
+        let Reached { endpoint: peer, port, managed } = self.directory.peer(row);
         let totals = &mut self.totals;
         totals.rows = totals.rows.saturating_add(1);
         let Some(reporter) = self.directory.entry(&row.reporter) else {
@@ -141,9 +142,8 @@ impl Learner {
         };
         let mode = self.mode_of(&reporter.workload);
         let (client, server) = ends(reporter, row.inbound, peer);
-        let is_mirror = !row.inbound && self.directory.is_managed(&server);
+        let is_mirror = !row.inbound && managed;
         let weight = if is_mirror { Weight::Mirror } else { Weight::Full };
-        let port = port(row.proto, row.port);
         let mut key = ConversationKey { client, server, proto: row.proto, port, app: row.app };
         let renamed = is_mirror && self.hear(&key, row);
         // Of what is outside policy nobody's word is taken.
@@ -166,11 +166,10 @@ impl Learner {
     /// Takes in one flow as an example; it is not counted.
     pub fn sample(&mut self, sample: &Sample) {
         let Some(reporter) = self.directory.entry(&sample.reporter) else { return };
-        let ends = (sample.client.ip(), sample.server.ip());
-        let peer = self.peer(sample.inbound, ends, (&sample.reporter, sample.at));
+        let Reached { endpoint: peer, port, .. } = self.directory.peer_of_sample(sample);
         let (client, server) = self::ends(reporter, sample.inbound, peer);
-        let (proto, port) = (sample.proto, port(sample.proto, sample.server.port()));
-        let mut key = ConversationKey { client, server, proto, port, app: sample.app };
+        let mut key =
+            ConversationKey { client, server, proto: sample.proto, port, app: sample.app };
         key.app = self.words.app(&key).unwrap_or(key.app);
         self.conversations.show(&key, sample);
         let flow = FlowSample { client: sample.client, server: sample.server };
@@ -315,20 +314,6 @@ impl Learner {
         false
     }
 
-    /// The end of a flow that is not the reporter's own.
-    fn peer(
-        &self,
-        inbound: bool,
-        (client, server): (IpAddr, IpAddr),
-        (reporter, at): (&str, u64),
-    ) -> Endpoint {
-        if inbound {
-            self.directory.endpoint_at(client, at)
-        } else {
-            self.directory.server_at(server, reporter, at)
-        }
-    }
-
     /// The rule that a conversation makes or meets; `None` if an end is gone.
     pub(crate) fn learn_key(&self, key: &ConversationKey) -> Option<LearnKey> {
         let app = if key.app == AppId::UNKNOWN { AppId::UNIDENTIFIED } else { key.app };
@@ -348,14 +333,6 @@ fn ends(reporter: &Entry, inbound: bool, peer: Endpoint) -> (Endpoint, Endpoint)
     if inbound { (peer, own) } else { (own, peer) }
 }
 
-/// The port that flows are summed by: what has none is summed without.
-fn port(proto: IpProto, port: u16) -> u16 {
-    match proto {
-        IpProto::TCP | IpProto::UDP | IpProto::SCTP => port,
-        _ => 0,
-    }
-}
-
 /// Between the parts of a record's key: none of them holds it.
 const SEP: char = '\u{1f}';
 
@@ -372,6 +349,7 @@ impl fmt::Display for EndText<'_> {
             Endpoint::Addresses(name) => write!(f, "addresses {name}"),
             Endpoint::Named(name) => write!(f, "name {name}"),
             Endpoint::External => f.write_str(Group::EXTERNAL),
+            Endpoint::Service(name) => write!(f, "service {name}"),
         }
     }
 }

@@ -16,12 +16,14 @@ mod group;
 mod kept;
 mod learner;
 mod names;
+mod peer;
 mod policies;
 mod policy;
 mod reach;
 mod replay;
 mod row;
 mod rules;
+mod services;
 mod settings;
 mod tally;
 mod touched;
@@ -31,7 +33,7 @@ mod words;
 mod world;
 
 pub use compile::{
-    CompiledPolicy, MAX_ALL_COMPILED, MAX_COMPILED, MAX_CUT, MAX_SAID, MIN_COMPILED,
+    CompiledPolicy, MAX_ALL_COMPILED, MAX_COMPILED, MAX_CUT, MAX_DOORED, MAX_SAID, MIN_COMPILED,
 };
 pub use conversations::{
     Conversation, ConversationKey, MAX_CONVERSATIONS, MAX_NAME_BYTES, MAX_NAMES, Totals,
@@ -44,6 +46,7 @@ pub use gone::MAX_GONE;
 pub use group::{Endpoint, Group};
 pub use learner::{Change, Learner, Record};
 pub use names::{MAX_ALL_NAMED, MAX_NAMED, NAME_LIFE, Names};
+pub use peer::Reached;
 pub use policy::{
     ClusterChange, Ends, FIRST_LEARNED, FIRST_POLICY, MAX_MEMBERS, MAX_POLICY_RULES,
     MAX_RULE_PARTS, MAX_SET_PARTS, MAX_SETS, MAX_TEXT, Policy, PolicyRule, Ports, SetChange,
@@ -54,6 +57,7 @@ pub use rules::{
     Candidate, FIRST_RULE, LAST_RULE, LearnKey, MAX_CANDIDATES, MAX_GROUP_RULES, MAX_RULES,
     MIN_GROUP_RULES, Rule,
 };
+pub use services::{Backends, MAX_BACKENDS, MAX_DOORS, MAX_SERVICE_PARTS, MAX_SERVICES, Service};
 pub use settings::Settings;
 pub use tally::Tally;
 pub use violations::{MAX_VIOLATIONS, MAX_WORKLOAD_VIOLATIONS, Violation, ViolationKey};

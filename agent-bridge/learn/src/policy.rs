@@ -9,7 +9,7 @@ use std::{
 
 use outrider_model::{AppId, Direction, IpProto, Mode, RuleId};
 
-use crate::{Group, LearnError, Workload, touched::Touched};
+use crate::{Group, LearnError, Service, Workload, touched::Touched};
 pub(crate) use sets::Set;
 use sets::Sets;
 pub use sets::{MAX_MEMBERS, MAX_SET_PARTS, MAX_SETS, SetChange};
@@ -52,6 +52,10 @@ pub enum ClusterChange {
     Rule(PolicyRule),
     /// A rule is gone.
     RuleGone(RuleId),
+    /// A Service came or changed.
+    Service(Service),
+    /// A Service is gone, by `<namespace>/<name>`.
+    ServiceGone(Arc<str>),
     /// Mode of a workload; `None`: nobody says, that of its group holds.
     Mode(Arc<str>, Option<Mode>),
 }
@@ -238,7 +242,10 @@ impl Policy {
                 Ok(())
             }
             ClusterChange::Mode(uid, mode) => self.set_mode(uid, mode, touched),
-            ClusterChange::Remote(_) | ClusterChange::RemoteGone { .. } => Ok(()),
+            ClusterChange::Remote(_)
+            | ClusterChange::RemoteGone { .. }
+            | ClusterChange::Service(_)
+            | ClusterChange::ServiceGone(_) => Ok(()),
         }
     }
 

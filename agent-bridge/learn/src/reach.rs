@@ -14,6 +14,23 @@ pub(crate) enum Peer {
     Any,
 }
 
+impl Reach {
+    /// Whether an address is among the peers; `is_outside` says of it that it is not internal.
+    pub(crate) fn has(&self, address: IpAddr, is_outside: bool) -> bool {
+        let begins = |peer: &Peer| matches!(peer, Peer::Range(low, _) if *low <= address);
+        let at = self.peers.partition_point(begins);
+        let last = at.checked_sub(1).and_then(|at| self.peers.get(at));
+        let is_inside = |peer: &Peer| matches!(peer, Peer::Range(_, high) if address <= *high);
+        let wide = self.peers.iter().rev().take(2);
+        last.is_some_and(is_inside)
+            || wide.into_iter().any(|peer| match peer {
+                Peer::Any => true,
+                Peer::External => is_outside,
+                Peer::Range(..) => false,
+            })
+    }
+}
+
 impl Peer {
     fn one(address: IpAddr) -> Self {
         Self::Range(address, address)
@@ -36,7 +53,7 @@ impl Peer {
 /// What a group or a set stands for in a rule.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Reach {
-    /// In order, adjacent addresses as one range.
+    /// In order, adjacent addresses as one range; what is no range comes last.
     pub(crate) peers: Vec<Peer>,
     pub(crate) names: Vec<Name>,
 }
@@ -91,8 +108,10 @@ fn address_group(directory: &Directory, group: &Group) -> Vec<Peer> {
         .address_groups()
         .iter()
         .filter(|(_, name)| name == group);
-    own.map(|(net, _)| Peer::Range(net.network(), net.broadcast()))
-        .collect()
+    merged(
+        own.map(|(net, _)| (net.network(), net.broadcast()))
+            .collect(),
+    )
 }
 
 fn addresses(directory: &Directory, uid: &str) -> impl Iterator<Item = (IpAddr, IpAddr)> {

@@ -405,6 +405,29 @@ impl Rules {
             .any(|app| app != AppId::UNIDENTIFIED)
     }
 
+    /// Has what was learned about an address be about what is behind it. What does not fit there is forgotten.
+    pub(crate) fn move_to(&mut self, from: &LearnKey, to: &LearnKey) {
+        if let Some(candidate) = self.candidates.remove(from)
+            && let Some(known) = self.candidates.change(to)
+        {
+            known.evidence.absorb(candidate.evidence);
+        }
+        let Some((id, evidence)) = self
+            .rules
+            .get(from)
+            .map(|rule| (rule.id, rule.evidence.clone()))
+        else {
+            return;
+        };
+        self.remove(id);
+        if let Some(known) = self.rules.change(to) {
+            known.evidence.absorb(evidence);
+        } else if self.has_room(to) {
+            self.candidates.remove(to);
+            self.make(to, evidence);
+        }
+    }
+
     fn promote(&mut self, key: &LearnKey, totals: &mut Totals) -> bool {
         let bare = LearnKey { app: AppId::UNIDENTIFIED, ..key.clone() };
         // What takes another's place needs no room.

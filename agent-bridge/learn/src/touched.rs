@@ -15,6 +15,8 @@ pub(crate) struct Touched {
     pub(crate) groups: BTreeSet<Group>,
     /// Groups and sets at an end of rules that came, went or changed.
     pub(crate) ruled: BTreeSet<Group>,
+    /// Services, or which networks are internal, on which the way out depends.
+    pub(crate) services: bool,
     /// Everything.
     pub(crate) all: bool,
 }
@@ -22,7 +24,8 @@ pub(crate) struct Touched {
 impl Touched {
     pub(crate) fn is_empty(&self) -> bool {
         let groups = self.groups.is_empty() && self.ruled.is_empty();
-        groups && self.uids.is_empty() && self.judged.is_empty() && !self.all
+        let workloads = self.uids.is_empty() && self.judged.is_empty();
+        groups && workloads && !self.services && !self.all
     }
 
     /// Groups and sets whose addresses must be gathered again.
@@ -37,7 +40,7 @@ impl Touched {
         stale: &BTreeSet<Group>,
         (directory, rules, policy): (&Directory, &Rules, &Policy),
     ) -> BTreeSet<Group> {
-        if self.all {
+        if self.all || self.services {
             return directory.groups().cloned().collect();
         }
         let mut ruled: BTreeSet<_> = self.ruled.union(&self.groups).cloned().collect();

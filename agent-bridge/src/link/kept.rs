@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use outrider_api::cluster::{Mode as WireMode, Rule, SetChange, Update, Workload};
+use outrider_api::cluster::{Mode as WireMode, Rule, Service, SetChange, Update, Workload};
 use outrider_learn::{ClusterChange, Group, Learner};
 use outrider_model::RuleId;
 use prost::Message;
@@ -39,6 +39,8 @@ pub(crate) struct Kept {
     sets: BTreeMap<String, Members>,
     rules: BTreeMap<u32, Rule>,
     modes: BTreeMap<String, WireMode>,
+    /// By `<namespace>/<name>`.
+    services: BTreeMap<String, Service>,
     /// Keys of rows that are not in the store as they are here.
     unsaved: BTreeSet<Vec<u8>>,
     /// Parts of updates that could not be used.
@@ -94,6 +96,15 @@ impl Kept {
         for said in update.modes {
             self.mode(said, learner);
         }
+        // What they leave may be needed for what comes.
+        for name in update.services_gone {
+            self.services.remove(&name);
+            self.note(b'v', name.as_bytes());
+            self.tell(learner, ClusterChange::ServiceGone(name.into()));
+        }
+        for said in update.services {
+            self.service(said, learner);
+        }
         for id in update.rules_gone {
             self.rules.remove(&id);
             self.note(b'r', &id.to_be_bytes());
@@ -133,6 +144,7 @@ impl Kept {
             Some(b'w') => Workload::decode(value).is_ok_and(|said| self.workload(said, learner)),
             Some(b's') => SetChange::decode(value).is_ok_and(|said| self.set(&said, learner)),
             Some(b'r') => Rule::decode(value).is_ok_and(|said| self.rule(said, learner)),
+            Some(b'v') => Service::decode(value).is_ok_and(|said| self.service(said, learner)),
             Some(b'm') => WireMode::decode(value).is_ok_and(|said| self.mode(said, learner)),
             _ => false,
         };
@@ -152,6 +164,7 @@ impl Kept {
                 .sets
                 .get(text()?)
                 .map(|set| set.whole().encode_to_vec()),
+            b'v' => self.services.get(text()?).map(Message::encode_to_vec),
             b'm' => self.modes.get(text()?).map(Message::encode_to_vec),
             _ => self
                 .rules
@@ -168,6 +181,7 @@ impl Kept {
         let mut gone = texts(b'w', self.workloads.keys().collect());
         gone.extend(texts(b's', self.sets.keys().collect()));
         gone.extend(texts(b'm', self.modes.keys().collect()));
+        gone.extend(texts(b'v', self.services.keys().collect()));
         gone.extend(
             self.rules
                 .keys()
@@ -175,7 +189,7 @@ impl Kept {
         );
         self.unsaved.extend(gone);
         (self.workloads, self.sets) = Default::default();
-        (self.rules, self.modes) = Default::default();
+        (self.rules, self.modes, self.services) = Default::default();
         self.tell(learner, ClusterChange::Reset);
     }
 
@@ -215,6 +229,17 @@ impl Kept {
         if is_taken {
             self.note(b'r', &said.id.to_be_bytes());
             self.rules.insert(said.id, said);
+        }
+        is_taken
+    }
+
+    fn service(&mut self, said: Service, learner: &mut Learner) -> bool {
+        let read = read::service(&said).map(ClusterChange::Service);
+        let is_taken = self.try_tell(learner, read);
+        if is_taken {
+            let name = read::service_name(&said);
+            self.note(b'v', name.as_bytes());
+            self.services.insert(name, said);
         }
         is_taken
     }

@@ -3,10 +3,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use outrider_api::cluster::{Ends as WireEnds, Rule, SetChange, Workload};
+use outrider_api::cluster::{Ends as WireEnds, Rule, Service, SetChange, Workload};
 use outrider_learn::{
-    Ends, Group, MAX_RULE_PARTS, MAX_SET_PARTS, PolicyRule, Ports, SetChange as Set,
-    Workload as Known,
+    Backends, Ends, Group, MAX_RULE_PARTS, MAX_SERVICE_PARTS, MAX_SET_PARTS, PolicyRule, Ports,
+    Service as Served, SetChange as Set, Workload as Known,
 };
 use outrider_model::{AppId, IpProto, RuleId};
 
@@ -52,6 +52,60 @@ pub(super) fn workload(said: &Workload) -> Option<Known> {
         mac: None,
         labels: Default::default(),
         managed: *managed,
+    })
+}
+
+/// What a Service is known by.
+pub(super) fn service_name(said: &Service) -> String {
+    format!("{}/{}", said.namespace, said.name)
+}
+
+/// A Service.
+pub(super) fn service(said: &Service) -> Option<Served> {
+    let is_readable = [&said.namespace, &said.name]
+        .into_iter()
+        .all(|text| is_name(text));
+    let parts = [said.addresses.len(), said.borrowed.len(), said.ports.len()];
+    if !is_readable || parts.iter().any(|count| *count > MAX_SERVICE_PARTS) {
+        return None;
+    }
+    let addresses = |all: &[Vec<u8>]| all.iter().map(|one| address(one)).collect::<Option<_>>();
+    let ports = said.ports.iter().map(|one| {
+        let proto = IpProto(u8::try_from(one.proto).ok()?);
+        Some((proto, u16::try_from(one.port).ok()?))
+    });
+    Some(Served {
+        name: service_name(said).into(),
+        addresses: addresses(&said.addresses)?,
+        borrowed: addresses(&said.borrowed)?,
+        ports: ports.collect::<Option<_>>()?,
+        backends: said.backends.iter().map(backends).collect::<Option<_>>()?,
+        partial: said.partial,
+    })
+}
+
+fn backends(said: &outrider_api::cluster::Backends) -> Option<Backends> {
+    let targets = said.targets.iter().map(|port| u16::try_from(*port).ok());
+    let uids = said.uids.iter().map(|uid| Some(Arc::from(uid.as_str())));
+    let uids = uids.chain(std::iter::repeat(None));
+    let members = said
+        .addresses
+        .iter()
+        .zip(uids)
+        .map(|(one, uid)| Some((address(one)?, uid)));
+    // Groups of workloads only: no other is anybody's by being written here.
+    let group = (!said.group.is_empty()).then(|| Group::named(&said.group));
+    if group
+        .as_ref()
+        .is_some_and(|group| !group.name().starts_with("nv."))
+    {
+        return None;
+    }
+    Some(Backends {
+        group,
+        managed: said.managed,
+        targets: targets.collect::<Option<_>>()?,
+        members: members.collect::<Option<_>>()?,
     })
 }
 

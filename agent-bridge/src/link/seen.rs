@@ -7,7 +7,7 @@ use std::{
 };
 
 use outrider_api::cluster::{Conversation, Observed, Side};
-use outrider_learn::{Directory, Endpoint, Group, LearnKey, Row};
+use outrider_learn::{Directory, Endpoint, Group, LearnKey, Reached, Row};
 use outrider_model::{AppId, IpProto};
 use tokio::time::Instant;
 
@@ -91,9 +91,8 @@ impl Seen {
         else {
             return;
         };
-        let (address, side) =
-            if row.inbound { (row.client, Side::Server) } else { (row.server, Side::Client) };
-        let endpoint = directory.endpoint_at(address, row.first_seen);
+        let side = if row.inbound { Side::Server } else { Side::Client };
+        let Reached { endpoint, port, .. } = directory.peer(row);
         let peer = match endpoint {
             Endpoint::Unmanaged(address) => {
                 self.wonder(address);
@@ -103,10 +102,6 @@ impl Seen {
                 Some(group) => Peer::Known(group),
                 None => return,
             },
-        };
-        let port = match row.proto {
-            IpProto::TCP | IpProto::UDP | IpProto::SCTP => row.port,
-            _ => 0,
         };
         let app = if row.app == AppId::UNKNOWN { AppId::UNIDENTIFIED } else { row.app };
         let key = Key { own: own.group(), peer, side, proto: row.proto, port, app };
@@ -205,24 +200,28 @@ impl Seen {
         }
     }
 
-    /// Gives the sums of addresses that are somebody's by now to whom they belong.
+    /// Gives the sums of addresses that are somebody's by now to whom they belong. Of what is behind a Service of
+    /// several groups the servers' proxies tell.
     fn resolve(&mut self, directory: &Directory) {
-        let addresses: Vec<_> = self
-            .pending
-            .keys()
-            .filter_map(|key| match (&key.peer, directory) {
-                (Peer::Address(address), directory) => {
-                    let endpoint = directory.endpoint(*address);
-                    let is_known = !matches!(endpoint, Endpoint::Unmanaged(_));
-                    let group = directory.group(&endpoint).filter(|_| is_known)?;
-                    Some((key.clone(), group))
-                }
-                _ => None,
-            })
-            .collect();
-        for (key, group) in addresses {
+        let whose = |key: &Key| {
+            let Peer::Address(address) = key.peer else { return None };
+            let reached = match key.side {
+                Side::Server => None,
+                _ => directory.reached(address, key.proto, key.port),
+            };
+            let is_service = reached.is_some();
+            let (endpoint, port) = match reached {
+                Some(reached) => (reached.endpoint, reached.port),
+                None => (directory.endpoint(address), key.port),
+            };
+            let is_known = is_service || !matches!(endpoint, Endpoint::Unmanaged(_));
+            is_known.then(|| (key.clone(), directory.group(&endpoint), port))
+        };
+        let addresses: Vec<_> = self.pending.keys().filter_map(whose).collect();
+        for (key, group, port) in addresses {
             let Some(sum) = self.pending.remove(&key) else { continue };
-            let key = Key { peer: Peer::Known(group), ..key };
+            let Some(group) = group else { continue };
+            let key = Key { peer: Peer::Known(group), port, ..key };
             match self.pending.get_mut(&key) {
                 Some(known) => known.absorb(sum),
                 None => drop(self.pending.insert(key, sum)),

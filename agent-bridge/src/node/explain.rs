@@ -36,6 +36,7 @@ impl Node {
             client: answer.client,
             server: answer.server,
             port: query.port,
+            service: answer.service,
             app: match app {
                 AppKnowledge::Pending => "not yet identified".into(),
                 AppKnowledge::Unidentified => AppId::UNIDENTIFIED.to_string(),

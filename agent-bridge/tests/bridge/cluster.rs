@@ -36,7 +36,7 @@ const NAME: &str = "outrider-controller.outrider.svc";
 
 /// A controller.
 #[derive(Clone)]
-struct Controller(Arc<Parts>);
+pub(crate) struct Controller(Arc<Parts>);
 
 struct Parts {
     heard: Mutex<Vec<from_node::Message>>,
@@ -120,7 +120,7 @@ impl Controller {
     }
 
     /// Serves under a certificate of `authority`, for [`NAME`].
-    async fn start(world: &World, authority: &Authority) -> Self {
+    pub(crate) async fn start(world: &World, authority: &Authority) -> Self {
         let files = authority.issue_for(NAME, &world.path().join("controller"), authority);
         let chain: Result<_, _> = CertificateDer::pem_file_iter(&files.cert)
             .unwrap()
@@ -165,16 +165,16 @@ impl Controller {
         self.0.at.lock().unwrap()
     }
 
-    fn says(&self, update: Update) {
+    pub(crate) fn says(&self, update: Update) {
         drop(self.0.say.send(to_node::Message::Update(update)));
     }
 
-    fn says_first(&self, update: Update) {
+    pub(crate) fn says_first(&self, update: Update) {
         self.0.first.lock().push(to_node::Message::Update(update));
     }
 
     /// What `find` finds in what was heard, once it does.
-    async fn hears<T>(&self, find: impl Fn(&from_node::Message) -> Option<T>) -> T {
+    pub(crate) async fn hears<T>(&self, find: impl Fn(&from_node::Message) -> Option<T>) -> T {
         let heard = async {
             loop {
                 if let Some(found) = self.0.heard.lock().iter().rev().find_map(&find) {
@@ -198,7 +198,7 @@ impl Controller {
     }
 
     /// Waits until the bridge says that a workload's proxy has confirmed this.
-    async fn runs(&self, uid: &str, revision: u64, mode: &str) {
+    pub(crate) async fn runs(&self, uid: &str, revision: u64, mode: &str) {
         self.hears(|message| match message {
             from_node::Message::Applied(said) => said
                 .workloads
@@ -211,7 +211,7 @@ impl Controller {
     }
 }
 
-fn link(world: &mut World, controller: &Controller, authority: &Authority) {
+pub(crate) fn link(world: &mut World, controller: &Controller, authority: &Authority) {
     let write = |name: &str, text: &str| {
         let path = world.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -227,7 +227,7 @@ fn link(world: &mut World, controller: &Controller, authority: &Authority) {
 }
 
 /// Everything that a node with the pod `cache` is told: who may open its port, and how far that goes.
-fn everything(revision: u64) -> Update {
+pub(crate) fn everything(revision: u64) -> Update {
     let set = |name: &str, uid: &str| SetChange {
         name: name.into(),
         whole: true,
@@ -269,7 +269,7 @@ fn allows(proxy: &Proxy, id: u32) -> bool {
     })
 }
 
-async fn until(what: impl Fn() -> bool) {
+pub(crate) async fn until(what: impl Fn() -> bool) {
     let seen = async {
         while !what() {
             sleep(Duration::from_millis(20)).await;

@@ -1,3 +1,4 @@
+use outrider_api::cluster::{Backends, ServicePort};
 use outrider_learn::Settings;
 
 use super::*;
@@ -36,7 +37,26 @@ fn whole() -> Update {
         }],
         modes: vec![WireMode { uid: "near".into(), mode: "protect".into() }],
         internal: vec!["10.9.0.0/16".into()],
+        services: vec![service()],
         ..Update::default()
+    }
+}
+
+fn service() -> Service {
+    let backends = Backends {
+        group: "nv.web.shop".into(),
+        managed: true,
+        targets: vec![8080],
+        addresses: vec![vec![10, 9, 0, 7]],
+        uids: vec!["far".into()],
+    };
+    Service {
+        namespace: "shop".into(),
+        name: "web".into(),
+        addresses: vec![vec![10, 96, 0, 9]],
+        ports: vec![ServicePort { proto: 6, port: 80 }],
+        backends: vec![backends],
+        ..Service::default()
     }
 }
 
@@ -90,6 +110,18 @@ fn what_was_said_comes_back_from_the_store_change_by_change() {
     assert_eq!(learner.said().rules().count(), 1);
     assert_eq!(learner.said().mode("near"), Some(outrider_model::Mode::Protect));
     assert_eq!(learner.directory().remote().count(), 0);
+    let reached = |learner: &Learner| {
+        let proto = outrider_model::IpProto::TCP;
+        learner
+            .directory()
+            .reached([10, 96, 0, 9].into(), proto, 80)
+    };
+    assert_eq!(reached(&learner).unwrap().port, 8080);
+    let (mut kept, mut learner) = (kept, learner);
+    let gone = Update { services_gone: vec!["shop/web".into()], ..Update::default() };
+    kept.take(gone, &mut learner, 0);
+    store(&mut rows, &mut kept);
+    assert_eq!((reached(&learner), reached(&restored(&rows).1)), (None, None));
 }
 
 #[test]
@@ -114,8 +146,24 @@ fn what_cannot_be_read_is_counted_and_not_kept() {
     odd.sets[0].networks.push("somewhere".into());
     odd.rules[0].low_port = 1 << 16;
     odd.modes[0].mode = "quarantine".into();
+    let of = |change: fn(&mut Service)| {
+        let mut service = service();
+        change(&mut service);
+        service
+    };
+    odd.services = vec![
+        of(|one| one.name = "../..".into()),
+        of(|one| one.addresses[0].push(0)),
+        of(|one| one.ports[0].port = 1 << 16),
+        of(|one| one.ports = vec![ServicePort { proto: 6, port: 80 }; 65]),
+        of(|one| one.backends[0].group = "external".into()),
+        of(|one| one.backends[0].targets.clear()),
+        of(|one| one.backends[0].addresses[0].clear()),
+    ];
+    let services = odd.services.len() as u64;
     kept.take(odd, &mut learner, 0);
-    assert_eq!(kept.refused(), 4);
+    assert_eq!(kept.refused(), 4 + services);
+    assert!(kept.services.is_empty());
     assert!(kept.workloads.is_empty() && kept.sets.is_empty());
     assert!(kept.rules.is_empty() && kept.modes.is_empty());
     assert!(!kept.restore(b"x?", b"", &mut learner), "no such row");

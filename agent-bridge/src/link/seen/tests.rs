@@ -126,6 +126,53 @@ async fn what_finds_no_room_is_counted() {
     assert_eq!(seen.asked.len(), MAX_ASKED);
 }
 
+/// Sessions that `web` opened to a Service, and that Service in front of pods of these groups.
+fn through(groups: &[&str]) -> (Row, outrider_learn::ClusterChange) {
+    let row = Row {
+        reporter: Arc::from("web"),
+        inbound: false,
+        server: [10, 96, 0, 10].into(),
+        port: 53,
+        proto: IpProto::UDP,
+        ..row([10, 0, 0, 4])
+    };
+    let backends = |(at, name): (usize, &&str)| outrider_learn::Backends {
+        group: Some(Group::of_service(name, "kube-system")),
+        managed: false,
+        targets: vec![10_053],
+        members: vec![(IpAddr::from([10, 1, 0, u8::try_from(at).unwrap()]), None)],
+    };
+    let service = outrider_learn::Service {
+        name: "kube-system/kube-dns".into(),
+        addresses: vec![[10, 96, 0, 10].into()],
+        ports: vec![(IpProto::UDP, 53)],
+        backends: groups.iter().enumerate().map(backends).collect(),
+        ..outrider_learn::Service::default()
+    };
+    (row, outrider_learn::ClusterChange::Service(service))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_services_address_is_asked_about_and_told_as_what_is_behind_it() {
+    for (groups, told) in [(&["coredns"][..], true), (&["coredns", "other"], false)] {
+        let mut learner = outrider_learn::Learner::default();
+        *learner.directory_mut() = directory();
+        let mut seen = on();
+        let (row, service) = through(groups);
+        seen.note(&row, learner.directory());
+        assert_eq!(seen.questions(), [IpAddr::from([10, 96, 0, 10])]);
+        learner.cluster(service).unwrap();
+        seen.note(&row, learner.directory());
+        let batch = seen.batch(learner.directory(), |_| false);
+        // Of several groups the servers tell.
+        assert_eq!(batch.is_some(), told, "{groups:?}");
+        let Some(batch) = batch else { continue };
+        assert_eq!(batch.conversations.len(), 1);
+        let one = &batch.conversations[0];
+        assert_eq!((&*one.to, one.port, one.sessions), ("nv.coredns.kube-system", 10_053, 2));
+    }
+}
+
 #[test]
 fn without_a_controller_nothing_is_kept() {
     let (directory, mut seen) = (directory(), Seen::default());
