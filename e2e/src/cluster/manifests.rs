@@ -11,6 +11,8 @@ pub(crate) const STAGE: &str = "outrider-e2e";
 pub(crate) const OUTSIDE: &str = "outrider-e2e-outside";
 /// Where servers listen.
 pub(crate) const PORT: u16 = 8080;
+/// The port of a Service in front of it.
+pub(crate) const SERVICE_PORT: u16 = 80;
 
 /// Where images come from.
 pub(crate) struct Images {
@@ -40,7 +42,7 @@ pub(crate) fn service(name: &str) -> Value {
         "metadata": {"name": name, "namespace": STAGE},
         "spec": {
             "selector": {"app": name},
-            "ports": [{"port": PORT, "targetPort": PORT, "protocol": "TCP"}],
+            "ports": [{"port": SERVICE_PORT, "targetPort": PORT, "protocol": "TCP"}],
         },
     })
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::helm::Helm;
 use crate::kubectl::{Kubectl, until};
-use crate::manifests::{Images, OUTSIDE, PORT, STAGE};
+use crate::manifests::{Images, OUTSIDE, SERVICE_PORT, STAGE};
 
 /// How injection puts the proxy into pods of this cluster.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -88,7 +88,7 @@ impl Stage {
         let address = service["spec"]["clusterIP"]
             .as_str()
             .context("no address")?;
-        Ok(format!("http://{address}:{PORT}/"))
+        Ok(format!("http://{address}:{SERVICE_PORT}/"))
     }
 
     /// Asks for a page from within a pod.

@@ -99,7 +99,27 @@ pub(super) fn learned(stage: &Stage) -> Result<Outcome> {
             bridge::find(&stage.kubectl, "rules", &rule)
         })?;
     }
+    if stage.controlled() {
+        nothing_but_workloads(stage)?;
+    }
     Ok(Passed)
+}
+
+/// Everybody asks Services: what is behind them is what was talked to, once, and no address.
+fn nothing_but_workloads(stage: &Stage) -> Result<()> {
+    until("no server but workloads", || {
+        for client in ["client", "prober"] {
+            let client = format!("{STAGE}/{client}-");
+            let own = bridge::all(&stage.kubectl, "conversations", &[("client", &*client)])?;
+            let is_workload = |one: &Value| {
+                let server = one["server"].as_str();
+                server.is_some_and(|server| server.starts_with(STAGE))
+            };
+            let others: Vec<_> = own.iter().filter(|one| !is_workload(one)).collect();
+            ensure!(others.is_empty(), "{others:?}");
+        }
+        Ok(())
+    })
 }
 
 pub(super) fn rollout(stage: &Stage) -> Result<Outcome> {
