@@ -141,8 +141,12 @@ impl Learner {
         names
     }
 
-    /// Addresses of a conversation's flows: those of its examples, else some that its ends have.
+    /// Addresses of a conversation's flows: those of its examples, else some that its ends have. Examples of what went
+    /// through a Service have its address, and the conversation has the port behind it: those are not judged.
     fn flows(&self, conversation: &Conversation) -> Vec<(IpAddr, IpAddr)> {
+        if let Endpoint::Service(_) = conversation.key.server {
+            return Vec::new();
+        }
         let samples = conversation.samples.iter();
         let samples: Vec<_> = samples
             .map(|flow| (flow.client.ip().to_canonical(), flow.server.ip().to_canonical()))
@@ -177,7 +181,7 @@ impl Learner {
                     .collect()
             }
             Endpoint::Ingress => self.directory.tunnels().collect(),
-            Endpoint::Addresses(_) | Endpoint::Named(_) => Vec::new(),
+            Endpoint::Addresses(_) | Endpoint::Named(_) | Endpoint::Service(_) => Vec::new(),
         }
     }
 

@@ -206,6 +206,8 @@ async fn a_proxy_without_a_policy_or_in_a_store_that_knows_is_not_asked() {
     bridge.proxy_is("cache", "connected").await;
     assert_eq!(told(&proxy), (true, Some(true)));
     proxy.says(&enforcing("protect"));
+    // What is acknowledged is stored, and what came before it.
+    deliver(&proxy, 1, 1).await;
     bridge.kill().await;
     proxy.forget_heard();
     let bridge = world.spawn().await;
