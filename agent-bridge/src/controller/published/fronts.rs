@@ -53,6 +53,12 @@ impl Fronts {
         (self.services, self.slices, self.is_stale) = (services, slices, true);
     }
 
+    /// Nobody left of late.
+    #[cfg(test)]
+    pub(super) fn forget_who_left(&mut self) {
+        self.left.clear();
+    }
+
     /// A pod has gone, or has other addresses now.
     pub(super) fn leave(&mut self, pod: &Pod) {
         if self.left.len() >= MAX_LEFT {

@@ -174,6 +174,8 @@ impl Case {
         change.plan = self.resolver.step();
         let touched = self.now.take(change, self.resolver.made());
         let scratch = self.scratch();
+        // What was, which nothing made from scratch knows.
+        self.now.fronts.forget_who_left();
         assert_eq!(self.now, scratch);
         for node in &NODES[..4] {
             self.near(node);
