@@ -202,7 +202,7 @@ impl Controller {
             known: ca.known(),
         };
         let planner = Planner { store: Arc::clone(&store), links: Arc::clone(&links), ready };
-        let events = Events::new(client.clone());
+        let events = Events::new(client.clone(), &settings.namespace);
         let writer = Writer::new(client.clone(), store, links, events);
         let (namespace, name) = (&settings.namespace, &settings.lease);
         let candidate =

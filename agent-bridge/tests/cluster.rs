@@ -9,6 +9,8 @@ mod apiserver;
 mod bridge;
 #[path = "cluster/chart.rs"]
 mod chart;
+#[path = "cluster/events.rs"]
+mod events;
 #[path = "cluster/objects.rs"]
 mod objects;
 #[path = "cluster/services.rs"]

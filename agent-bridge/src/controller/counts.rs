@@ -41,6 +41,8 @@ pub(super) struct Counts {
     pub(super) forgotten: Counter,
     /// Services that found no room among those that a node is told of.
     pub(super) services_left_out: Counter,
+    /// Events on workloads, by what became of them.
+    pub(super) told: CounterFamily,
     /// Objects whose status or rules wait to be written.
     pub(super) waiting: Gauge,
 }
@@ -90,6 +92,7 @@ impl Counts {
                 &name("services_left_out_total"),
                 "Services that a node was not told of because there were too many.",
             )?,
+            told: counters("events_told_total", "Events on workloads.", &["outcome"])?,
             waiting: gauge("writes_waiting", "Objects that wait to be written.")?,
         })
     }

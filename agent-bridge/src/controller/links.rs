@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     counts::Counts,
+    events::{Happened, MAX_OF_BATCH, Queue, Violation},
     interest::Known,
     learned::{Merged, Taken},
     plan::{Plan, Pod},
@@ -96,6 +97,8 @@ pub(super) struct Links {
     /// A rule was learned.
     pub(super) learned: Notify,
     pub(super) counts: Counts,
+    /// What people should see.
+    pub(super) happened: Mutex<Queue>,
 }
 
 impl Links {
@@ -111,6 +114,7 @@ impl Links {
             said: AtomicBool::new(true),
             learned: Notify::default(),
             counts,
+            happened: Mutex::default(),
         }
     }
 
@@ -249,6 +253,7 @@ impl Links {
             return (!waits).then_some(said.batch);
         }
         link.batch = said.batch;
+        self.note_violations(&now, node, &link.states, said);
         let mut merged = self.merged.lock();
         let mut learned = false;
         for (at, one) in said.conversations.iter().enumerate() {
@@ -311,11 +316,43 @@ impl Links {
             cut(&mut state.mode);
             cut(&mut state.tier);
             state.cut.truncate(MAX_CUT);
-            link.states.insert(state.uid.clone(), state);
+            let mode = state.mode.clone();
+            let before = link.states.insert(state.uid.clone(), state);
+            let before = before.map(|before| before.mode);
+            if let Some(pod) = known
+                && let Some(before) = before.filter(|before| !before.is_empty() && *before != mode)
+            {
+                let modes = [before, mode];
+                self.happened(Happened::Mode { uid: Arc::clone(&pod.uid), modes });
+            }
         }
         drop((link, now));
         self.said.store(true, Ordering::Relaxed);
         self.news.notify_one();
+    }
+
+    /// Notes what a batch says was against policy.
+    fn note_violations(
+        &self,
+        now: &Published,
+        node: &Arc<str>,
+        states: &BTreeMap<String, WorkloadState>,
+        said: &Observed,
+    ) {
+        let violated = said.conversations.iter().filter(|one| one.violations > 0);
+        for one in violated.take(MAX_OF_BATCH) {
+            let own = if one.side == 2 { &one.to } else { &one.from };
+            let here = now.in_group(own).find(|pod| pod.node == *node);
+            let Some(pod) = here else { continue };
+            let mode = states.get(&*pod.uid).map(|state| state.mode.clone());
+            self.happened(Happened::Violation(Violation::of(one, mode.unwrap_or_default())));
+        }
+    }
+
+    fn happened(&self, what: Happened) {
+        if !self.happened.lock().put(what) {
+            self.counts.told.with(&["too-many"]).inc();
+        }
     }
 
     /// Notes questions.

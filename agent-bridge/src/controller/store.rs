@@ -185,6 +185,13 @@ pub(super) struct Tables {
 }
 
 impl Tables {
+    /// Labels of namespaces, by name.
+    pub(super) fn labels_of_namespaces(&self) -> BTreeMap<String, Arc<Labels>> {
+        let all = self.namespaces.all.iter();
+        all.map(|((_, name), labels)| (name.clone(), Arc::clone(labels)))
+            .collect()
+    }
+
     pub(super) fn pod(&mut self, event: Event<ApiPod>) -> bool {
         let shared = &mut self.shared;
         self.pods.renew(event, |pod| shared.pod(pod))

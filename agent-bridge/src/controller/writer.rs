@@ -121,7 +121,7 @@ impl Writer {
             if left > 0 || began.elapsed() < SETTLE {
                 self.links.news.notify_one();
             }
-            Box::pin(self.events.tell(&self.links)).await;
+            Box::pin(self.events.tell(&self.links, &self.store)).await;
             if self.failed.load(Ordering::Relaxed) > failed {
                 sleep(PAUSE).await;
             }

@@ -13,7 +13,7 @@ use tonic::Code;
 
 use crate::{
     bridge::Bridge,
-    services,
+    events, services,
     world::{Replica, World, eventually},
 };
 
@@ -64,6 +64,7 @@ async fn a_cluster_is_told_learned_and_led_by_one() {
     let db = world.pod("shop", "db-0", "n2", "10.0.0.2").await;
     let tokens =
         [world.token("outrider-bridge", "n1").await, world.token("outrider-bridge", "n2").await];
+    events::bare_pod(&world).await;
     let replicas = [world.replica("one"), world.replica("two")];
     let authorities = world.authorities(2).await;
     let uids = [web.uid().unwrap(), db.uid().unwrap()];
@@ -76,6 +77,7 @@ async fn a_cluster_is_told_learned_and_led_by_one() {
     addresses_are_answered(&mut bridges).await;
     services::are_told_changed_and_forgotten(&stage.world, &mut bridges).await;
     two_nodes_learn_one_rule(&stage, &mut bridges).await;
+    events::are_on_the_workload(&stage.world, &bridges[0]).await;
     let ids: Vec<_> = bridges[1].rules.keys().copied().collect();
     let mut bridges = a_leader_is_killed(&mut stage, &ids).await;
     the_api_server_is_away(&mut stage, &mut bridges).await;
