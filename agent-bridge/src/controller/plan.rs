@@ -148,6 +148,9 @@ pub struct Service {
     pub ports: Vec<NamedPort>,
 }
 
+/// Services and EndpointSlices.
+pub type ServicesAndSlices = (Vec<Arc<Service>>, Vec<Arc<Slice>>);
+
 /// What is kept of an EndpointSlice. Only addresses count: whose they are, whoever writes one may say as he likes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Slice {

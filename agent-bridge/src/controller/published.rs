@@ -19,7 +19,7 @@ use self::{
     fronts::Fronts,
     reach::{Addresses, Reach, Reaches},
 };
-use super::plan::{Changes, Plan, Pod, Rule, Service, Slice};
+use super::plan::{Changes, Plan, Pod, Rule, ServicesAndSlices};
 
 /// What is in force in the cluster, at one moment.
 #[derive(Debug, Default, PartialEq)]
@@ -59,7 +59,7 @@ pub struct Change {
     /// Networks of pods, if they may be others.
     pub internal: Option<Vec<IpNet>>,
     /// Services and EndpointSlices, all of them if any may be another.
-    pub fronts: Option<(Vec<Arc<Service>>, Vec<Arc<Slice>>)>,
+    pub fronts: Option<ServicesAndSlices>,
 }
 
 /// Whom a change may concern.

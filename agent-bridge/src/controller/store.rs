@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::{
     nodes::{self, ApiNode},
-    plan::{Labels, Object, Pod, Service, Slice},
+    plan::{Labels, Object, Pod, Service, ServicesAndSlices, Slice},
     pods::{ApiPod, Shared},
     slices::{self, ApiService, ApiSlice},
 };
@@ -339,7 +339,7 @@ pub(super) struct Changed {
     /// Networks of pods, if a node changed.
     pub(super) internal: Option<Vec<IpNet>>,
     /// Services and EndpointSlices, all of them if any changed.
-    pub(super) fronts: Option<(Vec<Arc<Service>>, Vec<Arc<Slice>>)>,
+    pub(super) fronts: Option<ServicesAndSlices>,
 }
 
 /// Adds objects of one kind, of which what people wrote changed: what became of it may have all the time.
