@@ -11,7 +11,10 @@ use outrider_telemetry::Refusal;
 use thiserror::Error;
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::{Legs, ports};
+use crate::{
+    Legs,
+    ports::{BORROWED, OWN, Ports},
+};
 
 /// Where to dial, and from which address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -112,14 +115,14 @@ pub(crate) async fn dial(
 ) -> Result<TcpStream, DialError> {
     let dialled = async {
         match delivery.source {
-            Source::Borrowed(client) => from_our_ports(delivery, client, legs).await,
+            Source::Borrowed(client) => from_our_ports(delivery, client, &BORROWED, legs).await,
             Source::Own(_) => connect(prepare(delivery)?, delivery.target, legs).await,
             Source::Route => {
                 let any: IpAddr = match delivery.target {
                     SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
                     SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
                 };
-                match from_our_ports(delivery, SocketAddr::new(any, 0), legs).await {
+                match from_our_ports(delivery, SocketAddr::new(any, 0), &OWN, legs).await {
                     Err(error) if error.is_about_the_port() => {
                         connect(prepare(delivery)?, delivery.target, legs).await
                     }
@@ -147,14 +150,15 @@ async fn connect(
 async fn from_our_ports(
     delivery: Delivery,
     address: SocketAddr,
+    ports: &Ports,
     legs: &Legs,
 ) -> Result<TcpStream, DialError> {
     let mut last = None;
-    for _ in 0..PORT_ATTEMPTS {
+    for _ in 0..ports.attempts {
         let socket = prepare(delivery)?;
         // One port serves for every destination, and the workload may still listen on it.
         socket.set_reuseaddr(true).map_err(DialError::Socket)?;
-        let source = SocketAddr::new(address.ip(), ports::next());
+        let source = SocketAddr::new(address.ip(), ports.next());
         let source = match (address, source) {
             (SocketAddr::V6(address), SocketAddr::V6(mut source)) => {
                 source.set_scope_id(address.scope_id());
@@ -204,9 +208,6 @@ fn set<O: SetSockOpt>(socket: &TcpSocket, option: O, value: &O::Val) -> Result<(
     setsockopt(socket, option, value).map_err(|errno| DialError::Socket(errno.into()))
 }
 
-/// Ports of ours to try at most: so many in a row are in use only if nearly all are.
-const PORT_ATTEMPTS: usize = 64;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,7 +254,7 @@ mod tests {
             for _ in 0..3 {
                 kept.push(dial(Delivery::to(target), limit, &legs).await.unwrap());
                 let (_, peer) = listener.accept().await.unwrap();
-                assert!(peer.port() < 32_768, "{peer}");
+                assert!(peer.port() >= 61_000, "{peer}");
             }
         }
     }
