@@ -7,7 +7,6 @@ KUBERNETES=1.34
 [ ! -x "$bin/kube-apiserver" ] || exit 0
 into=$work/apiserver
 cd "$here/kubernetes"
-pinned=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' go.mod)
 if [ "$(cat "$into/version" 2>/dev/null)" != "$pinned" ]; then
     say "building the API server of Kubernetes $pinned"
     . "$here/go.sh"

@@ -6,7 +6,6 @@ KUBERNETES=1.34
 
 mkdir -p "$bin"
 cd "$here/kubernetes"
-pinned=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' go.mod)
 [ "$(cat "$bin/version" 2>/dev/null)" = "$pinned" ] || rm -f "$bin"/*
 
 . "$here/go.sh"

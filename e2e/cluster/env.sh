@@ -10,6 +10,7 @@ case $version in
 *) echo "KUBERNETES=$version: 1.34 or 1.20" >&2 && exit 2 ;;
 esac
 minor=${version#1.}
+pinned=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' "$here/kubernetes/go.mod") # what is built by Go modules
 bin=$work/kubernetes-$version            # the cluster's programs
 runtime=$work/runtime                    # containerd, runc, CNI plugins, busybox: Debian's, unpacked
 images=$work/images                      # archives that a node imports

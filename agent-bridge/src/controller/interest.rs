@@ -114,13 +114,10 @@ impl Known {
     }
 
     fn rules(&mut self, wanted: &Wanted, update: &mut Update) {
-        self.rules.retain(|id, _| {
-            let stays = wanted.rules.contains_key(id);
-            if !stays {
-                update.rules_gone.push(*id);
-            }
-            stays
-        });
+        let gone = self
+            .rules
+            .extract_if(|id, _| !wanted.rules.contains_key(id));
+        update.rules_gone.extend(gone.map(|(id, _)| id));
         for (id, rule) in &wanted.rules {
             if self.rules.get(id) != Some(rule) {
                 update
@@ -132,13 +129,12 @@ impl Known {
     }
 
     fn sets(&mut self, wanted: &Wanted, update: &mut Update) {
-        self.sets.retain(|name, _| {
-            let stays = wanted.sets.contains_key(name);
-            if !stays {
-                update.sets_gone.push(name.to_string());
-            }
-            stays
-        });
+        let gone = self
+            .sets
+            .extract_if(|name, _| !wanted.sets.contains_key(name));
+        update
+            .sets_gone
+            .extend(gone.map(|(name, _)| name.to_string()));
         for (name, set) in &wanted.sets {
             if let Some(change) = set_change(name, self.sets.get(name), set) {
                 update.sets.push(change);
@@ -167,13 +163,12 @@ impl Known {
     }
 
     fn workloads(&mut self, wanted: &Wanted, update: &mut Update) {
-        self.workloads.retain(|uid, _| {
-            let stays = wanted.workloads.contains_key(uid);
-            if !stays {
-                update.workloads_gone.push(uid.to_string());
-            }
-            stays
-        });
+        let gone = self
+            .workloads
+            .extract_if(|uid, _| !wanted.workloads.contains_key(uid));
+        update
+            .workloads_gone
+            .extend(gone.map(|(uid, _)| uid.to_string()));
         for (uid, pod) in &wanted.workloads {
             if !self
                 .workloads
@@ -192,14 +187,13 @@ impl Known {
                 .modes
                 .push(WireMode { uid: uid.to_string(), mode: mode.to_owned() });
         };
-        self.modes.retain(|uid, _| {
-            let stays = wanted.modes.contains_key(uid);
-            if !stays {
-                say(uid, "");
-                self.mode_since.remove(uid);
-            }
-            stays
-        });
+        let gone = self
+            .modes
+            .extract_if(|uid, _| !wanted.modes.contains_key(uid));
+        for (uid, _) in gone {
+            say(&uid, "");
+            self.mode_since.remove(&uid);
+        }
         for (uid, mode) in &wanted.modes {
             if self.modes.get(uid) != Some(mode) {
                 say(uid, mode.name());
@@ -208,17 +202,14 @@ impl Known {
             }
         }
     }
-}
 
-impl Known {
     fn services(&mut self, wanted: &Wanted, update: &mut Update) {
-        self.services.retain(|name, _| {
-            let stays = wanted.services.contains_key(name);
-            if !stays {
-                update.services_gone.push(name.to_string());
-            }
-            stays
-        });
+        let gone = self
+            .services
+            .extract_if(.., |name, _| !wanted.services.contains_key(name));
+        update
+            .services_gone
+            .extend(gone.map(|(name, _)| name.to_string()));
         for (name, service) in &wanted.services {
             let known = self.services.get(name);
             if !known.is_some_and(|known| Arc::ptr_eq(known, service) || known == service) {
