@@ -108,7 +108,10 @@ impl DialError {
 }
 
 /// Dials, within `limit`. What is tried is one of our legs, whatever comes of it.
-pub(crate) async fn dial(
+///
+/// # Errors
+/// Nobody answers in time, or the kernel refuses.
+pub async fn dial(
     delivery: Delivery,
     limit: Duration,
     legs: &Legs,

@@ -31,7 +31,7 @@ mod settings;
 mod timers;
 mod view;
 
-pub use dial::{Delivery, DialError, Source};
+pub use dial::{Delivery, DialError, Source, dial};
 pub use judge::{Judge, Law};
 pub use legs::{Legs, MAX_LEGS};
 pub use relay::Relay;

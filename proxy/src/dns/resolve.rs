@@ -4,19 +4,22 @@
 //! workload that keeps addresses beyond their time would be cut off. It asks the pod's own name servers,
 //! so what it learns is what the pod would be told; never the hosts file, which the workload can write.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use hickory_resolver::{
-    TokioResolver,
+    Resolver,
     config::{LookupIpStrategy, ResolveHosts},
-    net::runtime::TokioRuntimeProvider,
+    net::runtime::{RuntimeProvider, TokioHandle, TokioTime, iocompat::AsyncIoTokioAsStd},
 };
 use outrider_dpi::dns_message::DnsAddress;
 use outrider_policy::Name;
+use outrider_relay::{Delivery, Legs, dial};
 use outrider_telemetry::unix_seconds;
+use tokio::net::{TcpStream, UdpSocket};
 use tracing::{debug, warn};
 
-use super::Asker;
+use super::{Asker, set_mark};
+use crate::settings::Secret;
 
 /// Names asked for in one turn.
 const MAX_NAMES_A_TURN: usize = 64;
@@ -32,25 +35,23 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Asks for names in rules.
 #[derive(Debug)]
 pub(super) struct Resolving {
-    resolver: Option<TokioResolver>,
+    resolver: Option<Resolver<Sockets>>,
     /// When each name was last asked for; only names in rules stay in it.
     asked: HashMap<Name, u64>,
 }
 
 impl Resolving {
-    /// A resolver over the pod's name servers. None if its sockets would have to carry a mark: they
-    /// cannot.
+    /// A resolver over the pod's name servers.
     pub(super) fn new(asker: &Asker) -> Self {
         let (config, mut options) = asker.resolvers.config();
         options.use_hosts_file = ResolveHosts::Never;
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.cache_size = CACHED;
-        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        let resolver = match asker.mark {
-            None => builder.with_options(options).build(),
-            Some(_) => return Self { resolver: None, asked: HashMap::new() },
-        };
-        let resolver = resolver
+        let legs = Arc::clone(&asker.legs);
+        let sockets = Sockets { handle: TokioHandle::default(), mark: asker.mark, legs };
+        let resolver = Resolver::builder_with_config(config, sockets)
+            .with_options(options)
+            .build()
             .inspect_err(|error| warn!(%error, "names in rules are learned from traffic alone"))
             .ok();
         Self { resolver, asked: HashMap::new() }
@@ -88,5 +89,49 @@ impl Resolving {
             }
             self.asked.insert(name, now);
         }
+    }
+}
+
+/// The resolver's sockets: the proxy's own, as all towards name servers.
+#[derive(Clone)]
+struct Sockets {
+    handle: TokioHandle,
+    mark: Option<Secret>,
+    legs: Arc<Legs>,
+}
+
+type Opening<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
+
+impl RuntimeProvider for Sockets {
+    type Handle = TokioHandle;
+    type Timer = TokioTime;
+    type Udp = UdpSocket;
+    type Tcp = AsyncIoTokioAsStd<TcpStream>;
+
+    fn create_handle(&self) -> TokioHandle {
+        self.handle.clone()
+    }
+
+    fn connect_tcp(
+        &self,
+        server: SocketAddr,
+        _from: Option<SocketAddr>,
+        limit: Option<Duration>,
+    ) -> Opening<Self::Tcp> {
+        let Self { mark, legs, .. } = self.clone();
+        Box::pin(async move {
+            let delivery = Delivery { mark: mark.map(Secret::reveal), ..Delivery::to(server) };
+            let dialled = dial(delivery, limit.unwrap_or(PATIENCE), &legs).await;
+            dialled.map(AsyncIoTokioAsStd).map_err(io::Error::other)
+        })
+    }
+
+    fn bind_udp(&self, local: SocketAddr, _server: SocketAddr) -> Opening<UdpSocket> {
+        let mark = self.mark;
+        Box::pin(async move {
+            let socket = UdpSocket::bind(local).await?;
+            set_mark(&socket, mark)?;
+            Ok(socket)
+        })
     }
 }

@@ -3,22 +3,19 @@
 //! Ids need no change here: nobody else shares the connection. Everything the server says goes on, be it
 //! the hundredth message of a zone transfer; only what answers a question of this connection teaches.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use nix::sys::socket::{
     getsockopt,
     sockopt::{Ip6tOriginalDst, OriginalDst},
 };
+use outrider_relay::{Delivery, dial};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use super::{Asker, metrics::Transport, pass::Passing};
+use crate::settings::Secret;
 
 /// Connections at once; one more is reset.
 pub(crate) const MAX_CONNECTIONS: usize = 128;
@@ -72,7 +69,9 @@ async fn relay(asker: &Asker, mut client: TcpStream) {
         return;
     }
     for server in asker.resolvers.order(meant(&client)) {
-        match connect(asker, server).await {
+        let mark = asker.mark.map(Secret::reveal);
+        let delivery = Delivery { mark, ..Delivery::to(server) };
+        match dial(delivery, asker.resolvers.patience(), &asker.legs).await {
             Ok(upstream) => {
                 if passing.pass(&mut client, upstream).await {
                     return asker.resolvers.trust(server);
@@ -83,16 +82,6 @@ async fn relay(asker: &Asker, mut client: TcpStream) {
         asker.resolvers.suspect(server);
         asker.metrics.failover(Transport::Tcp);
     }
-}
-
-async fn connect(asker: &Asker, server: SocketAddr) -> io::Result<TcpStream> {
-    let socket = match server {
-        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
-        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
-    }?;
-    asker.mark(&socket)?;
-    socket.set_nodelay(true)?;
-    tokio::time::timeout(asker.resolvers.patience(), asker.legs.connect(socket, server)).await?
 }
 
 /// Whom the client meant, if a rule brought it here.

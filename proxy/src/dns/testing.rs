@@ -2,6 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use outrider_model::{Direction, Mode, PolicyAction, RuleId};
+use outrider_policy::{AddrSpec, Name, Network, PolicySpec, RuleSpec, Snapshot};
+use outrider_relay::PolicyView;
 use tokio::{net::UdpSocket, sync::Semaphore};
 use tokio_util::task::TaskTracker;
 
@@ -61,4 +64,37 @@ pub(super) async fn server(reply: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + 'stati
         }
     });
     address
+}
+
+fn rule(id: u32, about: &str) -> RuleSpec {
+    RuleSpec {
+        id: RuleId(id),
+        client: AddrSpec::Any,
+        server: AddrSpec::Any,
+        ports: (0, u16::MAX),
+        proto: None,
+        action: PolicyAction::Allow,
+        direction: Direction::Outbound,
+        fqdn: Some(Name::new(about).unwrap()),
+        vhost: false,
+        apps: Vec::new(),
+    }
+}
+
+/// A policy that allows these names and denies everything else.
+pub(super) fn view(about: &[&str], version: u64) -> PolicyView {
+    let rules = (1..)
+        .zip(about)
+        .map(|(id, about)| rule(id, about))
+        .collect();
+    let spec = PolicySpec {
+        default_action: PolicyAction::Deny,
+        inbound: true,
+        outbound: true,
+        rules,
+        grace: false,
+    };
+    let snapshot = Snapshot::compile(Some(&spec), &Network::default()).unwrap();
+    let snapshot = snapshot.with_version(version);
+    PolicyView { snapshot, mode: Mode::Protect, managed: true, quarantined: false, version }
 }

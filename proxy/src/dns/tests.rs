@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use outrider_policy::NameTable;
 use outrider_telemetry::Registry;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -11,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     metrics::{Outcome, Transport},
-    testing::{answer, asker, question, server},
+    testing::{answer, asker, question, server, view},
     *,
 };
 
@@ -180,6 +181,47 @@ async fn a_client_without_a_server_is_closed_and_its_questions_counted() {
     assert_eq!(read_message(&mut client).await, None);
     while rig.count(Transport::Tcp, Outcome::Unanswered) == 0 {
         tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn its_own_connections_come_from_no_port_that_the_workload_would_get() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rig = Rig::new(&[listener.local_addr().unwrap()], "").await;
+    let mut client = TcpStream::connect(rig.tcp).await.unwrap();
+    write_message(&mut client, &question(1, "a.example")).await;
+    let (_upstream, peer) = listener.accept().await.unwrap();
+    assert!(peer.port() >= 61_000, "a client's question: {peer}");
+}
+
+/// The names in rules: a server that cuts every datagram's answer is asked by a connection.
+#[tokio::test]
+async fn the_resolvers_connections_come_from_no_such_port_either() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let udp = UdpSocket::bind(at).await.unwrap();
+    let asker = asker(&[at], "");
+    asker
+        .names
+        .enforce(&view(&["a.example"], 1), NameTable::default());
+    let mut resolving = Resolving::new(&asker);
+    let cut = async {
+        let mut buffer = [0; 512];
+        loop {
+            let (length, peer) = udp.recv_from(&mut buffer).await.unwrap();
+            let mut said = answer(&buffer[..length], 0, [11, 0, 0, 1]);
+            said[2] |= 2;
+            udp.send_to(&said, peer).await.unwrap();
+        }
+    };
+    tokio::select! {
+        biased;
+        accepted = listener.accept() => {
+            let (_upstream, peer) = accepted.unwrap();
+            assert!(peer.port() >= 61_000, "{peer}");
+        }
+        () = cut => {}
+        () = resolving.turn(&asker) => panic!("asked by datagrams alone"),
     }
 }
 

@@ -1,47 +1,12 @@
 use arc_swap::ArcSwap;
-use outrider_model::{Direction, IpProto, Mode, PolicyAction, RuleId};
-use outrider_policy::{
-    AddrSpec, AppKnowledge, MAX_NAME_ADDRESSES, Network, PolicySpec, Query, RuleSpec, Snapshot,
-};
+use outrider_model::{Direction, IpProto, Mode};
+use outrider_policy::{AppKnowledge, MAX_NAME_ADDRESSES, Query};
 use outrider_telemetry::Registry;
 
-use super::*;
+use super::{super::testing::view, *};
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
-}
-
-fn rule(id: u32, about: &str) -> RuleSpec {
-    RuleSpec {
-        id: RuleId(id),
-        client: AddrSpec::Any,
-        server: AddrSpec::Any,
-        ports: (0, u16::MAX),
-        proto: None,
-        action: PolicyAction::Allow,
-        direction: Direction::Outbound,
-        fqdn: Some(name(about)),
-        vhost: false,
-        apps: Vec::new(),
-    }
-}
-
-/// A policy that allows these names and denies everything else.
-fn view(about: &[&str], version: u64) -> PolicyView {
-    let rules = (1..)
-        .zip(about)
-        .map(|(id, about)| rule(id, about))
-        .collect();
-    let spec = PolicySpec {
-        default_action: PolicyAction::Deny,
-        inbound: true,
-        outbound: true,
-        rules,
-        grace: false,
-    };
-    let snapshot = Snapshot::compile(Some(&spec), &Network::default()).unwrap();
-    let snapshot = snapshot.with_version(version);
-    PolicyView { snapshot, mode: Mode::Protect, managed: true, quarantined: false, version }
 }
 
 fn names(about: &[&str]) -> Names {
