@@ -35,5 +35,6 @@ pub mod pods;
 mod policy_file;
 pub mod process;
 pub mod settings;
+mod stamp;
 pub mod store;
 pub mod webhook;

@@ -2,12 +2,7 @@
 
 mod read;
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use outrider_learn::{ClusterChange, Group, PolicyRule, SetChange};
 use outrider_model::{AppId, RuleId};
@@ -22,6 +17,7 @@ use crate::{
         resolve::Resolver,
     },
     node::Node,
+    stamp::Stamp,
 };
 pub(crate) use read::{parse, text};
 
@@ -54,7 +50,7 @@ pub(crate) fn follow(
 #[derive(Default)]
 struct PolicyFile {
     path: PathBuf,
-    seen: Option<(SystemTime, u64)>,
+    seen: Option<Stamp>,
     resolver: Resolver,
     world: World,
     plan: Plan,
@@ -64,10 +60,7 @@ struct PolicyFile {
 
 impl PolicyFile {
     fn look(&mut self, node: &Node) {
-        let found = std::fs::metadata(&self.path);
-        let now = found
-            .ok()
-            .and_then(|found| Some((found.modified().ok()?, found.len())));
+        let now = Stamp::at(&self.path);
         let is_new = now != self.seen;
         if is_new {
             self.seen = now;

@@ -20,6 +20,8 @@ use parking_lot::RwLock;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::stamp::Stamp;
+
 /// Time between two looks at the file.
 const RELOAD: Duration = Duration::from_secs(1);
 /// Most tokens of one file.
@@ -126,9 +128,6 @@ pub struct TokenFile {
     entries: RwLock<Arc<[Entry]>>,
 }
 
-/// Device, inode, modification time, size and mode: a file that keeps them is the same file.
-type Stamp = (u64, u64, i64, i64, u64, u32);
-
 struct Entry {
     holder: Holder,
     digest: [u8; DIGEST],
@@ -143,9 +142,7 @@ impl fmt::Debug for Entry {
 impl TokenFile {
     fn reload(&self) {
         let known = *self.stamp.read();
-        let found = std::fs::metadata(&self.path)
-            .ok()
-            .map(|found| stamp(&found));
+        let found = Stamp::at(&self.path);
         if found.is_some() && found == known {
             return;
         }
@@ -172,11 +169,6 @@ impl TokenFile {
     }
 }
 
-fn stamp(found: &std::fs::Metadata) -> Stamp {
-    let time = (found.mtime(), found.mtime_nsec());
-    (found.dev(), found.ino(), time.0, time.1, found.size(), found.mode())
-}
-
 fn load(path: &Path) -> Result<(Stamp, String), String> {
     let wrong = |error: std::io::Error| format!("{}: {error}", path.display());
     let file = File::open(path).map_err(wrong)?;
@@ -195,7 +187,7 @@ fn load(path: &Path) -> Result<(Stamp, String), String> {
     if text.len() as u64 > MAX_FILE {
         return Err(format!("{}: larger than {MAX_FILE} bytes", path.display()));
     }
-    Ok((stamp(&found), text))
+    Ok((Stamp::of(&found), text))
 }
 
 /// The lines that make sense, and what is wrong with the others.

@@ -4,10 +4,9 @@
 //! that cannot be used, half a renewal for instance, change nothing and are tried again.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
 };
 
 use parking_lot::Mutex;
@@ -19,6 +18,8 @@ use rustls::{
     server::{ParsedCertificate, WebPkiClientVerifier},
 };
 use webpki::EndEntityCert;
+
+use crate::stamp::Stamp;
 
 /// The protocol that is spoken inside, as TLS names it.
 const ALPN: &[u8] = b"h2";
@@ -54,11 +55,11 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Certificates {
     files: Files,
-    current: Mutex<(Stamp, Loaded)>,
+    current: Mutex<(Stamps, Loaded)>,
 }
 
 /// Tells one state of the files from another: time of the last change and length of each.
-type Stamp = [Option<(SystemTime, u64)>; 3];
+type Stamps = [Option<Stamp>; 3];
 
 impl Certificates {
     /// Reads the files for the first time.
@@ -66,20 +67,20 @@ impl Certificates {
     /// # Errors
     /// When one cannot be read, or they do not belong together.
     pub fn load(files: Files) -> io::Result<Self> {
-        let stamp = files.stamp();
+        let stamps = files.stamps();
         let loaded = files.load()?;
-        Ok(Self { files, current: Mutex::new((stamp, loaded)) })
+        Ok(Self { files, current: Mutex::new((stamps, loaded)) })
     }
 
     /// What is to be used now. Looks at the files, which are small and local.
     pub fn current(&self) -> Loaded {
-        let stamp = self.files.stamp();
+        let stamps = self.files.stamps();
         let mut current = self.current.lock();
-        if current.0 != stamp {
+        if current.0 != stamps {
             match self.files.load() {
                 Ok(loaded) => {
                     tracing::info!(cert = %self.files.cert.display(), "certificates read again");
-                    *current = (stamp, loaded);
+                    *current = (stamps, loaded);
                 }
                 Err(error) => {
                     tracing::error!(%error, "changed certificates cannot be used; keeping the old");
@@ -91,12 +92,8 @@ impl Certificates {
 }
 
 impl Files {
-    fn stamp(&self) -> Stamp {
-        let of = |path: &Path| {
-            let found = fs::metadata(path).ok()?;
-            Some((found.modified().ok()?, found.len()))
-        };
-        [of(&self.cert), of(&self.key), of(&self.ca)]
+    fn stamps(&self) -> Stamps {
+        [&self.cert, &self.key, &self.ca].map(|path| Stamp::at(path))
     }
 
     fn load(&self) -> io::Result<Loaded> {

@@ -10,7 +10,7 @@ use std::{
     fs::{File, OpenOptions},
     io::Read,
     net::IpAddr,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,6 +23,7 @@ use serde::Deserialize;
 use crate::{
     counts::Unserved,
     pods::{Known, Origin, tend::Tender},
+    stamp::Stamp,
 };
 
 /// Time between two looks at the root.
@@ -97,9 +98,6 @@ struct Seen {
     stamp: Stamp,
     outcome: Result<Workload, String>,
 }
-
-/// Inode, modification time and size: a file that keeps all three is the same file.
-type Stamp = (u64, i64, i64, u64);
 
 /// One poll's outcome.
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -270,8 +268,7 @@ fn open(path: &Path) -> Result<(File, Stamp), String> {
     if !found.is_file() {
         return Err("is not a plain file".into());
     }
-    let stamp = (found.ino(), found.mtime(), found.mtime_nsec(), found.size());
-    Ok((file, stamp))
+    Ok((file, Stamp::of(&found)))
 }
 
 fn read(file: &mut File) -> Result<String, String> {

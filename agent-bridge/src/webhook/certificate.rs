@@ -1,12 +1,7 @@
 //! The certificate that is served. It can be replaced at any time: who connects gets the one that is current
 //! then, connections that are there keep what they have.
 
-use std::{
-    fs, io,
-    path::Path,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use outrider_telemetry::unix_seconds;
 use parking_lot::RwLock;
@@ -21,6 +16,7 @@ use rustls::{
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{counts::Counts, settings::Given, validity::Validity};
+use crate::stamp::Stamp;
 
 /// Between two looks at the files.
 const LOOK: Duration = Duration::from_secs(2);
@@ -92,11 +88,11 @@ impl Certificate {
     pub(super) async fn follow(&self, given: &Given, names: &[String], client_ca: Option<&Path>) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last = stamp(given);
+        let mut last = stamps(given);
         let mut warned = false;
         loop {
             looks.tick().await;
-            let now = stamp(given);
+            let now = stamps(given);
             if now != last {
                 // Half a renewal cannot be used; its other half changes the stamp again.
                 last = now;
@@ -186,12 +182,8 @@ pub(super) fn ready(
     Ok(Loaded { config: Arc::new(config), validity, lacking })
 }
 
-/// Tells one state of the files from another.
-fn stamp(given: &Given) -> [Option<(SystemTime, u64)>; 2] {
-    [&given.cert, &given.key].map(|path| {
-        let found = fs::metadata(path).ok()?;
-        Some((found.modified().ok()?, found.len()))
-    })
+fn stamps(given: &Given) -> [Option<Stamp>; 2] {
+    [&given.cert, &given.key].map(|path| Stamp::at(path))
 }
 
 fn ago(seconds: u64) -> String {

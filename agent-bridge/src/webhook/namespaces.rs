@@ -5,14 +5,14 @@ pub(super) mod watch;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::{self, File},
+    fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use outrider_telemetry::unix_seconds;
@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::counts::Counts;
-use crate::inject::Namespace;
+use crate::{inject::Namespace, stamp::Stamp};
 
 /// Namespaces at most.
 const MAX_NAMESPACES: usize = 65_536;
@@ -160,14 +160,10 @@ impl Table {
     pub(super) async fn follow(self: Arc<Self>, path: PathBuf) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let stamp = || -> Option<(SystemTime, u64)> {
-            let found = fs::metadata(&path).ok()?;
-            Some((found.modified().ok()?, found.len()))
-        };
         let mut last = None;
         loop {
             looks.tick().await;
-            let now = stamp();
+            let now = Stamp::at(&path);
             if now != last {
                 last = now;
                 let (table, path) = (Arc::clone(&self), path.clone());
