@@ -56,7 +56,7 @@ impl ControllerCounts {
     /// # Errors
     /// When a name is taken.
     pub(super) fn register(registry: &Registry) -> Result<Self, MetricError> {
-        let named = |name: &str| format!("outrider_controller_{name}");
+        let named = |name: &str| format!("outrider_neuvector_{name}");
         let counter = |name: &str, help: &str| registry.counter(&named(name), help);
         let counts = Self {
             calls: registry.counters(
