@@ -70,6 +70,9 @@ mod pods;
 #[path = "bridge/policy.rs"]
 mod policy;
 #[cfg(test)]
+#[path = "apiserver/port.rs"]
+mod port;
+#[cfg(test)]
 #[path = "bridge/proxy.rs"]
 mod proxy;
 #[cfg(test)]

@@ -1,6 +1,11 @@
 //! Much traffic: nothing fails, nothing changes on its way, everything is counted once.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use outrider_tests::{Pod, Scene, process::run, require_netns, wait::until};
@@ -74,9 +79,9 @@ fn an_upload_arrives_as_it_was_sent_and_half_close_passes() -> Result<()> {
         let sum = run(Command::new("sh").args(["-c", &format!("sha256sum < {}", file.display())]))?;
         for (v6, port) in [(false, 7001), (true, 7002)] {
             // A server that answers only when the client has sent its last byte.
-            let (listen, address) = (scene.web.at(v6, port), scene.web.at(v6, port));
-            let netns = scene.web.netns.clone();
-            let server = std::thread::spawn(move || netns.enter(|| checksum_server(listen)));
+            let address = scene.web.at(v6, port);
+            let listener = scene.web.netns.enter(|| Ok(TcpListener::bind(address)?))?;
+            let server = std::thread::spawn(move || checksum_server(&listener));
             let answer = upload(&scene.shop, address, &file)?;
             ensure!(answer == sum, "the checksum differs, v6 {v6}: {answer:?}");
             server.join().ok().context("the server panicked")??;
@@ -116,7 +121,7 @@ fn counted(text: &str) -> Result<u64> {
 
 /// Both proxies took in as many flows as there were, and hold none any more.
 fn flows_agree(scene: &Scene, flows: u32) -> Result<()> {
-    until("the proxies' counters to agree", Duration::from_secs(10), || {
+    until("the proxies' counters to agree", Duration::from_secs(40), || {
         for (pod, direction) in [(&scene.web, "inbound"), (&scene.shop, "outbound")] {
             let (metrics, labels) = (pod.metrics()?, [("direction", direction)]);
             let opened = metrics.sum("outrider_flows_opened_total", &labels);
@@ -140,8 +145,7 @@ fn random_file(path: &Path, bytes: u64) -> Result<()> {
 }
 
 /// Takes one connection, reads it to its end through sha256sum, and answers with the sum.
-fn checksum_server(address: std::net::SocketAddr) -> Result<()> {
-    let listener = std::net::TcpListener::bind(address)?;
+fn checksum_server(listener: &TcpListener) -> Result<()> {
     let (stream, _) = listener.accept()?;
     let (input, output) = (stream.try_clone()?, stream);
     let mut sum = Command::new("sha256sum")
@@ -153,18 +157,9 @@ fn checksum_server(address: std::net::SocketAddr) -> Result<()> {
 }
 
 /// Sends a file, then the end of the stream, and reads the answer.
-fn upload(client: &Pod, server: std::net::SocketAddr, file: &Path) -> Result<String> {
+fn upload(client: &Pod, server: SocketAddr, file: &Path) -> Result<String> {
     client.netns.enter(|| {
-        let stream = until("the server", Duration::from_secs(5), || {
-            // The proxy accepts for a server that is not there yet, and resets.
-            let stream = std::net::TcpStream::connect(server)?;
-            stream.set_read_timeout(Some(Duration::from_millis(200)))?;
-            let mut byte = [0];
-            match stream.peek(&mut byte) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(stream),
-                other => anyhow::bail!("not there yet: {other:?}"),
-            }
-        })?;
+        let stream = TcpStream::connect(server)?;
         stream.set_read_timeout(Some(BATCH))?;
         let mut source = std::fs::File::open(file)?;
         std::io::copy(&mut source, &mut &stream)?;

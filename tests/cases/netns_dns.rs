@@ -24,7 +24,7 @@ use outrider_tests::{
 };
 
 /// How long one refused or allowed connection may take.
-const DIAL: Duration = Duration::from_secs(5);
+const DIAL: Duration = Duration::from_secs(20);
 /// Questions that a connection has under way.
 const UNDER_WAY: usize = 25;
 /// Questions asked from a socket each.

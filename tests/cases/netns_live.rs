@@ -27,7 +27,7 @@ use self::traffic::Servers;
 
 /// The tap's last block and tcpdump's last write are here within this; an ICMP session is not yet gone.
 const SETTLED: Duration = Duration::from_secs(4);
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(30);
 
 /// What must be equal of a session, live and from the file. Nothing else is told by both.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -17,9 +17,9 @@ use outrider_tests::{Pod, World, ctrl::Ctrl, require_netns, until};
 use outrider_wire::{Reply, Session};
 
 /// How long anything may take until it is as it should be.
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(40);
 /// A connection that is not ended by then times out.
-const REFUSED: Duration = Duration::from_secs(5);
+const REFUSED: Duration = Duration::from_secs(20);
 /// The workload of the golden requests, and the path of its namespace there.
 const MAC: &str = "0a:58:0a:4d:01:05";
 const PATH: &str = "/proc/4321/ns/net";

@@ -32,7 +32,7 @@ use self::load::{Clock, Kind, Ledger, Load};
 /// Reports come every 6 s, and a bridge that comes back needs some more to be found: on a machine as busy as may be.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// What is refused is refused at once.
-const REFUSED: Duration = Duration::from_secs(5);
+const REFUSED: Duration = Duration::from_secs(20);
 /// Exchanges that go through between two faults, to see that traffic never stops.
 const GOES_ON: u64 = 25;
 /// Where a connection says that all before it was reported: nginx listens there too.

@@ -11,9 +11,9 @@ use anyhow::{Context as _, Result, ensure};
 use outrider_tests::{Pod, World, require_netns, until};
 
 /// What a proxy may take to see and say something.
-const TOLD: Duration = Duration::from_secs(10);
+const TOLD: Duration = Duration::from_secs(30);
 /// An echo that takes longer does not come.
-const ECHO: Duration = Duration::from_secs(1);
+const ECHO: Duration = Duration::from_secs(3);
 const PORT: u16 = 4711;
 
 /// Capabilities by name, with their numbers in linux/capability.h.

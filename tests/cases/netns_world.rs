@@ -15,7 +15,7 @@ use outrider_tests::{
 };
 
 /// How long killed things may take to go.
-const GONE: Duration = Duration::from_secs(10);
+const GONE: Duration = Duration::from_secs(30);
 
 #[test]
 fn pods_reach_real_servers_over_both_families() -> Result<()> {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::netns::Namespace;
 
 /// How long an HTTP request of [`get`] may take.
-const HTTP: Duration = Duration::from_secs(5);
+const HTTP: Duration = Duration::from_secs(20);
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

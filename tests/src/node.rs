@@ -25,7 +25,7 @@ use crate::{
 /// Port of the bridge's metrics.
 const METRICS_PORT: u16 = 15190;
 /// How long the bridge may take to reach a proxy and program it.
-const CONNECT: Duration = Duration::from_secs(15);
+const CONNECT: Duration = Duration::from_secs(40);
 
 /// A node with its running bridge.
 #[derive(Debug)]

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long a process may take until it serves.
-pub(crate) const START: Duration = Duration::from_secs(15);
+pub(crate) const START: Duration = Duration::from_secs(40);
 /// How long a single command in a pod may take.
 pub(crate) const COMMAND: Duration = Duration::from_secs(30);
 

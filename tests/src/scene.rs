@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{cli::Conversation, node::Node, pod::Pod, wait::until, world::World};
 
 /// Reports leave a proxy every 6 s; some may wait for an acknowledgement first.
-pub const REPORTED: Duration = Duration::from_secs(20);
+pub const REPORTED: Duration = Duration::from_secs(40);
 /// Lines of each log that are shown when a case fails.
 const LOG_LINES: usize = 15;
 

@@ -6,49 +6,23 @@ mod cases {
         fs,
         io::{BufRead, BufReader, Write},
         net::TcpListener,
-        os::unix::fs::PermissionsExt,
+        os::unix::fs::symlink,
         path::Path,
         process::{Command, Output},
         thread,
         time::Duration,
     };
 
-    /// What stands for kubectl: files by path, a port by pod, and what was written.
-    const KUBECTL: &str = r#"#!/bin/sh
-dir=$(dirname "$0")
-[ "$1" = --context=test ] && shift
-case "$1" in
-get)
-    file=$(printf %s "${3%%\?*}" | tr / _)
-    case "$3" in *component%3Dbridge*) file=$file.bridges ;; *component%3D*) file=$file.others ;; esac
-    [ -e "$dir/$file" ] && exec cat "$dir/$file"
-    [ "$file" = _api_v1_nodes ] && { echo 'Error from server (Forbidden): nodes is forbidden' >&2; exit 1; }
-    echo "Error from server (NotFound): the server could not find $3" >&2
-    exit 1
-    ;;
-port-forward)
-    pod=${4#pod/}
-    [ -e "$dir/port.$pod" ] || { echo "error: lost connection to $pod" >&2; exit 1; }
-    trap '' PIPE
-    echo "Forwarding from 127.0.0.1:$(cat "$dir/port.$pod") -> 15180"
-    while [ ! -e "$dir/met.$pod" ]; do sleep 0.05; done
-    # The real one dies where nobody reads this, and the connection with it.
-    if echo "Handling connection for $pod" 2>/dev/null; then touch "$dir/heard.$pod"; else touch "$dir/unheard.$pod"; fi
-    exec sleep 600
-    ;;
-auth) echo yes ;;
-apply | create) tee "$dir/written" ;;
-esac
-"#;
+    /// What stands for kubectl. It is not written here: it could not be run while a child of another test still holds
+    /// it open.
+    const KUBECTL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/kubectl");
 
     struct World(tempfile::TempDir);
 
     impl World {
         fn new(files: &[(&str, &str)]) -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let kubectl = dir.path().join("kubectl");
-            fs::write(&kubectl, KUBECTL).unwrap();
-            fs::set_permissions(&kubectl, fs::Permissions::from_mode(0o755)).unwrap();
+            symlink(KUBECTL, dir.path().join("kubectl")).unwrap();
             for (path, text) in files {
                 fs::write(dir.path().join(path.replace('/', "_")), text).unwrap();
             }

@@ -1,5 +1,8 @@
 //! Each sink against a receiver that misbehaves.
 
+#[path = "../../tests/apiserver/port.rs"]
+mod port;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -9,8 +12,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use self::port::free_port;
 use super::{
     event::example,
     rfc5424::tests::parse,
@@ -313,9 +317,7 @@ struct TlsServer {
 impl TlsServer {
     fn start(name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let openssl = |args: &str| {
             let mut command = Command::new("openssl");
             command.args(args.split(' ')).current_dir(dir.path());
@@ -335,10 +337,13 @@ impl TlsServer {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        let running = Running(child);
+        let deadline = Instant::now() + LONG;
         while TcpStream::connect(address).is_err() {
+            assert!(Instant::now() < deadline, "openssl does not listen");
             thread::yield_now();
         }
-        Self { running: Running(child), dir, address }
+        Self { running, dir, address }
     }
 
     fn syslog(&self, ca: bool) -> Syslog {
@@ -381,9 +386,7 @@ async fn syslog_over_tls_is_delivered_to_who_can_prove_its_name_and_to_nobody_el
 #[tokio::test]
 async fn rsyslog_reads_what_we_send() {
     let dir = tempfile::tempdir().unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let (log, config) = (dir.path().join("log"), dir.path().join("config"));
     let text = format!(
         "module(load=\"imptcp\")\ninput(type=\"imptcp\" address=\"127.0.0.1\" port=\"{}\")\n\

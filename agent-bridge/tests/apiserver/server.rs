@@ -2,9 +2,11 @@
 //! `OUTRIDER_KUBERNETES_DIR`, or what `make e2e` or else `make test` made below `target/e2e`; without them a test says
 //! SKIPPED. Include it with `#[path = "apiserver/server.rs"] mod apiserver;`.
 
+#[path = "port.rs"]
+mod port;
+
 use std::{
     fs::{self, File},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -18,6 +20,8 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256,
 };
 use tokio::time::{Instant, sleep};
+
+pub(crate) use self::port::free_port;
 
 /// Token of a user who may do anything.
 const ADMIN: &str = "admin-token-of-a-test";
@@ -178,15 +182,6 @@ fn log(dir: &Path, name: &str) -> File {
         .append(true)
         .open(path)
         .unwrap()
-}
-
-/// A port that is free now.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 /// Who is who: an authority, the server's certificate, the key of service accounts, one token.

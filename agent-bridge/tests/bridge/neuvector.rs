@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     grpc_python::{generate, python, root},
     grpc_tls::{Authority, use_certificates},
+    port::free_port,
     proxy::Proxy,
     reports::{batch, encode, row},
     world::{Running, World, mac},
@@ -28,8 +29,6 @@ use crate::{
 
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// What the controller answers on.
-const HOST: &str = "127.0.0.1";
 
 /// A controller's files, whether it runs or not.
 struct Controller {
@@ -48,8 +47,7 @@ impl Controller {
         let dir = world.path().join("controller");
         theirs.issue(&dir, ours);
         generate(&python, world.path()).await;
-        let port = std::net::TcpListener::bind((HOST, 0)).unwrap();
-        let port = port.local_addr().unwrap().port();
+        let port = free_port();
         let generated = world.path().to_owned();
         let made = Self { python, generated, dir, port, child: None };
         made.behaves("proper");

@@ -13,7 +13,7 @@ use axum::{
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::broadcast};
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::world::{Running, World, mac};
 
@@ -28,7 +28,8 @@ pub(crate) struct ApiServer(Arc<Shared>);
 struct Shared {
     /// By resource and name.
     objects: Mutex<std::collections::BTreeMap<(String, String), Value>>,
-    events: broadcast::Sender<(String, Value)>,
+    /// All that ever changed, by resource. A list's version is one more than how many came before it.
+    events: watch::Sender<Vec<(String, Value)>>,
     down: std::sync::atomic::AtomicBool,
 }
 
@@ -37,7 +38,7 @@ impl ApiServer {
     pub(crate) async fn start(world: &mut World) -> Self {
         let shared = Shared {
             objects: Mutex::default(),
-            events: broadcast::channel(64).0,
+            events: watch::Sender::default(),
             down: false.into(),
         };
         let server = Self(Arc::new(shared));
@@ -66,20 +67,21 @@ impl ApiServer {
         let key = (resource.to_owned(), name);
         let mut objects = self.0.objects.lock();
         let kind = if objects.contains_key(&key) { "MODIFIED" } else { "ADDED" };
-        object["metadata"]["resourceVersion"] = "2".into();
-        objects.insert(key, object.clone());
-        drop(
-            self.0
-                .events
-                .send((resource.into(), json!({ "type": kind, "object": object }))),
-        );
+        self.0.events.send_modify(|events| {
+            object["metadata"]["resourceVersion"] = (events.len() + 2).to_string().into();
+            events.push((resource.into(), json!({ "type": kind, "object": object })));
+        });
+        objects.insert(key, object);
     }
 
     pub(crate) fn delete(&self, resource: &str, name: &str) {
         let key = (resource.to_owned(), name.to_owned());
-        let object = self.0.objects.lock().remove(&key).unwrap();
-        let event = json!({ "type": "DELETED", "object": object });
-        drop(self.0.events.send((resource.into(), event)));
+        let mut objects = self.0.objects.lock();
+        let mut object = objects.remove(&key).unwrap();
+        self.0.events.send_modify(|events| {
+            object["metadata"]["resourceVersion"] = (events.len() + 2).to_string().into();
+            events.push((resource.into(), json!({ "type": "DELETED", "object": object })));
+        });
     }
 
     pub(crate) fn is_down(&self, down: bool) {
@@ -104,16 +106,18 @@ async fn answer(
         _ => {}
     }
     if query.contains("watch=true") {
+        // Behind the list that was given, however long ago that was.
+        let since = query
+            .split('&')
+            .find_map(|part| part.strip_prefix("resourceVersion="));
+        let since = since.unwrap().parse::<usize>().unwrap() - 1;
         let events = server.0.events.subscribe();
-        let lines = stream::unfold((events, resource), |(mut events, resource)| async {
-            loop {
-                let (of, event) = events.recv().await.ok()?;
-                if of == resource {
-                    return Some((
-                        Ok::<_, std::io::Error>(format!("{event}\n")),
-                        (events, resource),
-                    ));
-                }
+        let lines = stream::unfold((events, since), move |(mut events, told)| {
+            let resource = resource.clone();
+            async move {
+                let (of, event) = events.wait_for(|all| all.len() > told).await.ok()?[told].clone();
+                let line = if of == resource { format!("{event}\n") } else { String::new() };
+                Some((Ok::<_, std::io::Error>(line), (events, told + 1)))
             }
         });
         // An answer's head goes out with its first bytes.
@@ -126,8 +130,9 @@ async fn answer(
         .filter(|((of, _), _)| *of == resource)
         .map(|(_, object)| object.clone())
         .collect();
+    let version = (server.0.events.borrow().len() + 1).to_string();
     let list = json!({ "apiVersion": "v1", "kind": "List", "items": items,
-        "metadata": { "resourceVersion": "1" } });
+        "metadata": { "resourceVersion": version } });
     Json(list).into_response()
 }
 

@@ -15,6 +15,8 @@ use crate::world::{APP, PROXY, ROOT, Sender, World};
 
 /// How long a packet may take to the peer.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// How long an answer may take that has to come.
+const ANSWER: Duration = Duration::from_secs(20);
 
 fn addr(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().expect("address"), port)
@@ -90,8 +92,8 @@ fn multipath_tcp_is_captured() {
             let outcome = world.pod.run(APP, move || {
                 let protocol = Some(Protocol::MPTCP);
                 let socket = Socket::new(Domain::for_address(to), Type::STREAM, protocol)?;
-                socket.set_read_timeout(Some(PATIENCE))?;
-                socket.connect_timeout(&to.into(), PATIENCE)?;
+                socket.set_read_timeout(Some(ANSWER))?;
+                socket.connect_timeout(&to.into(), ANSWER)?;
                 let mut text = String::new();
                 (&socket).read_to_string(&mut text).map(|_| text)
             });

@@ -12,6 +12,8 @@ use outrider_capture::{Held, Queue, QueueCounters, QueueSettings, QueueVerdict};
 use tokio::{sync::mpsc::Receiver, time::Instant};
 
 const QUIC: u16 = 443;
+/// Longest wait for anything.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Queues what the pod sends to the port, by both families.
 fn fill(bypass: bool) {
@@ -23,14 +25,16 @@ fn fill(bypass: bool) {
     run("ip6tables-restore", &[], &rules);
 }
 
+/// With more patience than a busy machine uses up between a packet and its verdict.
 fn settings() -> QueueSettings {
-    QueueSettings { number: 5, ..QueueSettings::default() }
+    let patience = Duration::from_secs(10);
+    QueueSettings { number: 5, patience, ..QueueSettings::default() }
 }
 
 /// One end in the pod and one at the peer, of one family.
 fn pair(peer: &Peer, family: usize) -> (UdpSocket, UdpSocket) {
     let far = peer.udp(&at(PEER[family], QUIC).to_string());
-    far.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    far.set_read_timeout(Some(DEADLINE)).unwrap();
     let near = UdpSocket::bind(at(POD[family], 0)).unwrap();
     near.connect(at(PEER[family], QUIC)).unwrap();
     (near, far)
@@ -52,11 +56,11 @@ fn nothing(at: &UdpSocket) {
     at.set_read_timeout(Some(Duration::from_millis(200)))
         .unwrap();
     at.recv(&mut [0; 16]).unwrap_err();
-    at.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    at.set_read_timeout(Some(DEADLINE)).unwrap();
 }
 
 async fn held(from: &mut Receiver<Held>) -> Held {
-    let next = tokio::time::timeout(Duration::from_secs(5), from.recv());
+    let next = tokio::time::timeout(DEADLINE, from.recv());
     next.await.expect("a packet is queued").unwrap()
 }
 
@@ -68,7 +72,7 @@ fn until(queue: &Queue, done: impl Fn(&QueueCounters) -> bool) -> QueueCounters 
         if done(&counters) {
             return counters;
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "{counters:?}");
+        assert!(begun.elapsed() < DEADLINE, "{counters:?}");
         std::thread::yield_now();
     }
 }

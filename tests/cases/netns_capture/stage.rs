@@ -169,6 +169,11 @@ impl Stage {
 
     /// Neither in the mailbox nor beside the store is a file of a capture.
     pub(crate) fn nothing_is_left(&self) -> Result<()> {
+        // Another file may be written meanwhile, and gets its name when it is whole.
+        until("nothing to be left", LONG, || self.is_nothing_left())
+    }
+
+    fn is_nothing_left(&self) -> Result<()> {
         let mut left = Vec::new();
         let store = self.node.store();
         let beside = store.parent().context("a directory")?;

@@ -20,7 +20,7 @@ const HOSTS: usize = 1_000;
 /// Questions asked from one socket or by one connection.
 const A_SOCKET: usize = 250;
 /// How long an answer may take.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(20);
 
 /// Answers in the order of their questions.
 pub(crate) struct Seen {

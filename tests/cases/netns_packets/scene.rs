@@ -88,7 +88,7 @@ impl Stage {
             }
         }
         let stage = Self { web, shop, intruder, far, node, _open: open, _world: world };
-        until("the queue to be read", Duration::from_secs(5), || {
+        until("the queue to be read", Duration::from_secs(20), || {
             let metrics = stage.web.metrics()?;
             let tier = metrics.sum("outrider_tier", &[("tier", "relay+tap+queue")]);
             ensure!(tier == 1.0, "another tier");

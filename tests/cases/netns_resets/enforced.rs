@@ -19,7 +19,7 @@ use super::{
 /// The port that policy comes to allow, and one that nobody learns.
 const ALLOWED: u16 = 7001;
 const DENIED: u16 = 7002;
-/// From the push to the end of the last denied connection, on top of what the push itself takes.
+/// From the push to the end of denied connections, on top of what the push itself takes.
 const CUT: Duration = Duration::from_secs(1);
 
 /// The same of those that were silent since before the proxy began, with the push.

@@ -30,7 +30,7 @@ pub const STATE: &str = "/var/lib/outrider-tests";
 /// Inside a world's directory: process id and start time of who made it.
 const OWNER: &str = "owner";
 /// How long killed processes may take to go.
-const DEATH: Duration = Duration::from_secs(5);
+const DEATH: Duration = Duration::from_secs(20);
 
 /// Worlds of this process that a signal has to remove.
 static WORLDS: Mutex<Vec<String>> = Mutex::new(Vec::new());

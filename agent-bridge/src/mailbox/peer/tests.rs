@@ -9,7 +9,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use nix::sys::socket::{ControlMessage, sendmsg};
+use nix::{
+    fcntl::OFlag,
+    sys::socket::{ControlMessage, sendmsg},
+};
 use outrider_telemetry::Registry;
 use tokio::time::timeout;
 
@@ -27,7 +30,7 @@ fn dropped(counts: &Counts, why: &str) -> u64 {
     counts.all_dropped().get(why).copied().unwrap_or_default()
 }
 
-/// A socket that everyone may write to, and the binary that does, where everyone may run it.
+/// A socket that everyone may write to.
 struct Place {
     dir: tempfile::TempDir,
     socket: UnixDatagram,
@@ -45,9 +48,6 @@ impl Place {
         open(&path);
         ask_for_senders(&socket).unwrap();
         socket.set_nonblocking(true).unwrap();
-        let teller = dir.path().join("teller");
-        std::fs::copy(std::env::current_exe().unwrap(), &teller).unwrap();
-        open(&teller);
         Self { dir, socket: UnixDatagram::from_std(socket).unwrap() }
     }
 
@@ -55,9 +55,10 @@ impl Place {
         self.dir.path().join("ctrl")
     }
 
-    /// A process of that user that sends a datagram for each line it is given.
+    /// A process of that user that sends a datagram for each line it is given. It runs this program by a name that
+    /// works where that user may not enter; a copy could not be run while a child of another test still writes it.
     fn teller(&self, uid: u32) -> Teller {
-        let child = Command::new(self.dir.path().join("teller"))
+        let child = Command::new("/proc/self/exe")
             .args(["--exact", "mailbox::peer::tests::tells_when_asked", "--nocapture"])
             .env("OUTRIDER_TEST_TELL", self.path())
             .current_dir("/")
@@ -187,7 +188,7 @@ async fn descriptors_are_not_taken() {
     let place = Place::new();
     let socket = StdDatagram::unbound().unwrap();
     socket.connect(place.path()).unwrap();
-    let (kept, sent) = nix::unistd::pipe().unwrap();
+    let (kept, sent) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
     let parts = [std::io::IoSlice::new(b"x")];
     let fds = [sent.as_raw_fd(); 8];
     let rights = [ControlMessage::ScmRights(&fds)];

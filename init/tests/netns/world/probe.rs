@@ -7,13 +7,16 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 
 use super::{Namespace, Sender};
 
-/// How long an outcome may take.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How often an outcome is looked for, and how long a look takes. On a busy machine a look takes longer, by as much
+/// as whoever answers may have to wait for a turn.
+const LOOKS: usize = 5;
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Mark of sockets that borrow a client's address.
 const MARK: u32 = 0x6eb;
@@ -166,7 +169,7 @@ pub(crate) fn connect(to: SocketAddr, options: Options) -> String {
         Err(error) => match error.kind() {
             ErrorKind::ConnectionRefused => "refused".to_owned(),
             ErrorKind::ConnectionReset => "reset".to_owned(),
-            ErrorKind::TimedOut | ErrorKind::WouldBlock => "nothing".to_owned(),
+            ErrorKind::TimedOut => "nothing".to_owned(),
             ErrorKind::PermissionDenied => "not permitted".to_owned(),
             _ => error.to_string(),
         },
@@ -179,7 +182,8 @@ fn open(to: SocketAddr, options: Options) -> std::io::Result<Socket> {
         Transport::Udp => Type::DGRAM,
     };
     let socket = Socket::new(Domain::for_address(to), kind, None)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(LOOK))?;
+    socket.set_write_timeout(Some(LOOK))?;
     if options.transparent {
         setsockopt(&socket, sockopt::IpTransparent, &true)?;
     }
@@ -193,18 +197,31 @@ fn open(to: SocketAddr, options: Options) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-fn exchange_tcp(socket: &Socket, to: SocketAddr) -> std::io::Result<String> {
-    socket.connect_timeout(&to.into(), PATIENCE)?;
-    let mut text = String::new();
-    let mut stream = socket;
-    stream.read_to_string(&mut text)?;
-    Ok(text)
+/// Looks until there is an outcome, so often at most.
+fn patiently<T>(mut look: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    for _ in 0..LOOKS {
+        match look() {
+            Err(error) if NOT_YET.contains(&error.raw_os_error().unwrap_or_default()) => {}
+            outcome => return outcome,
+        }
+    }
+    Err(ErrorKind::TimedOut.into())
+}
+
+/// What a look says that saw nothing, at a connection that is made or at one that is there.
+const NOT_YET: [i32; 3] = [Errno::EAGAIN as i32, Errno::EINPROGRESS as i32, Errno::EALREADY as i32];
+
+fn exchange_tcp(mut socket: &Socket, to: SocketAddr) -> std::io::Result<String> {
+    patiently(|| socket.connect(&to.into()))?;
+    let mut text = Vec::new();
+    patiently(|| socket.read_to_end(&mut text))?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn exchange_udp(mut socket: &Socket, to: SocketAddr) -> std::io::Result<String> {
     socket.connect(&to.into())?;
     socket.write_all(b"?")?;
     let mut answer = [0; 64];
-    let length = socket.read(&mut answer)?;
+    let length = patiently(|| socket.read(&mut answer))?;
     Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }

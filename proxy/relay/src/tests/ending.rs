@@ -111,13 +111,11 @@ async fn an_early_answer_arrives_although_the_server_takes_no_more() {
 #[tokio::test]
 async fn a_refused_dial_resets_the_client_and_is_counted() {
     let rig = Rig::new(unjudged()).await;
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    // Bound, so that nobody else gets the port, and not listening.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let (mut client, downstream, key) = rig.arrive().await;
-    rig.relay(downstream, key, closed);
+    rig.relay(downstream, key, closed.local_addr().unwrap());
     assert_reset(&mut client).await;
     rig.settle().await;
     assert_eq!(rig.refused(Refusal::ConnectionRefused), 1);

