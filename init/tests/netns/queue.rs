@@ -110,7 +110,7 @@ fn without_a_proxy_only_what_is_left_alone_passes_when_closed() {
         let settings =
             ["apply", "--queue", "closed", "--dns", "all", "--exclude-interfaces", "net1"];
         world.init_ok(&[&settings, chosen].concat());
-        compare("outcomes/redirect-dns-queue-closed.txt", &whole_map(&world));
+        compare("outcomes/redirect-dns-queue-closed.txt", || whole_map(&world));
     }
 }
 
@@ -120,11 +120,11 @@ fn nothing_changes_when_open_or_allowed_by_a_proxy() {
         let Some(world) = World::new() else { return };
         eprintln!("{backend}");
         world.init_ok(&[&["apply", "--queue", "open"], chosen].concat());
-        compare("outcomes/redirect.txt", &whole_map(&world));
+        compare("outcomes/redirect.txt", || whole_map(&world));
         for guard in ["tcp", "all"] {
             world.init_ok(&[&["apply", "--queue", "closed", "--guard", guard], chosen].concat());
             let reader = Reader::start(&world.pod);
-            compare("outcomes/redirect.txt", &whole_map(&world));
+            compare("outcomes/redirect.txt", || whole_map(&world));
             assert!(reader.seen() > 0);
         }
     }
