@@ -5,4 +5,5 @@ pub(crate) mod events;
 pub mod lease;
 pub mod objects;
 pub mod owner;
+pub(crate) mod review;
 pub(crate) mod versions;

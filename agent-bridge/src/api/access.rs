@@ -21,7 +21,7 @@ use outrider_api::ErrorBody;
 use thiserror::Error;
 
 use super::{
-    review::{Review, Verdict},
+    review::{Refused, Review},
     tokens::{Role, Tokens},
 };
 use crate::counts::Denied;
@@ -156,10 +156,10 @@ impl Gate {
         }
         let Some(review) = &self.review else { return Err(Denial::UnknownToken) };
         match review.ask(token, wanted).await {
-            Some(Verdict::Allowed(name)) => Ok(name),
-            Some(Verdict::NotAllowed) => Err(Denial::NotAllowed(wanted)),
-            Some(Verdict::Unknown) => Err(Denial::UnknownToken),
-            None => Err(Denial::NotReviewed),
+            Ok(Ok(name)) => Ok(name),
+            Ok(Err(Refused::NotAllowed)) => Err(Denial::NotAllowed(wanted)),
+            Ok(Err(Refused::Unknown)) => Err(Denial::UnknownToken),
+            Err(_unanswered) => Err(Denial::NotReviewed),
         }
     }
 }

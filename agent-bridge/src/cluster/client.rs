@@ -1,12 +1,19 @@
 //! How the API server is reached: as a pod, by the token that is mounted into it, or by a kubeconfig.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 /// Time to connect. There is none for an answer, since a watch has none: calls that must end have a deadline of
 /// their own.
 const CONNECT: Duration = Duration::from_secs(5);
+/// Largest token of our own.
+const MAX_TOKEN: usize = 16 << 10;
 
 /// Where the way to the API server is said: the value of a setting `off|in-cluster|<path>`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -56,6 +63,14 @@ pub enum ClientError {
         /// Why not.
         source: KubeconfigError,
     },
+    /// A file of ours cannot be used.
+    #[error("{}: {why}", path.display())]
+    Ours {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// What it says cannot be used.
     #[error("client of the API server: {0}")]
     Client(#[from] kube::Error),
@@ -73,6 +88,45 @@ pub async fn client(source: &Source) -> Result<kube::Client, ClientError> {
             .map_err(|source| ClientError::File { path: path.clone(), source })?,
     };
     config.connect_timeout = Some(CONNECT);
+    Ok(kube::Client::try_from(config)?)
+}
+
+/// A client of the API server there, which `ca` (PEM) vouches for and which knows us by the token in a file, as it is
+/// now: it is renewed every hour.
+///
+/// # Errors
+/// Files that are missing or cannot be used.
+pub(crate) async fn client_at(
+    at: &str,
+    ca: &Path,
+    token: &Path,
+) -> Result<kube::Client, ClientError> {
+    let ours = |path: &Path, why: String| ClientError::Ours { path: path.to_owned(), why };
+    let uri = at
+        .parse()
+        .map_err(|error| ours(ca, format!("{at}: {error}")))?;
+    let pem = tokio::fs::read(ca)
+        .await
+        .map_err(|error| ours(ca, error.to_string()))?;
+    let roots: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .filter_map(Result::ok)
+        .map(|one| one.to_vec())
+        .collect();
+    if roots.is_empty() {
+        return Err(ours(ca, "holds no certificate".into()));
+    }
+    let text = tokio::fs::read(token)
+        .await
+        .map_err(|error| ours(token, error.to_string()))?;
+    let text = text.trim_ascii();
+    if text.is_empty() || text.len() > MAX_TOKEN || !text.iter().all(u8::is_ascii_graphic) {
+        return Err(ours(token, "holds no token".into()));
+    }
+    let mut config = kube::Config::new(uri);
+    config.connect_timeout = Some(CONNECT);
+    config.default_retry = false;
+    config.root_cert = Some(roots);
+    config.auth_info.token = Some(String::from_utf8_lossy(text).into_owned().into());
     Ok(kube::Client::try_from(config)?)
 }
 

@@ -61,7 +61,9 @@ pub(crate) async fn serve(
                 let asked = read(&mut stream).await?;
                 let (status, body) = answer(asked)?;
                 let length = body.len();
-                let text = format!("HTTP/1.1 {status} -\r\ncontent-length: {length}\r\n\r\n{body}");
+                let text = format!(
+                    "HTTP/1.1 {status} -\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+                );
                 stream.write_all(text.as_bytes()).await.ok()?;
                 stream.shutdown().await.ok()
             });

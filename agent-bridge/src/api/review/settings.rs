@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use hyper::Uri;
 
-use crate::settings::Reader;
+use crate::{
+    cluster::client::{ClientError, client_at},
+    settings::Reader,
+};
 
 /// Every setting, its default and what it is for, as `--help` shows them.
 pub(crate) const HELP: [(&str, &str, &str); 4] = [
@@ -60,6 +63,13 @@ impl ReviewSettings {
             }
         };
         Some(Self { host, port, ca, token, audience })
+    }
+
+    /// A client of the API server, by files as they are now.
+    pub(super) async fn client(&self) -> Result<kube::Client, ClientError> {
+        let Self { host, port, ca, token, .. } = self;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        client_at(&format!("https://{host}:{port}"), ca, token).await
     }
 }
 
