@@ -19,8 +19,8 @@ pub use groups::{
     ClusterWorkloadGroup, ClusterWorkloadGroupSpec, GroupStatus, WorkloadGroup, WorkloadGroupSpec,
 };
 pub use learned::{
-    LearnedCounts, LearnedDirection, LearnedEvidence, LearnedPolicy, LearnedPolicySpec,
-    LearnedPolicyStatus, LearnedRule,
+    CountedBatch, LearnedCounts, LearnedDirection, LearnedEvidence, LearnedPolicy,
+    LearnedPolicySpec, LearnedPolicyStatus, LearnedRule,
 };
 pub use modes::{
     ClusterWorkloadMode, ClusterWorkloadModeSpec, ModeName, ModeStatus, WorkloadMode,
@@ -56,6 +56,8 @@ pub const MAX_PORTS: usize = 32;
 pub const MAX_APPLICATIONS: usize = 32;
 /// Rules of one learned policy.
 pub const MAX_LEARNED: usize = 2_048;
+/// Batches of bridges that are named of one service; of more, one that comes again counts twice.
+pub const MAX_COUNTED: usize = 1_024;
 /// The largest priority.
 pub const MAX_PRIORITY: i32 = 100;
 /// The priority of who gives none.

@@ -2,6 +2,7 @@
 //! thresholds by which a node learns. Both ends of a conversation may report it: what the server's end saw counts,
 //! and what the client's end saw only while the server's has said nothing.
 
+mod counted;
 mod object;
 
 use std::{
@@ -14,6 +15,7 @@ use outrider_api::cluster::{Conversation, Side};
 use outrider_learn::{Ends, Evidence, Group, LearnKey, Ports, Settings};
 use outrider_model::{AppId, IpProto};
 
+use self::counted::{Batch, Counted, UnderWay};
 use super::{plan::Rule, store::Key};
 use crate::cluster::objects::{LearnedPolicy, MAX_LEARNED};
 
@@ -113,6 +115,7 @@ struct Service {
     last_made: u64,
     /// There is new evidence.
     news: bool,
+    counted: Counted,
 }
 
 /// Everything that was learned in the cluster.
@@ -130,6 +133,7 @@ pub(super) struct Merged {
     unwritten: BTreeSet<(u64, Key)>,
     /// Rules that are or are not in force, other than when this was asked last.
     changed: BTreeMap<u32, Option<Arc<Rule>>>,
+    under_way: UnderWay,
 }
 
 impl Default for Merged {
@@ -144,11 +148,23 @@ impl Default for Merged {
             made: 0,
             unwritten: BTreeSet::new(),
             changed: BTreeMap::new(),
+            under_way: UnderWay::default(),
         }
     }
 }
 
 impl Merged {
+    /// A node begins to tell a batch: what is observed of it from now on is of this one.
+    pub(super) fn begin_batch(&mut self, node: &Arc<str>, instance: &str, number: u64) {
+        self.under_way
+            .begin(node, Batch { instance: instance.into(), number });
+    }
+
+    /// A batch of a node's, and those before it, are acknowledged: they don't come again.
+    pub(super) fn acknowledged(&mut self, node: &str, number: u64) {
+        self.under_way.acknowledged(node, number);
+    }
+
     /// Takes in what a node says. That it may speak for the groups is checked before. Without `sure` no rule is made:
     /// a beginning waits for its next report.
     pub(super) fn observe(&mut self, node: &Arc<str>, said: &Conversation, sure: bool) -> Taken {
@@ -156,8 +172,11 @@ impl Merged {
         if let Some(service) = self.services.get_mut(&owner)
             && let Some(learned) = service.rules.get_mut(&key)
         {
-            learned.seen.take(said);
-            service.news = true;
+            if !service.counted.had(node, &self.under_way) {
+                learned.seen.take(said);
+                service.counted.note(node, &self.under_way);
+                service.news = true;
+            }
             return Taken::Counted;
         }
         if self
@@ -179,7 +198,7 @@ impl Merged {
         if !sure || (begun.seen.counted().data_sessions < enough && !said.learned) {
             return Taken::Counted;
         }
-        self.make(key, &owner)
+        self.make(node, key, &owner)
     }
 
     fn begin(&mut self, node: &Arc<str>, key: LearnKey) -> bool {
@@ -201,7 +220,7 @@ impl Merged {
         Some(begun.seen)
     }
 
-    fn make(&mut self, key: LearnKey, owner: &Key) -> Taken {
+    fn make(&mut self, node: &Arc<str>, key: LearnKey, owner: &Key) -> Taken {
         let service = self.services.entry(owner.clone()).or_default();
         if service.rules.len() >= MAX_LEARNED || self.rules >= MAX_RULES || self.next == u32::MAX {
             return Taken::Full;
@@ -220,6 +239,7 @@ impl Merged {
         self.changed.insert(id, Some(Arc::new(rule)));
         if let Some(service) = self.services.get_mut(owner) {
             service.rules.insert(key, Learned { id, seen });
+            service.counted.note(node, &self.under_way);
         }
         Taken::Learned
     }
@@ -312,6 +332,7 @@ impl Merged {
         let excluded: BTreeSet<_> = object.spec.excluded.iter().copied().collect();
         let before = std::mem::replace(&mut service.excluded, excluded);
         if is_new {
+            service.counted = Counted::restored(object::counted(object));
             for (key, id, evidence) in object::rules(&owner, object) {
                 if service.rules.len() >= MAX_LEARNED || owner_of(&key) != owner {
                     continue;

@@ -255,6 +255,7 @@ impl Links {
         link.batch = said.batch;
         self.note_violations(&now, node, &link.states, said);
         let mut merged = self.merged.lock();
+        merged.begin_batch(node, &link.instance, said.batch);
         let mut learned = false;
         for (at, one) in said.conversations.iter().enumerate() {
             let own = if one.side == 2 { &one.to } else { &one.from };
@@ -270,12 +271,16 @@ impl Links {
             self.counts.observed.with(&[outcome]).inc();
         }
         let (made, written) = (merged.made(), merged.written());
+        let waits = learned && made > written && link.waiting.len() < MAX_BATCHES;
+        if !waits {
+            merged.acknowledged(node, said.batch);
+        }
         drop((merged, now));
         self.news.notify_one();
         if learned {
             self.learned.notify_one();
         }
-        if !learned || made <= written || link.waiting.len() >= MAX_BATCHES {
+        if !waits {
             return Some(said.batch);
         }
         link.waiting.push_back((said.batch, made));
@@ -283,9 +288,10 @@ impl Links {
     }
 
     /// Batches whose rules are all written by now.
-    pub(super) fn due(&self, link: &Mutex<Link>) -> Vec<u64> {
-        let written = self.merged.lock().written();
+    pub(super) fn due(&self, node: &str, link: &Mutex<Link>) -> Vec<u64> {
         let mut link = link.lock();
+        let mut merged = self.merged.lock();
+        let written = merged.written();
         let mut due = Vec::new();
         while link
             .waiting
@@ -293,6 +299,9 @@ impl Links {
             .is_some_and(|(_, made)| *made <= written)
         {
             due.extend(link.waiting.pop_front().map(|(batch, _)| batch));
+        }
+        if let Some(last) = due.last() {
+            merged.acknowledged(node, *last);
         }
         due
     }

@@ -195,7 +195,7 @@ impl Served {
             } else {
                 drop(place);
             }
-            for batch in links.due(&self.link) {
+            for batch in links.due(&self.node, &self.link) {
                 if !self.acknowledge(batch).await {
                     return "slow";
                 }

@@ -6,7 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, MAX_LEARNED};
+use super::{Condition, MAX_COUNTED, MAX_LEARNED};
 
 /// What was learned about one service. The controller writes `service` and `rules`, people the rest.
 #[derive(Clone, CustomResource, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -99,6 +99,24 @@ pub struct LearnedPolicyStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_LEARNED))]
     pub evidence: Vec<LearnedEvidence>,
+    /// Batches of bridges that the evidence has and that were not acknowledged yet: they may come again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_COUNTED))]
+    pub counted: Vec<CountedBatch>,
+}
+
+/// A batch of what a bridge saw.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CountedBatch {
+    /// The bridge's node.
+    #[schemars(length(max = 253))]
+    pub node: String,
+    /// Which start of the bridge.
+    #[schemars(length(max = 253))]
+    pub instance: String,
+    /// The batch's number.
+    pub number: u64,
 }
 
 /// Sums over the rules.

@@ -1,14 +1,16 @@
 //! Learned rules as a `LearnedPolicy`, and back.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use outrider_learn::{Evidence, Group, LearnKey};
 use outrider_model::{AppId, IpProto};
 use serde_json::{Value, json};
 
-use super::{Learned, Merged, Service};
+use super::{Learned, Merged, Service, counted::Batch};
 use crate::{
-    cluster::objects::{GROUP, LearnedDirection, LearnedPolicy, LearnedRule, VERSION},
+    cluster::objects::{GROUP, LearnedDirection, LearnedPolicy, LearnedRule, MAX_COUNTED, VERSION},
     controller::store::Key,
 };
 
@@ -45,8 +47,16 @@ impl Merged {
         let made = self.made;
         let service = self.services.get_mut(key)?;
         service.news = false;
+        let counted: Vec<_> = service
+            .counted
+            .forget(&self.under_way)
+            .iter()
+            .map(|(node, batch)| json!({"node": node, "instance": batch.instance, "number": batch.number}))
+            .collect();
         let rules = service.unwritten.is_some().then(|| spec(key, service));
-        Some(Write { key: key.clone(), rules, status: status(key, service), made })
+        let mut status = status(key, service);
+        status["status"]["counted"] = counted.into();
+        Some(Write { key: key.clone(), rules, status, made })
     }
 
     /// It is written, or was not.
@@ -184,6 +194,18 @@ pub(super) fn rules<'a>(
         }
         (rule.id >= super::FIRST_RULE).then_some((key, rule.id, evidence))
     })
+}
+
+/// Batches that an object's evidence has, by node.
+pub(super) fn counted(object: &LearnedPolicy) -> BTreeMap<Arc<str>, Batch> {
+    let counted = object.status.iter().flat_map(|status| &status.counted);
+    counted
+        .take(MAX_COUNTED)
+        .map(|one| {
+            let batch = Batch { instance: one.instance.as_str().into(), number: one.number };
+            (one.node.as_str().into(), batch)
+        })
+        .collect()
 }
 
 fn seconds(time: &str) -> u64 {

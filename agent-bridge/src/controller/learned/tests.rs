@@ -1,4 +1,5 @@
 use super::*;
+use crate::cluster::objects::MAX_COUNTED;
 
 fn said(from: &str, side: Side, sessions: u64) -> Conversation {
     Conversation {
@@ -196,4 +197,76 @@ fn who_is_not_sure_to_lead_makes_no_rule() {
     assert_eq!(merged.observe(&node("a"), &web, false), Taken::Counted);
     assert!(merged.plan().is_empty());
     assert_eq!(merged.observe(&node("a"), &web, true), Taken::Learned);
+}
+
+/// The next leader, after what was written.
+fn next_leader(write: &object::Write) -> Merged {
+    let object = Arc::new(policy(write));
+    let mut next = Merged::default();
+    next.take([&object].into_iter());
+    next
+}
+
+fn db() -> Key {
+    ("shop".to_owned(), "db".to_owned())
+}
+
+fn sessions(merged: &mut Merged) -> serde_json::Value {
+    merged.write(&db()).unwrap().status["status"]["counts"]["sessions"].clone()
+}
+
+#[test]
+fn a_batch_that_was_written_and_not_acknowledged_counts_once() {
+    let (a, b) = (node("a"), node("b"));
+    let (web, api) = (said("nv.web.shop", Side::Server, 3), said("nv.api.shop", Side::Server, 1));
+    let tell = |merged: &mut Merged, node, number, said: &[&Conversation]| {
+        merged.begin_batch(node, "start", number);
+        for one in said {
+            merged.observe(node, one, true);
+        }
+    };
+    let mut merged = Merged::default();
+    tell(&mut merged, &a, 1, &[&web, &api]);
+    tell(&mut merged, &b, 5, &[&web]);
+    merged.acknowledged("b", 5);
+    // Killed here.
+    let mut next = next_leader(&merged.write(&db()).unwrap());
+    assert_eq!(sessions(&mut next), 6);
+    let written_again = next.write(&db()).unwrap().status;
+    tell(&mut next, &a, 1, &[&web, &api, &api]);
+    assert_eq!(sessions(&mut next), 6, "the batch came again");
+    assert_eq!(next.begun.len(), 1, "beginnings that were not written do count");
+    next.acknowledged("a", 1);
+    tell(&mut next, &a, 2, &[&web]);
+    assert_eq!(sessions(&mut next), 9, "the next batch counts");
+    let mut object = policy(&merged.write(&db()).unwrap());
+    object.status = serde_json::from_value(written_again["status"].clone()).unwrap();
+    let mut third = Merged::default();
+    third.take_one(&object);
+    tell(&mut third, &a, 1, &[&web]);
+    assert_eq!(sessions(&mut third), 6, "it is still known after a second leader was killed");
+    third.begin_batch(&a, "another start", 1);
+    third.observe(&a, &web, true);
+    assert_eq!(sessions(&mut third), 9, "another start of the bridge counts anew");
+}
+
+#[test]
+fn so_many_batches_are_named() {
+    let mut merged = Merged::default();
+    for at in 0..MAX_COUNTED + 10 {
+        let node = node(&format!("n{at}"));
+        merged.begin_batch(&node, "start", 1);
+        merged.observe(&node, &said("nv.web.shop", Side::Server, 3), true);
+    }
+    let named = |merged: &mut Merged| {
+        let write = merged.write(&db()).unwrap();
+        write.status["status"]["counted"].as_array().unwrap().len()
+    };
+    assert_eq!(named(&mut merged), MAX_COUNTED);
+    for at in 0..MAX_COUNTED {
+        merged.acknowledged(&format!("n{at}"), 1);
+    }
+    merged.begin_batch(&node("late"), "start", 1);
+    merged.observe(&node("late"), &said("nv.web.shop", Side::Server, 1), true);
+    assert_eq!(named(&mut merged), 1, "those that are acknowledged are named no more");
 }
