@@ -23,6 +23,7 @@ mod roster;
 mod said;
 mod samples;
 mod sessions;
+mod silence;
 mod tell;
 pub(crate) mod threats;
 mod view;
@@ -119,6 +120,7 @@ struct State {
     /// How often a workload's proxy began anew.
     restarts: BTreeMap<String, u64>,
     links: BTreeMap<String, LinkHandle>,
+    silence: silence::Silence,
     refused: Vec<Refused>,
     broken: BTreeMap<String, String>,
     polled: bool,
@@ -242,6 +244,7 @@ impl Node {
                 Change::Gone(uid) => state.forget(uid),
             }
         }
+        state.listen();
         if !changes.is_empty() {
             state.roster_changed();
         }
@@ -312,6 +315,7 @@ impl State {
             batches: BTreeMap::new(),
             restarts: BTreeMap::new(),
             links: BTreeMap::new(),
+            silence: silence::Silence::default(),
             refused: Vec::new(),
             broken: BTreeMap::new(),
             polled: false,
@@ -341,6 +345,7 @@ impl State {
             // The watcher's caps are lower than the learner's.
             tracing::error!(%error, workload = workload.name, "the workload is not learned about");
         }
+        self.still_silent(&workload.uid);
         self.roster.enter(workload.clone());
         self.learner
             .directory_mut()
@@ -354,6 +359,7 @@ impl State {
             .directory_mut()
             .set_internal(self.roster.internal());
         self.links.remove(uid);
+        self.silence.forget(uid);
         self.samples.forget(uid);
         self.ports.remove(uid);
         self.restarts.remove(uid);

@@ -1,6 +1,6 @@
 //! Flows summed per client, server, application and port.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use outrider_model::{AppId, IpProto, PolicyAction, RuleId, Severity, ThreatId};
 use serde::{Deserialize, Serialize};
@@ -69,9 +69,21 @@ pub struct Conversation {
     /// The newest examples, at most [`MAX_SAMPLES`].
     #[serde(default)]
     pub samples: Vec<FlowSample>,
+    /// Of it, what the client's proxy told while the server's said nothing: it goes when that one tells its own.
+    #[serde(default)]
+    pub lent: Lent,
     /// The workload whose proxy reported it first, and in whose share it is kept.
     #[serde(default)]
     pub(crate) reporter: Arc<str>,
+}
+
+/// What counts until somebody else says it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Lent {
+    /// Sessions.
+    pub sessions: u64,
+    /// Bytes, both ways.
+    pub bytes: u64,
 }
 
 impl Aged for Conversation {
@@ -129,6 +141,8 @@ pub(crate) enum Weight {
     Full,
     /// The server's, which reports the same flows itself.
     Mirror,
+    /// The reporter's as long as the server's proxy, which is to report the same flows, says nothing.
+    Lent,
 }
 
 impl Weight {
@@ -137,8 +151,8 @@ impl Weight {
         let (count, none) = (row.violations, Tally::default());
         match (self, row.action) {
             (Self::Full, _) => Tally { judged: count, ..none },
-            (Self::Mirror, PolicyAction::Deny) => Tally { stopped: count, ..none },
-            (Self::Mirror, _) => Tally { passed_on: count, ..none },
+            (_, PolicyAction::Deny) => Tally { stopped: count, ..none },
+            (_, _) => Tally { passed_on: count, ..none },
         }
     }
 }
@@ -224,6 +238,29 @@ impl Conversations {
         }
     }
 
+    /// Takes back what was lent for servers: their own proxies tell.
+    pub(crate) fn take_back(&mut self, servers: &BTreeSet<Endpoint>, totals: &mut Totals) {
+        let is_lent = |known: &Conversation| known.lent != Lent::default();
+        let lent = self.0.iter();
+        let lent: Vec<_> = lent
+            .filter(|(key, known)| is_lent(known) && servers.contains(&key.server))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in lent {
+            let Some(known) = self.0.change(&key) else { continue };
+            let Lent { sessions, bytes } = std::mem::take(&mut known.lent);
+            known.sessions = known.sessions.saturating_sub(sessions);
+            known.bytes = known.bytes.saturating_sub(bytes);
+            totals.sessions = totals.sessions.saturating_sub(sessions);
+            totals.bytes = totals.bytes.saturating_sub(bytes);
+            totals.mirrored_sessions = totals.mirrored_sessions.saturating_add(sessions);
+            totals.mirrored_bytes = totals.mirrored_bytes.saturating_add(bytes);
+            if (known.sessions, known.bytes, known.violations.total()) == (0, 0, 0) {
+                self.0.remove(&key);
+            }
+        }
+    }
+
     /// Adds an example, and the names that its client asked for, if the conversation is known.
     pub(crate) fn show(&mut self, key: &ConversationKey, sample: &Sample) {
         let flow = FlowSample { client: sample.client, server: sample.server };
@@ -297,7 +334,7 @@ impl Conversation {
         self.first_seen = self.first_seen.min(row.first_seen);
         let is_news = row.last_seen >= self.last_seen;
         self.last_seen = self.last_seen.max(row.last_seen);
-        if is_news && (weight == Weight::Full || row.action.violates()) {
+        if is_news && (weight != Weight::Mirror || row.action.violates()) {
             self.action = row.action;
             self.rule = row.rule;
         }
@@ -306,6 +343,11 @@ impl Conversation {
         }
         self.sessions = self.sessions.saturating_add(row.sessions);
         self.bytes = self.bytes.saturating_add(row.bytes);
+        if weight == Weight::Lent {
+            self.lent.sessions = self.lent.sessions.saturating_add(row.sessions);
+            self.lent.bytes = self.lent.bytes.saturating_add(row.bytes);
+            return;
+        }
         if row.severity > Severity::None {
             self.threats = self.threats.saturating_add(1);
         }
@@ -330,6 +372,8 @@ impl Conversation {
         let add = |own: &mut u64, more: u64| *own = own.saturating_add(more);
         add(&mut self.sessions, other.sessions);
         add(&mut self.bytes, other.bytes);
+        add(&mut self.lent.sessions, other.lent.sessions);
+        add(&mut self.lent.bytes, other.lent.bytes);
         add(&mut self.threats, other.threats);
         self.violations.add(other.violations);
         if other.severity > self.severity {
@@ -369,6 +413,7 @@ fn begin(key: &ConversationKey, row: &Row, directory: &Directory) -> Conversatio
         last_seen: row.last_seen,
         names: Vec::new(),
         samples: Vec::new(),
+        lent: Lent::default(),
         reporter: Arc::clone(&row.reporter),
     }
 }

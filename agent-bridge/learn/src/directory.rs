@@ -386,6 +386,19 @@ impl Directory {
         }
     }
 
+    /// Whether an endpoint is a workload of this node whose proxy is to report and does not.
+    pub(crate) fn is_silent(&self, endpoint: &Endpoint) -> bool {
+        matches!(endpoint, Endpoint::Workload(uid)
+            if self.workloads.get(uid).is_some_and(|entry| !entry.workload.managed))
+    }
+
+    /// Says whether the proxy of a workload of this node reports.
+    pub(crate) fn set_managed(&mut self, uid: &str, managed: bool) {
+        if let Some(entry) = self.workloads.get_mut(uid) {
+            entry.workload.managed = managed;
+        }
+    }
+
     /// A workload that is here, or left a moment ago.
     pub(crate) fn entry(&self, uid: &str) -> Option<&Entry> {
         self.anywhere(uid).or_else(|| self.gone.get(uid))

@@ -1,6 +1,11 @@
 //! All of it together: rows in, conversations, violations, rules and policy out.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use outrider_model::{AppId, Mode, PolicyAction, RuleId};
 use serde::{Deserialize, Serialize};
@@ -143,7 +148,11 @@ impl Learner {
         let mode = self.mode_of(&reporter.workload);
         let (client, server) = ends(reporter, row.inbound, peer);
         let is_mirror = !row.inbound && managed;
-        let weight = if is_mirror { Weight::Mirror } else { Weight::Full };
+        let weight = match &server {
+            _ if is_mirror => Weight::Mirror,
+            server if !row.inbound && self.directory.is_silent(server) => Weight::Lent,
+            _ => Weight::Full,
+        };
         let mut key = ConversationKey { client, server, proto: row.proto, port, app: row.app };
         let renamed = is_mirror && self.hear(&key, row);
         // Of what is outside policy nobody's word is taken.
@@ -161,6 +170,22 @@ impl Learner {
             &mut self.totals,
         );
         renamed | (weight == Weight::Full && self.learn(&key, row, mode))
+    }
+
+    /// The proxy of a workload of this node says nothing: what its clients' proxies tell counts until it does. Rules
+    /// are not made of it: which ones it takes in is its own word.
+    pub fn falls_silent(&mut self, uid: &str) {
+        self.directory.set_managed(uid, false);
+    }
+
+    /// They speak. What counted by their clients' word meanwhile goes: they tell all of that themselves.
+    pub fn speak<'a>(&mut self, uids: impl IntoIterator<Item = &'a str>) {
+        let mut servers = BTreeSet::new();
+        for uid in uids {
+            self.directory.set_managed(uid, true);
+            servers.insert(Endpoint::Workload(uid.into()));
+        }
+        self.conversations.take_back(&servers, &mut self.totals);
     }
 
     /// Takes in one flow as an example; it is not counted.

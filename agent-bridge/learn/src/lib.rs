@@ -36,7 +36,7 @@ pub use compile::{
     CompiledPolicy, MAX_ALL_COMPILED, MAX_COMPILED, MAX_CUT, MAX_DOORED, MAX_SAID, MIN_COMPILED,
 };
 pub use conversations::{
-    Conversation, ConversationKey, MAX_CONVERSATIONS, MAX_NAME_BYTES, MAX_NAMES, Totals,
+    Conversation, ConversationKey, Lent, MAX_CONVERSATIONS, MAX_NAME_BYTES, MAX_NAMES, Totals,
 };
 pub use directory::{Directory, MAX_ADDRESSES, MAX_REMOTE, MAX_WORKLOADS, Workload};
 pub use error::LearnError;

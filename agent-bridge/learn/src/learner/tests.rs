@@ -439,3 +439,53 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_silent_servers_clients_count_until_it_speaks() {
+    let mut learner = world();
+    let told = |learner: &Learner| {
+        let totals = learner.totals();
+        let of = |known: &Conversation| (known.sessions, known.bytes, known.lent.sessions);
+        (
+            learner.conversations().map(of).collect::<Vec<_>>(),
+            totals.sessions,
+            totals.mirrored_sessions,
+        )
+    };
+    let (by_server, by_client) =
+        (inbound("cache", SHOP, 6379, AppId::REDIS), outbound("shop", CACHE, 6379, AppId::REDIS));
+    for row in [&by_server, &by_client] {
+        feed(&mut learner, row, 1);
+    }
+    learner.falls_silent("uid-cache");
+    assert_eq!(feed(&mut learner, &by_client, 4), 0);
+    assert_eq!(told(&learner), (vec![(5, 500, 4)], 5, 1));
+    assert_eq!(learner.rules().count(), 0, "no rule is made of the client's word");
+    // Over a restart of the bridge.
+    let mut again = world();
+    for change in learner.take_changes() {
+        assert!(again.restore(change.record.unwrap()));
+    }
+    again.speak(["uid-cache"]);
+    assert_eq!(told(&again), (vec![(1, 100, 0)], 1, 5));
+    feed(&mut again, &by_server, 4);
+    feed(&mut again, &by_client, 2);
+    assert_eq!(told(&again), (vec![(5, 500, 0)], 5, 7));
+}
+
+#[test]
+fn what_only_a_silent_servers_client_told_is_gone_when_it_speaks() {
+    let mut learner = world();
+    learner.falls_silent("uid-cache");
+    feed(&mut learner, &outbound("shop", CACHE, 6379, AppId::REDIS), 2);
+    feed(&mut learner, &outbound("shop", FAR, 443, AppId::SSL), 1);
+    assert_eq!(learner.conversations().count(), 2);
+    learner.speak(["uid-web"]);
+    assert_eq!(learner.conversations().count(), 2, "another one spoke");
+    learner.speak(["uid-cache"]);
+    let left: Vec<_> = learner
+        .conversations()
+        .map(|known| known.key.port)
+        .collect();
+    assert_eq!(left, [443]);
+}
