@@ -18,6 +18,7 @@ use super::{
     plan::{Pod, Rule, Set},
     published::Published,
     services::{Served, bytes},
+    status::Thing,
 };
 
 /// Addresses of one node's questions that are remembered; the oldest makes room.
@@ -111,6 +112,21 @@ impl Known {
         let says = update.whole || update != bare;
         self.told = true;
         says.then_some(update)
+    }
+
+    /// Of what something else may be to be said now that the node was told this.
+    pub(super) fn told(&self, node: &Arc<str>, update: &Update) -> Vec<Thing> {
+        if update.whole {
+            return vec![Thing::Node(Arc::clone(node))];
+        }
+        let fresh = self.since.iter().filter(|(_, at)| **at == update.revision);
+        let rules = fresh.map(|(id, _)| id).chain(&update.rules_gone);
+        let rules = rules.map(|id| Thing::Told(Arc::clone(node), *id));
+        let modes = update
+            .modes
+            .iter()
+            .map(|mode| Thing::Workload(mode.uid.as_str().into()));
+        rules.chain(modes).collect()
     }
 
     fn rules(&mut self, wanted: &Wanted, update: &mut Update) {

@@ -3,10 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,6 +23,7 @@ use super::{
     learned::{Merged, Taken},
     plan::{Plan, Pod},
     published::{Change, Published, Touched},
+    status::{Stale, Thing},
 };
 
 /// Conversations of one batch that are looked at.
@@ -92,8 +90,8 @@ pub(super) struct Links {
     pub(super) written: watch::Sender<u64>,
     /// Something is to be written: evidence, or what a bridge runs.
     pub(super) news: Notify,
-    /// What is to be said of an object may have changed.
-    said: AtomicBool,
+    /// Of what something else may be to be said by now.
+    pub(super) stale: Mutex<Stale>,
     /// A rule was learned.
     pub(super) learned: Notify,
     pub(super) counts: Counts,
@@ -111,7 +109,7 @@ impl Links {
             published: RwLock::default(),
             written: watch::Sender::default(),
             news: Notify::default(),
-            said: AtomicBool::new(true),
+            stale: Mutex::default(),
             learned: Notify::default(),
             counts,
             happened: Mutex::default(),
@@ -138,7 +136,7 @@ impl Links {
         }
         let link = Arc::new(Mutex::new(link));
         all.insert(Arc::clone(node), Arc::clone(&link));
-        self.said.store(true, Ordering::Relaxed);
+        self.note([Thing::Node(Arc::clone(node))]);
         link
     }
 
@@ -153,13 +151,17 @@ impl Links {
             self.counts.links.sub(1);
             let left = link.lock().leave();
             self.batches.lock().insert(Arc::clone(node), left);
-            self.said.store(true, Ordering::Relaxed);
+            self.note([Thing::Node(Arc::clone(node))]);
         }
     }
 
-    /// Whether what is to be said of an object may have changed since this was asked last.
-    pub(super) fn is_news(&self) -> bool {
-        self.said.swap(false, Ordering::Relaxed)
+    fn note(&self, things: impl IntoIterator<Item = Thing>) {
+        self.stale.lock().note(things);
+    }
+
+    /// The link of a node.
+    pub(super) fn of(&self, node: &str) -> Option<Arc<Mutex<Link>>> {
+        self.all.lock().get(node).map(Arc::clone)
     }
 
     /// Every link with its node.
@@ -186,6 +188,7 @@ impl Links {
     /// Puts a change in force, or all there is in place of what was, and wakes the links that it may concern.
     pub(super) fn publish(&self, whole: bool, change: Change, plan: &Plan) {
         let mut touched = Touched::default();
+        let stale = if whole { Vec::new() } else { things(&change) };
         {
             let mut now = self.published.write();
             if whole {
@@ -211,7 +214,10 @@ impl Links {
                 link.wake.notify_one();
             }
         }
-        self.said.store(true, Ordering::Relaxed);
+        match whole {
+            true => self.stale.lock().note_all(),
+            false => self.note(stale),
+        }
     }
 
     /// Remembers for whom nodes may speak for a while.
@@ -310,6 +316,11 @@ impl Links {
     pub(super) fn applied(&self, node: &Arc<str>, link: &Mutex<Link>, said: Applied) {
         let now = self.published.read();
         let mut link = link.lock();
+        let own = said.workloads.iter().map(|state| &state.uid);
+        let own = own
+            .chain(&said.gone)
+            .map(|uid| Thing::Workload(uid.as_str().into()));
+        let own: Vec<_> = own.collect();
         for uid in said.gone {
             link.states.remove(&uid);
         }
@@ -335,8 +346,8 @@ impl Links {
                 self.happened(Happened::Mode { uid: Arc::clone(&pod.uid), modes });
             }
         }
+        self.note(own);
         drop((link, now));
-        self.said.store(true, Ordering::Relaxed);
         self.news.notify_one();
     }
 
@@ -380,7 +391,7 @@ impl Links {
     }
 
     /// What is to be said to a node now.
-    pub(super) fn update(&self, node: &str, link: &Mutex<Link>) -> Option<Update> {
+    pub(super) fn update(&self, node: &Arc<str>, link: &Mutex<Link>) -> Option<Update> {
         let now = self.published.read();
         let mut link = link.lock();
         if !std::mem::take(&mut link.stale) {
@@ -391,8 +402,21 @@ impl Links {
         let update = link.known.update(node, &now, &questions);
         let more = link.known.left_out.saturating_sub(before);
         self.counts.services_left_out.inc_by(more as u64);
+        let told = update.as_ref().map(|update| link.known.told(node, update));
+        if let Some(told) = told.filter(|told| !told.is_empty()) {
+            self.note(told);
+            self.news.notify_one();
+        }
         update
     }
+}
+
+/// Of what something else may be to be said after a change.
+fn things(change: &Change) -> Vec<Thing> {
+    let objects = change.plan.verdicts.iter().cloned().map(Thing::Object);
+    let rules = change.plan.rules.iter().copied().map(Thing::Rule);
+    let pods = change.pods.keys().cloned().map(Thing::Workload);
+    objects.chain(rules).chain(pods).collect()
 }
 
 fn cut(text: &mut String) {

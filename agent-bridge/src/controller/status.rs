@@ -1,18 +1,18 @@
 //! What is to be said of each object: the verdict of the resolver, and what the nodes run.
 
+mod tally;
+
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
-use outrider_api::cluster::WorkloadState;
-use outrider_learn::MAX_CUT;
-use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+#[cfg(test)]
+use self::tally::MAX_STALE;
+pub(super) use self::tally::{Stale, Tally, Thing};
 use super::{
-    links::{Link, Links},
     plan::{Kind, ObjectKey, Verdict},
-    published::Published,
     store::{Key, Tables},
 };
 use crate::cluster::objects::{Condition, WorkloadCounts};
@@ -25,78 +25,45 @@ pub(super) struct Report {
     count: Count,
 }
 
-/// What a rule's workloads run of it.
+/// What a workload runs of an object.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Said {
+    /// Nothing can be said: it has no proxy.
+    Bare,
+    /// Nothing was said of the newest form.
+    Pending,
+    /// Its policy has no room for all of it.
+    Cut,
+    /// Its proxy would not take it.
+    Refused,
+    /// All of it.
+    Enforced,
+}
+
+/// What the workloads of an object with rules run of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Count {
-    of: WorkloadCounts,
-    /// Pods without a proxy, of which nothing can be said.
-    bare: u32,
-    /// Of those that refuse it, those whose policy has no room for all of it.
-    cut: u32,
-}
+struct Count([u32; 5]);
 
-/// Of every object.
-pub(super) fn wanted(now: &Published, links: &Links) -> Vec<Report> {
-    let linked: std::collections::HashMap<_, _> = links.all().into_iter().collect();
-    let of = |node: &str| linked.get(node);
-    let reports = now.plan.verdicts.iter().map(|(key, verdict)| {
-        let count = match verdict.kind {
-            Kind::Rule | Kind::ClusterRule => count(now, verdict, of),
-            _ => Count::default(),
-        };
-        Report { key: key.clone(), verdict: Arc::clone(verdict), count }
-    });
-    reports.collect()
-}
+impl Count {
+    fn of(self, said: Said) -> u32 {
+        self.0[said as usize]
+    }
 
-/// How many workloads of an object with rules run them.
-fn count<'a>(
-    now: &Published,
-    verdict: &Verdict,
-    link: impl Fn(&str) -> Option<&'a Arc<Mutex<Link>>>,
-) -> Count {
-    let mut count = Count::default();
-    let counts = &mut count.of;
-    for pod in verdict.workloads.iter().filter_map(|uid| now.pods.get(uid)) {
-        if !pod.managed {
-            count.bare += 1;
-            continue;
+    /// A workload says something else than before.
+    fn change(&mut self, before: Option<Said>, now: Option<Said>) {
+        if let Some(before) = before {
+            self.0[before as usize] -= 1;
         }
-        counts.concerned += 1;
-        let Some(link) = link(&pod.node) else {
-            counts.pending += 1;
-            continue;
-        };
-        let link = link.lock();
-        match link.states.get(&*pod.uid) {
-            Some(state) if is_cut(state, verdict) => {
-                counts.refused += 1;
-                count.cut += 1;
-            }
-            Some(state) if runs(&link, state, verdict) => counts.enforced += 1,
-            Some(state) if !state.refused.is_empty() => counts.refused += 1,
-            _ => counts.pending += 1,
+        if let Some(now) = now {
+            self.0[now as usize] += 1;
         }
     }
-    count
-}
 
-/// Whether a workload's policy has no room for all that an object says. If it names as many rules as it may, any may be
-/// among the others.
-fn is_cut(state: &WorkloadState, verdict: &Verdict) -> bool {
-    let is_named = |id: u32| state.cut.len() >= MAX_CUT || state.cut.contains(&id);
-    !state.cut.is_empty() && verdict.rules.iter().any(|rule| is_named(rule.id))
-}
-
-/// Whether a workload's proxy has confirmed all of what an object says, in its newest form.
-fn runs(link: &Link, state: &WorkloadState, verdict: &Verdict) -> bool {
-    let has = |id: u32| {
-        link.known
-            .rule_since(id)
-            .is_some_and(|since| since <= state.revision)
-    };
-    let has_mode = link.known.mode_since(&state.uid) <= state.revision;
-    state.connected && has_mode && verdict.rules.iter().all(|rule| has(rule.id))
+    fn workloads(self) -> WorkloadCounts {
+        let (pending, enforced) = (self.of(Said::Pending), self.of(Said::Enforced));
+        let refused = self.of(Said::Refused) + self.of(Said::Cut);
+        WorkloadCounts { concerned: pending + enforced + refused, enforced, refused, pending }
+    }
 }
 
 impl Report {
@@ -104,7 +71,7 @@ impl Report {
     /// what they run. Everything else may change soon again.
     pub(super) fn is_urgent(&self, before: &Self) -> bool {
         let word = |report: &Self| (report.verdict.generation, report.verdict.reason);
-        let is_settled = |report: &Self| report.count.of.pending == 0;
+        let is_settled = |report: &Self| report.count.of(Said::Pending) == 0;
         word(self) != word(before) || (is_settled(self) && !is_settled(before))
     }
 
@@ -146,7 +113,7 @@ impl Report {
             Kind::Mode | Kind::ClusterMode => status["workloads"] = json!(concerned),
             Kind::Rule | Kind::ClusterRule => {
                 status["rules"] = json!(self.verdict.rules);
-                status["workloads"] = json!(self.count.of);
+                status["workloads"] = json!(self.count.workloads());
             }
         }
         (status != before).then(|| json!({"status": status}))
@@ -182,7 +149,8 @@ impl Report {
     }
 
     fn enforced(&self) -> Condition {
-        let Count { of: counts, bare, cut } = self.count;
+        let (counts, bare) = (self.count.workloads(), self.count.of(Said::Bare));
+        let cut = self.count.of(Said::Cut);
         let (status, reason) = match counts {
             _ if !self.verdict.accepted => ("False", "NotAccepted"),
             _ if cut > 0 => ("False", "DoesNotFit"),
@@ -215,79 +183,4 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests {
-    use outrider_learn::Ends;
-    use outrider_telemetry::Registry;
-
-    use super::*;
-    use crate::{
-        cluster::objects::RuleNumber,
-        controller::{
-            counts::Counts,
-            plan::{Plan, Pod, Rule, Set, Uids, World},
-            published::Change,
-        },
-    };
-
-    const ID: u32 = 200_000;
-
-    /// A rule at one pod.
-    fn plan() -> Plan {
-        let members: Uids = Arc::new(["u".into()].into());
-        let set = Set { members: Arc::clone(&members), ..Set::default() };
-        let (from, to) = ("external".into(), "them".into());
-        let rule = Rule { id: ID, from, to, ends: Ends::Server, ..Rule::default() };
-        let verdict = Verdict {
-            kind: Kind::Rule,
-            namespace: "shop".into(),
-            name: "web".into(),
-            generation: 1,
-            accepted: true,
-            reason: "Accepted",
-            message: String::new(),
-            field: None,
-            rules: vec![RuleNumber { name: "a".into(), id: ID }],
-            count: 1,
-            workloads: members,
-        };
-        let key = (Kind::Rule, "shop".to_owned(), "web".to_owned());
-        Plan {
-            sets: [("them".into(), Arc::new(set))].into(),
-            rules: [(ID, Arc::new(rule))].into(),
-            verdicts: [(key, Arc::new(verdict))].into(),
-            ..Plan::default()
-        }
-    }
-
-    #[test]
-    fn a_rule_for_which_a_policy_has_no_room_is_not_enforced() {
-        let links = Links::new(Counts::register(&Registry::default()).unwrap());
-        let (node, uid): (Arc<str>, Arc<str>) = ("n1".into(), "u".into());
-        let link = links.enter(&node, "1");
-        let pod = Pod { uid: Arc::clone(&uid), node, managed: true, ..Pod::default() };
-        let world = World { pods: [(uid, Arc::new(pod))].into(), ..World::default() };
-        links.publish(true, Change::whole(&world, &plan()), &plan());
-        links.update("n1", &link).unwrap();
-        let most = u32::try_from(MAX_CUT).unwrap();
-        let cases = [
-            (Vec::new(), "True", "Enforced"),
-            (vec![ID], "False", "DoesNotFit"),
-            (vec![ID + 1], "True", "Enforced"),
-            // Others may be cut too, which are not named.
-            ((ID + 1..=ID + most).collect(), "False", "DoesNotFit"),
-        ];
-        for (cut, status, reason) in cases {
-            let state = WorkloadState {
-                uid: "u".into(),
-                revision: 1,
-                connected: true,
-                cut,
-                ..WorkloadState::default()
-            };
-            link.lock().states.insert("u".into(), state);
-            let report = wanted(&links.published.read(), &links).remove(0);
-            let said = report.enforced();
-            assert_eq!((&*said.status, &*said.reason), (status, reason), "{}", said.message);
-        }
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 //! together at a bounded rate; while the API server is away what is to be written waits in one place an object.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -27,7 +27,7 @@ use super::{
     events::Events,
     links::Links,
     plan::{Kind, ObjectKey},
-    status::{Report, wanted},
+    status::{Report, Tally},
     store::{Key, Store},
 };
 use crate::cluster::{
@@ -66,15 +66,53 @@ pub(super) struct Writer {
     events: Events,
     /// Calls that failed.
     failed: AtomicU64,
-    /// Statuses that are still to be written.
-    left: usize,
+}
+
+/// Statuses of objects.
+#[derive(Debug, Default)]
+struct Statuses {
+    tally: Tally,
+    written: HashMap<Arc<ObjectKey>, Written>,
+    /// Objects whose status may be to be written.
+    waiting: BTreeSet<Arc<ObjectKey>>,
 }
 
 /// What was written of an object.
 #[derive(Debug)]
 struct Written {
     at: Instant,
-    report: Arc<Report>,
+    report: Report,
+}
+
+impl Statuses {
+    /// Those that are to be written now.
+    fn due(&mut self, links: &Links, settled: bool) -> Vec<(Arc<ObjectKey>, Report)> {
+        {
+            let now = links.published.read();
+            let stale = links.stale.lock().take();
+            self.waiting.extend(self.tally.renew(stale, &now, links));
+        }
+        let (written, mut due) = (&mut self.written, Vec::new());
+        self.waiting.retain(|key| {
+            let Some(report) = self.tally.report(key) else {
+                written.remove(key);
+                return false;
+            };
+            let known = written.get(key);
+            if known.is_some_and(|known| known.report == report) {
+                return false;
+            }
+            let is_first = known.is_none_or(|known| known.report.verdict != report.verdict);
+            let waits = known.is_some_and(|known| {
+                known.at.elapsed() < STATUS_PACE && !report.is_urgent(&known.report)
+            });
+            if !waits && (is_first || settled) && due.len() < MAX_WRITES {
+                due.push((Arc::clone(key), report));
+            }
+            true
+        });
+        due
+    }
 }
 
 impl Writer {
@@ -84,7 +122,7 @@ impl Writer {
         links: Arc<Links>,
         events: Events,
     ) -> Self {
-        Self { client, store, links, events, failed: AtomicU64::default(), left: 1 }
+        Self { client, store, links, events, failed: AtomicU64::default() }
     }
 
     /// Goes on for ever.
@@ -102,18 +140,16 @@ impl Writer {
         let mut turns = interval(TURN);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let began = Instant::now();
-        let mut statuses = HashMap::new();
-        self.left = 1;
+        let mut statuses = Statuses::default();
+        self.links.stale.lock().note_all();
         let mut learned = HashMap::new();
         loop {
             turns.tick().await;
             self.links.news.notified().await;
             let failed = self.failed.load(Ordering::Relaxed);
             let is_settled = began.elapsed() >= SETTLE;
-            if self.links.is_news() || self.left > 0 {
-                self.left = self.statuses(&mut statuses, is_settled).await;
-            }
-            let left = self.left + self.learned(&mut learned).await;
+            self.statuses(&mut statuses, is_settled).await;
+            let left = statuses.waiting.len() + self.learned(&mut learned).await;
             self.links
                 .counts
                 .waiting
@@ -128,45 +164,21 @@ impl Writer {
         }
     }
 
-    /// Writes statuses that are not as they should be; says how many are left.
-    async fn statuses(&self, written: &mut HashMap<ObjectKey, Written>, settled: bool) -> usize {
-        let reports = {
-            let now = self.links.published.read();
-            written.retain(|key, _| now.plan.verdicts.contains_key(key));
-            wanted(&now, &self.links)
-        };
-        let (mut due, mut left) = (Vec::new(), 0);
-        for report in reports {
-            let known = written.get(&report.key);
-            if known.is_some_and(|known| *known.report == report) {
-                continue;
-            }
-            let is_first = known.is_none_or(|known| known.report.verdict != report.verdict);
-            let waits = known.is_some_and(|known| {
-                known.at.elapsed() < STATUS_PACE && !report.is_urgent(&known.report)
-            });
-            if waits || (!is_first && !settled) || due.len() >= MAX_WRITES {
-                left += 1;
-                continue;
-            }
-            due.push(Arc::new(report));
-        }
+    /// Writes statuses that are not as they should be; the others wait.
+    async fn statuses(&self, statuses: &mut Statuses, settled: bool) {
+        let due = statuses.due(&self.links, settled);
         let done: Vec<_> = stream::iter(due)
-            .map(|report| async move {
+            .map(|(key, report)| async move {
                 let done = self.status(&report).await;
-                (report, done)
+                done.then(|| (key, Written { at: Instant::now(), report }))
             })
             .buffer_unordered(AT_A_TIME)
             .collect()
             .await;
-        for (report, done) in done {
-            if done {
-                written.insert(report.key.clone(), Written { at: Instant::now(), report });
-            } else {
-                left += 1;
-            }
+        for (key, written) in done.into_iter().flatten() {
+            statuses.waiting.remove(&key);
+            statuses.written.insert(key, written);
         }
-        left
     }
 
     async fn status(&self, report: &Report) -> bool {
