@@ -7,11 +7,12 @@ use outrider_agent_bridge::{
     cluster::objects::{ClusterNetworkRule, ClusterWorkloadMode, NetworkRule},
     controller::{
         interest::Known,
-        plan::{Labels, Object, Pod},
+        plan::{Labels, NamedPort, Object, Pod, Service, Slice},
         published::{Change, Published, Touched},
         resolve::Resolver,
     },
 };
+use outrider_model::IpProto;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -30,11 +31,14 @@ pub(crate) fn measure(size: &Size) {
     (0..NAMESPACES).for_each(|at| all.namespace(at));
     (0..size.rules).for_each(|at| all.resolver.set_object(rule(size, at, 80)));
     (0..size.pods).for_each(|at| all.pod(at, 0));
+    (0..size.services()).for_each(|at| all.service(at, REPLICAS));
     all.row("everything, from nothing", 1, |_, _| {});
     let pods = size.pods;
     all.row("a pod comes", TURNS, |all, at| all.pod(pods + at, 0));
     all.row("a pod has another address", TURNS, |all, at| all.pod(at * REPLICAS, 1));
     all.row("a pod goes", TURNS, |all, at| all.no_pod(pods + at));
+    all.row("a backend of a Service goes", TURNS, |all, at| all.service(at, REPLICAS - 1));
+    all.row("a backend of a Service comes", TURNS, |all, at| all.service(at, REPLICAS));
     all.row("a rule of a namespace comes", TURNS, |all, at| {
         all.resolver
             .set_object(rule(&all.size, all.size.rules + at, 80));
@@ -63,6 +67,7 @@ struct All {
     known: HashMap<Arc<str>, Known>,
     labels: HashMap<usize, Arc<Labels>>,
     names: HashMap<String, Arc<str>>,
+    slices: HashMap<usize, Arc<Slice>>,
 }
 
 impl All {
@@ -77,7 +82,10 @@ impl All {
             plan += began.elapsed();
             let began = Instant::now();
             for node in self.concerned(&touched) {
-                let known = self.known.entry(Arc::clone(&node)).or_default();
+                let known = self
+                    .known
+                    .entry(Arc::clone(&node))
+                    .or_insert_with(Known::serving);
                 nodes += 1;
                 if let Some(update) = known.update(&node, &self.now, &[]) {
                     updates += 1;
@@ -144,6 +152,38 @@ impl All {
         });
         self.resolver.set_pod(&pod);
         self.change.pods.insert(Arc::clone(&pod.uid), Some(pod));
+    }
+
+    /// A Service with its first pods.
+    fn service(&mut self, at: usize, backends: usize) {
+        let port = |port| NamedPort { name: "http".into(), proto: IpProto::TCP, port };
+        let (namespace, name) =
+            (self.name(format!("ns{}", at % NAMESPACES)), self.name(format!("s{at}")));
+        let [.., c, d] = u32::try_from(at).unwrap().to_be_bytes();
+        if !self.slices.contains_key(&at) {
+            let service = Service {
+                namespace: Arc::clone(&namespace),
+                name: Arc::clone(&name),
+                addresses: vec![IpAddr::from([172, 20, c, d])],
+                ports: vec![port(80)],
+                ..Service::default()
+            };
+            self.change.services.push((None, Some(Arc::new(service))));
+        }
+        let pods = at * REPLICAS..at * REPLICAS + backends;
+        let addresses = pods.map(|pod| {
+            let [.., b, c, d] = u32::try_from(pod).unwrap().to_be_bytes();
+            IpAddr::from([10, b, c, d])
+        });
+        let slice = Arc::new(Slice {
+            namespace,
+            service: Arc::clone(&name),
+            name,
+            ports: vec![port(8080)],
+            addresses: addresses.collect(),
+        });
+        let before = self.slices.insert(at, Arc::clone(&slice));
+        self.change.slices.push((before, Some(slice)));
     }
 
     fn no_pod(&mut self, at: usize) {

@@ -50,9 +50,15 @@ pub struct Known {
 }
 
 impl Known {
-    /// Notes a question; the answer is in the next update. More than fit are forgotten and counted by the caller.
-    pub fn ask(&mut self, addresses: impl Iterator<Item = IpAddr>) -> usize {
-        let mut forgotten = 0;
+    /// Of a node that knows what Services are.
+    #[must_use]
+    pub fn serving() -> Self {
+        Self { serves: true, ..Self::default() }
+    }
+
+    /// Notes a question; the answer is in the next update. What does not fit is forgotten: these.
+    pub fn ask(&mut self, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+        let mut forgotten = Vec::new();
         for address in addresses {
             if !self.asked_for.insert(address) {
                 continue;
@@ -62,15 +68,20 @@ impl Known {
                 && let Some(oldest) = self.asked.pop_front()
             {
                 self.asked_for.remove(&oldest);
-                forgotten += 1;
+                forgotten.push(oldest);
             }
         }
         forgotten
     }
 
-    /// Whether it asked for one of these.
-    pub fn asks(&self, addresses: &HashSet<IpAddr>) -> bool {
-        addresses.iter().any(|ip| self.asked_for.contains(ip))
+    /// Whether it asked for that address.
+    pub fn asks(&self, address: &IpAddr) -> bool {
+        self.asked_for.contains(address)
+    }
+
+    /// What it asked for.
+    pub(super) fn asked(&self) -> impl Iterator<Item = &IpAddr> {
+        self.asked.iter()
     }
 
     /// When a rule changed last at this node; `None` if it does not have it.
@@ -90,7 +101,7 @@ impl Known {
         let mut internal = now.internal.iter().collect::<Vec<_>>();
         if self.serves {
             wanted.serve(now, &self.asked);
-            internal.extend(&now.fronts.networks);
+            internal.extend(now.fronts.networks.all());
         }
         let mut update = Update { revision: now.revision, whole: !self.told, ..Update::default() };
         self.rules(&wanted, &mut update);

@@ -1,5 +1,7 @@
 //! The bridges that are linked, one link a node, and what they say.
 
+mod told;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::IpAddr,
@@ -7,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use outrider_api::cluster::{Applied, Observed, Update, WorkloadState};
+use outrider_api::cluster::{Applied, Observed, WorkloadState};
 use outrider_learn::MAX_CUT;
 use parking_lot::{Mutex, RwLock};
 use tokio::{
@@ -21,8 +23,8 @@ use super::{
     events::{Happened, MAX_OF_BATCH, Queue, Violation},
     interest::Known,
     learned::{Merged, Taken},
-    plan::{Plan, Pod},
-    published::{Change, Published, Touched},
+    plan::Pod,
+    published::{Published, index::Index},
     status::{Stale, Thing},
 };
 
@@ -80,6 +82,8 @@ struct Batches {
 #[derive(Debug)]
 pub(super) struct Links {
     all: Mutex<HashMap<Arc<str>, Arc<Mutex<Link>>>>,
+    /// Nodes by the addresses that they asked for. Locked after a link.
+    askers: Mutex<Index<IpAddr>>,
     /// What each instance was last heard of, so that a batch that comes again counts once.
     batches: Mutex<HashMap<Arc<str>, Batches>>,
     gone: Mutex<HashMap<(Arc<str>, String), Instant>>,
@@ -103,6 +107,7 @@ impl Links {
     pub(super) fn new(counts: Counts) -> Self {
         Self {
             all: Mutex::default(),
+            askers: Mutex::default(),
             batches: Mutex::default(),
             gone: Mutex::default(),
             merged: Mutex::default(),
@@ -123,7 +128,7 @@ impl Links {
         let left = match before {
             Some(before) => {
                 before.lock().cut.cancel();
-                Some(before.lock().leave())
+                Some(self.part(node, &before))
             }
             None => {
                 self.counts.links.add(1);
@@ -149,7 +154,7 @@ impl Links {
         {
             all.remove(node);
             self.counts.links.sub(1);
-            let left = link.lock().leave();
+            let left = self.part(node, link);
             self.batches.lock().insert(Arc::clone(node), left);
             self.note([Thing::Node(Arc::clone(node))]);
         }
@@ -182,41 +187,6 @@ impl Links {
     pub(super) fn cut_all(&self) {
         for (_, link) in self.all() {
             link.lock().cut.cancel();
-        }
-    }
-
-    /// Puts a change in force, or all there is in place of what was, and wakes the links that it may concern.
-    pub(super) fn publish(&self, whole: bool, change: Change, plan: &Plan) {
-        let mut touched = Touched::default();
-        let stale = if whole { Vec::new() } else { things(&change) };
-        {
-            let mut now = self.published.write();
-            if whole {
-                let before = std::mem::take(&mut *now);
-                now.revision = before.revision;
-                let is_left = |pod: &Arc<Pod>| !change.pods.contains_key(&pod.uid);
-                touched.left = before.pods.into_values().filter(is_left).collect();
-                touched.all = true;
-            }
-            let fresh = now.take(change, plan);
-            touched.left.extend(fresh.left);
-            touched.all |= fresh.all;
-            (touched.nodes, touched.addresses) = (fresh.nodes, fresh.addresses);
-        }
-        self.remember(&touched.left);
-        let is_concerned = |node: &Arc<str>, link: &Link| {
-            touched.all || touched.nodes.contains(node) || link.known.asks(&touched.addresses)
-        };
-        for (node, link) in self.all.lock().iter() {
-            let mut link = link.lock();
-            if is_concerned(node, &link) {
-                link.stale = true;
-                link.wake.notify_one();
-            }
-        }
-        match whole {
-            true => self.stale.lock().note_all(),
-            false => self.note(stale),
         }
     }
 
@@ -374,49 +344,6 @@ impl Links {
             self.counts.told.with(&["too-many"]).inc();
         }
     }
-
-    /// Notes questions.
-    pub(super) fn ask(&self, link: &Mutex<Link>, addresses: &[Vec<u8>]) {
-        let read = addresses.iter().take(super::interest::MAX_ASKED);
-        let read: Vec<_> = read
-            .filter_map(|bytes| super::learned::address(bytes))
-            .collect();
-        let mut link = link.lock();
-        let forgotten = link.known.ask(read.iter().copied());
-        link.questions.extend(read);
-        link.questions.truncate(super::interest::MAX_ASKED);
-        self.counts.forgotten.inc_by(forgotten as u64);
-        link.stale = true;
-        link.wake.notify_one();
-    }
-
-    /// What is to be said to a node now.
-    pub(super) fn update(&self, node: &Arc<str>, link: &Mutex<Link>) -> Option<Update> {
-        let now = self.published.read();
-        let mut link = link.lock();
-        if !std::mem::take(&mut link.stale) {
-            return None;
-        }
-        let questions = std::mem::take(&mut link.questions);
-        let before = link.known.left_out;
-        let update = link.known.update(node, &now, &questions);
-        let more = link.known.left_out.saturating_sub(before);
-        self.counts.services_left_out.inc_by(more as u64);
-        let told = update.as_ref().map(|update| link.known.told(node, update));
-        if let Some(told) = told.filter(|told| !told.is_empty()) {
-            self.note(told);
-            self.news.notify_one();
-        }
-        update
-    }
-}
-
-/// Of what something else may be to be said after a change.
-fn things(change: &Change) -> Vec<Thing> {
-    let objects = change.plan.verdicts.iter().cloned().map(Thing::Object);
-    let rules = change.plan.rules.iter().copied().map(Thing::Rule);
-    let pods = change.pods.keys().cloned().map(Thing::Workload);
-    objects.chain(rules).chain(pods).collect()
 }
 
 fn cut(text: &mut String) {

@@ -1,7 +1,7 @@
 //! What goes into a policy and what comes out: plain data, between the watches, `resolve` (pure) and the links.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -129,8 +129,6 @@ pub struct World {
     pub services: Vec<Arc<Service>>,
     /// What is behind them.
     pub slices: Vec<Arc<Slice>>,
-    /// Addresses of pods that ended a moment ago and that nobody has by now.
-    pub left: HashSet<IpAddr>,
 }
 
 /// What is kept of a Service.
@@ -148,9 +146,6 @@ pub struct Service {
     pub ports: Vec<NamedPort>,
 }
 
-/// Services and EndpointSlices.
-pub type ServicesAndSlices = (Vec<Arc<Service>>, Vec<Arc<Slice>>);
-
 /// What is kept of an EndpointSlice. Only addresses count: whose they are, whoever writes one may say as he likes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Slice {
@@ -158,6 +153,8 @@ pub struct Slice {
     pub namespace: Arc<str>,
     /// Name of its Service.
     pub service: Arc<str>,
+    /// Its own name.
+    pub name: Arc<str>,
     /// Ports of the endpoints, named as the Service's.
     pub ports: Vec<NamedPort>,
     /// Endpoints that a node may send traffic to.

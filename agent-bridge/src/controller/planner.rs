@@ -123,8 +123,14 @@ impl Planner {
 
 /// Tells the resolver what is different now.
 fn take(changed: Changed, resolver: &mut Resolver, links: &Links) -> Change {
-    let (internal, fronts) = (changed.internal, changed.fronts);
-    let mut change = Change { internal, fronts, ..Change::default() };
+    let services = each(changed.services).map(|(_, before, now)| (before, now));
+    let slices = each(changed.slices).map(|(_, before, now)| (before, now));
+    let mut change = Change {
+        internal: changed.internal,
+        services: services.collect(),
+        slices: slices.collect(),
+        ..Change::default()
+    };
     for (before, now) in changed.objects {
         match (before, now) {
             (_, Some(now)) => resolver.set_object(now),
@@ -173,12 +179,12 @@ fn take(changed: Changed, resolver: &mut Resolver, links: &Links) -> Change {
 }
 
 /// One by one, as it was and as it is.
-fn each<V>(news: News<V>) -> Vec<(super::store::Key, Option<V>, Option<V>)> {
-    match news {
-        News::All(all) => {
-            let all = all.into_iter();
-            all.map(|(key, now)| (key, None, Some(now))).collect()
-        }
-        News::Some(some) => some,
-    }
+fn each<V>(news: News<V>) -> impl Iterator<Item = (super::store::Key, Option<V>, Option<V>)> {
+    let (all, some) = match news {
+        News::All(all) => (all, Vec::new()),
+        News::Some(some) => (Vec::new(), some),
+    };
+    all.into_iter()
+        .map(|(key, now)| (key, None, Some(now)))
+        .chain(some)
 }

@@ -2,6 +2,7 @@
 //! touches, and says which nodes that may concern: the others are not even asked.
 
 mod fronts;
+pub(in crate::controller) mod index;
 mod reach;
 
 use std::{
@@ -17,9 +18,13 @@ use outrider_learn::Ends;
 
 use self::{
     fronts::Fronts,
+    index::Index,
     reach::{Addresses, Reach, Reaches},
 };
-use super::plan::{Changes, Plan, Pod, Rule, ServicesAndSlices};
+use super::{
+    learned::address,
+    plan::{Changes, Plan, Pod, Rule, Service, Set, Slice},
+};
 
 /// What is in force in the cluster, at one moment.
 #[derive(Debug, Default, PartialEq)]
@@ -42,10 +47,15 @@ pub struct Published {
     by_node: HashMap<Arc<str>, HashMap<Arc<str>, Arc<Pod>>>,
     /// Nodes of what is in a set.
     reaches: Reaches,
+    /// Sets by the uids of their members.
+    sets_of: Index<Arc<str>>,
     /// Rules by the sets where they hold, and by both sets.
     near: HashMap<Arc<str>, BTreeSet<u32>>,
     naming: HashMap<Arc<str>, BTreeSet<u32>>,
 }
+
+/// Something as it was and as it is.
+pub type Turn<T> = (Option<Arc<T>>, Option<Arc<T>>);
 
 /// What is other than before.
 #[derive(Debug, Default)]
@@ -58,8 +68,10 @@ pub struct Change {
     pub learned: BTreeMap<u32, Option<Arc<Rule>>>,
     /// Networks of pods, if they may be others.
     pub internal: Option<Vec<IpNet>>,
-    /// Services and EndpointSlices, all of them if any may be another.
-    pub fronts: Option<ServicesAndSlices>,
+    /// Services, as they were and as they are now.
+    pub services: Vec<Turn<Service>>,
+    /// EndpointSlices, the same.
+    pub slices: Vec<Turn<Slice>>,
 }
 
 /// Whom a change may concern.
@@ -91,25 +103,17 @@ impl Published {
         let named = change.plan.sets.iter().chain(&groups);
         let named: Vec<_> = named.map(Arc::clone).collect();
         self.touch(&rules, &named, &mut touched);
-        if let Some((services, slices)) = change.fronts {
-            self.fronts.set(services, slices);
+        for (before, now) in &change.services {
+            touched.all |= self.fronts.service(before.as_deref(), now.as_ref());
+        }
+        for (before, now) in &change.slices {
+            self.fronts.slice(before.as_deref(), now.as_ref());
         }
         for (uid, pod) in change.pods {
             self.pod(&uid, pod, &mut touched);
         }
-        touched.all |= self.serve();
         for name in change.plan.sets {
-            match plan.sets.get(&name) {
-                Some(set) => {
-                    self.reaches
-                        .define(&name, set, &self.pods, &self.by_address);
-                    self.plan.sets.insert(name, Arc::clone(set));
-                }
-                None => {
-                    self.reaches.forget(&name);
-                    self.plan.sets.remove(&name);
-                }
-            }
+            self.set(&name, plan.sets.get(&name));
         }
         for id in change.plan.rules {
             self.rule(id, plan.rules.get(&id).map(Arc::clone), false);
@@ -118,6 +122,7 @@ impl Published {
             self.rule(id, rule, true);
         }
         self.touch(&rules, &named, &mut touched);
+        self.serve(&mut touched);
         self.copy(change.plan.modes, change.plan.verdicts, plan, &mut touched);
         if let Some(internal) = change.internal.filter(|now| *now != self.internal) {
             self.internal = internal;
@@ -126,12 +131,52 @@ impl Published {
         touched
     }
 
-    /// Goes through the Services again if that is due; says whether any is other than before.
-    fn serve(&mut self) -> bool {
+    /// Goes through the Services again of which it is due. Of one that is other than before those nodes are told that
+    /// know a pod behind it, those that asked for an address of it, or all.
+    fn serve(&mut self, touched: &mut Touched) {
         let mut fronts = std::mem::take(&mut self.fronts);
-        let is_new = fronts.renew(|address| self.at(address));
+        let other = fronts.renew(|address| self.at(address));
         self.fronts = fronts;
-        is_new
+        let mut named: BTreeSet<Arc<str>> = BTreeSet::new();
+        for served in other {
+            touched.all |= served.chosen;
+            let addresses = served.own().chain(served.behind());
+            touched
+                .addresses
+                .extend(addresses.filter_map(|bytes| address(bytes)));
+            named.extend(
+                served
+                    .said
+                    .backends
+                    .iter()
+                    .map(|alike| alike.group.as_str().into()),
+            );
+            let sets = served.uids().flat_map(|uid| index::of(&self.sets_of, uid));
+            named.extend(sets.cloned());
+        }
+        let named: Vec<_> = named.into_iter().collect();
+        self.touch(&BTreeSet::new(), &named, touched);
+    }
+
+    /// What a set is now, if there is any of that name.
+    fn set(&mut self, name: &Arc<str>, set: Option<&Arc<Set>>) {
+        let before = match set {
+            Some(set) => self.plan.sets.insert(Arc::clone(name), Arc::clone(set)),
+            None => self.plan.sets.remove(name),
+        };
+        match set {
+            Some(set) => self.reaches.define(name, set, &self.pods, &self.by_address),
+            None => self.reaches.forget(name),
+        }
+        let (none, before) = (BTreeSet::new(), before.map(|set| Arc::clone(&set.members)));
+        let before = before.as_deref().unwrap_or(&none);
+        let now = set.map_or(&none, |set| &set.members);
+        for uid in before.difference(now) {
+            index::leave(&mut self.sets_of, uid, name);
+        }
+        for uid in now.difference(before) {
+            index::enter(&mut self.sets_of, Arc::clone(uid), name);
+        }
     }
 
     /// Groups that pods leave or come to.

@@ -168,7 +168,7 @@ impl Served {
                     links.applied(&self.node, &self.link, said);
                 }
                 Some(from_node::Message::Lookup(asked)) => {
-                    links.ask(&self.link, &asked.addresses);
+                    links.ask(&self.node, &self.link, &asked.addresses);
                 }
                 Some(from_node::Message::Hello(_)) => return "second-hello",
                 // Of a newer version.

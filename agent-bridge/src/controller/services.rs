@@ -3,26 +3,19 @@
 //! A backend is an address: what a slice says of it besides (`targetRef`) anybody may write who may write slices. Whose
 //! address it is the pods say.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-    sync::Arc,
-};
+mod networks;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
 use outrider_api::cluster::{Backends, Service as WireService, ServicePort};
 
+pub(super) use self::networks::Networks;
 use super::plan::{Pod, Service, Slice};
 
 /// Ports of one Service that are told.
 pub(super) const MAX_PORTS: usize = 64;
 /// Backends of one Service that are told.
 pub(super) const MAX_BACKENDS: usize = 4_096;
-/// Cluster IPs that have so much in common are one network.
-const TOGETHER: (u8, u8) = (16, 112);
-/// A network of cluster IPs has so many addresses at least.
-const WIDE: (u8, u8) = (24, 120);
-
 /// One Service.
 #[derive(Debug, PartialEq)]
 pub(super) struct Served {
@@ -32,35 +25,32 @@ pub(super) struct Served {
     pub(super) chosen: bool,
 }
 
-/// Every Service by `<namespace>/<name>`.
-pub(super) fn serve<'a>(
-    services: &[Arc<Service>],
-    all: &[Arc<Slice>],
-    whose: impl Fn(IpAddr) -> Option<&'a Arc<Pod>>,
-    is_left: impl Fn(IpAddr) -> bool,
-) -> BTreeMap<Arc<str>, Arc<Served>> {
-    let mut slices: HashMap<(&str, &str), Vec<&Slice>> = HashMap::new();
-    for slice in all {
-        slices
-            .entry((&slice.namespace, &slice.service))
-            .or_default()
-            .push(slice);
+impl Served {
+    /// Its own addresses.
+    pub(super) fn own(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.said.addresses.iter().chain(&self.said.borrowed)
     }
-    let one = |service: &Arc<Service>| {
-        let own = slices.get(&(&*service.namespace, &*service.name));
-        let own = own.map_or(&[][..], Vec::as_slice);
-        let name = format!("{}/{}", service.namespace, service.name);
-        (name.into(), Arc::new(served(service, own, &whose, &is_left)))
-    };
-    services.iter().map(one).collect()
+
+    /// Uids of the pods behind it.
+    pub(super) fn uids(&self) -> impl Iterator<Item = &str> {
+        let backends = self.said.backends.iter();
+        backends.flat_map(|alike| &alike.uids).map(String::as_str)
+    }
+
+    /// Addresses of its backends.
+    pub(super) fn behind(&self) -> impl Iterator<Item = &Vec<u8>> {
+        let backends = self.said.backends.iter();
+        backends.flat_map(|alike| &alike.addresses)
+    }
 }
 
 /// What backends have in common: group, whether they are managed, and their ports.
 type Kin = (String, bool, Vec<u32>);
 
-fn served<'a>(
+/// A Service with its slices; addresses that are left are passed over.
+pub(super) fn served<'a, 'b>(
     service: &Service,
-    slices: &[&Slice],
+    slices: impl Iterator<Item = &'b Arc<Slice>>,
     whose: impl Fn(IpAddr) -> Option<&'a Arc<Pod>>,
     is_left: impl Fn(IpAddr) -> bool,
 ) -> Served {
@@ -112,39 +102,6 @@ fn served<'a>(
         partial,
     };
     Served { said, chosen }
-}
-
-/// Networks around the cluster IPs: what nobody has yet in them is no outside either.
-pub(super) fn networks<'a>(services: impl Iterator<Item = &'a Arc<Service>>) -> Vec<IpNet> {
-    let mut together: BTreeMap<IpNet, (IpAddr, IpAddr)> = BTreeMap::new();
-    for address in services.flat_map(|service| service.addresses.iter().copied()) {
-        let Some(around) = network(address, TOGETHER) else { continue };
-        let known = together.entry(around).or_insert((address, address));
-        *known = (known.0.min(address), known.1.max(address));
-    }
-    let cover = together
-        .into_values()
-        .filter_map(|(low, high)| common(low, high));
-    cover.collect()
-}
-
-/// The smallest network that holds both, and not smaller than may be.
-fn common(low: IpAddr, high: IpAddr) -> Option<IpNet> {
-    let same = match (low, high) {
-        (IpAddr::V4(low), IpAddr::V4(high)) => (low.to_bits() ^ high.to_bits()).leading_zeros(),
-        (IpAddr::V6(low), IpAddr::V6(high)) => (low.to_bits() ^ high.to_bits()).leading_zeros(),
-        _ => return None,
-    };
-    let same = u8::try_from(same).ok()?;
-    network(low, (same.min(WIDE.0), same.min(WIDE.1)))
-}
-
-fn network(address: IpAddr, (v4, v6): (u8, u8)) -> Option<IpNet> {
-    let net = match address {
-        IpAddr::V4(v4_address) => Ipv4Net::new(v4_address, v4).ok().map(IpNet::from),
-        IpAddr::V6(v6_address) => Ipv6Net::new(v6_address, v6).ok().map(IpNet::from),
-    };
-    net.map(|net| net.trunc())
 }
 
 /// As addresses are told.

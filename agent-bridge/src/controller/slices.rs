@@ -208,6 +208,7 @@ pub(super) fn slice(object: ApiSlice) -> Option<Slice> {
     Some(Slice {
         namespace: meta.namespace?.into(),
         service: service.into(),
+        name: meta.name?.into(),
         ports: ports(object.ports.unwrap_or_default()),
         addresses: found,
     })

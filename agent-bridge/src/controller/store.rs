@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::{
     nodes::{self, ApiNode},
-    plan::{Labels, Object, Pod, Service, ServicesAndSlices, Slice},
+    plan::{Labels, Object, Pod, Service, Slice},
     pods::{ApiPod, Shared},
     slices::{self, ApiService, ApiSlice},
 };
@@ -249,17 +249,10 @@ impl Tables {
         if let News::Some(changed) = self.nodes.news(whole) {
             nodes = !changed.is_empty();
         }
-        let news = [
-            matches!(self.services.news(whole), News::Some(changed) if changed.is_empty()),
-            matches!(self.slices.news(whole), News::Some(changed) if changed.is_empty()),
-        ];
-        let fronts = || {
-            let services = self.services.all.values().map(Arc::clone).collect();
-            (services, self.slices.all.values().map(Arc::clone).collect())
-        };
         Changed {
-            fronts: (news != [true; 2]).then(fronts),
             whole,
+            services: self.services.news(whole),
+            slices: self.slices.news(whole),
             pods: self.pods.news(whole),
             namespaces: self.namespaces.news(whole),
             learned: self.learned.news(whole),
@@ -338,8 +331,8 @@ pub(super) struct Changed {
     pub(super) objects: Vec<(Option<Object>, Option<Object>)>,
     /// Networks of pods, if a node changed.
     pub(super) internal: Option<Vec<IpNet>>,
-    /// Services and EndpointSlices, all of them if any changed.
-    pub(super) fronts: Option<ServicesAndSlices>,
+    pub(super) services: News<Arc<Service>>,
+    pub(super) slices: News<Arc<Slice>>,
 }
 
 /// Adds objects of one kind, of which what people wrote changed: what became of it may have all the time.

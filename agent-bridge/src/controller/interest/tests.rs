@@ -123,7 +123,7 @@ fn questions_are_answered_and_remembered_up_to_a_bound() {
     let update = known.update("n1", &now, &[far, nobody]).unwrap();
     assert_eq!((&*update.workloads[0].name, update.unknown.len()), ("far", 1));
     let many = (0..u32::try_from(MAX_ASKED).unwrap()).map(|at| IpAddr::from(at.to_be_bytes()));
-    assert_eq!(known.ask(many), 2);
+    assert_eq!(known.ask(many).len(), 2);
     let update = known.update("n1", &now, &[]).unwrap();
     assert_eq!(update.workloads_gone, ["u-far"]);
 }
@@ -143,6 +143,7 @@ fn served(count: usize) -> World {
         Arc::new(Slice {
             namespace: "shop".into(),
             service: Arc::clone(&service.name),
+            name: Arc::clone(&service.name),
             ports: vec![NamedPort { name: "".into(), proto: IpProto::TCP, port: 8080 }],
             addresses: vec![IpAddr::from([10, 0, 0, 2])],
         })
@@ -164,8 +165,7 @@ fn services_of_peers_and_those_asked_for_are_told_changed_and_forgotten() {
         let sets = vec![("webs", set(&["u-web"])), ("dbs", set(&["u-db"]))];
         plan(vec![rule(200_000, "webs", "dbs", Ends::Client)], sets)
     };
-    let serves = || Known { serves: true, ..Known::default() };
-    let (mut near, mut far) = (serves(), serves());
+    let (mut near, mut far) = (Known::serving(), Known::serving());
     let now = published_with(1, &plan(), &world);
     let update = Known::default().update("n1", &now, &[]).unwrap();
     assert!(update.services.is_empty() && update.internal.is_empty(), "it knows of none");
@@ -201,7 +201,7 @@ fn a_node_is_told_of_so_many_services_and_those_it_asked_for_come_first() {
         vec![("webs", set(&["u-web"])), ("dbs", set(&["u-db"]))],
     );
     let now = published_with(1, &with, &world);
-    let mut known = Known { serves: true, ..Known::default() };
+    let mut known = Known::serving();
     let last = world.services.last().unwrap();
     known.ask(last.addresses.iter().copied());
     let update = known.update("n1", &now, &[]).unwrap();

@@ -1,12 +1,13 @@
 //! Step by step comes to the same as from scratch, and who is not touched has nothing to be told.
 
 use outrider_api::cluster::Update;
+use outrider_model::IpProto;
 use proptest::prelude::*;
 
 use super::*;
 use crate::controller::{
     interest::Known,
-    plan::{Objects, World},
+    plan::{NamedPort, Objects, World},
     resolve::{
         Resolver,
         tests::{choice, labels, objects},
@@ -27,7 +28,16 @@ impl Change {
                 modes: plan.modes.keys().cloned().collect(),
                 verdicts: plan.verdicts.keys().cloned().collect(),
             },
-            fronts: Some((world.services.clone(), world.slices.clone())),
+            services: world
+                .services
+                .iter()
+                .map(|one| (None, Some(Arc::clone(one))))
+                .collect(),
+            slices: world
+                .slices
+                .iter()
+                .map(|one| (None, Some(Arc::clone(one))))
+                .collect(),
             ..Self::default()
         }
     }
@@ -49,8 +59,22 @@ enum Step {
     Learned(u8, u8, u8),
     NotLearned(u8),
     Internal(u8),
+    Front(Front),
+    /// So long passes that nobody remembers who left.
+    Long,
     /// The next of these are taken in together.
     Publish,
+}
+
+/// Of Services and EndpointSlices.
+#[derive(Clone, Debug)]
+enum Front {
+    /// Name, cluster IP, whether it has an external one too.
+    Service(u8, u8, bool),
+    NoService(u8),
+    /// Name, Service, port, addresses.
+    Slice(u8, u8, u8, Vec<u8>),
+    NoSlice(u8),
 }
 
 const NODES: [&str; 5] = ["n0", "n1", "n2", "n3", ""];
@@ -65,7 +89,18 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0u8..4, 0u8..3, 0u8..3).prop_map(|(id, from, to)| Step::Learned(id, from, to)),
         1 => (0u8..4).prop_map(Step::NotLearned),
         1 => (0u8..3).prop_map(Step::Internal),
+        7 => front().prop_map(Step::Front),
+        1 => Just(Step::Long),
         8 => Just(Step::Publish),
+    ]
+}
+
+fn front() -> impl Strategy<Value = Front> {
+    prop_oneof![
+        2 => (0u8..3, 0u8..3, prop::bool::weighted(0.1)).prop_map(|(name, ip, borrows)| Front::Service(name, ip, borrows)),
+        1 => (0u8..3).prop_map(Front::NoService),
+        3 => (0u8..4, 0u8..3, 0u8..2, prop::collection::vec(0u8..6, 0..3)).prop_map(|(name, service, port, ips)| Front::Slice(name, service, port, ips)),
+        1 => (0u8..4).prop_map(Front::NoSlice),
     ]
 }
 
@@ -165,23 +200,72 @@ impl Case {
                 self.internal = vec![format!("10.{at}.0.0/16").parse().unwrap()];
                 self.change.internal = Some(self.internal.clone());
             }
+            Step::Front(front) => self.front(front),
+            Step::Long => self.now.fronts.forget_who_left(),
             Step::Publish => self.publish(),
         }
+    }
+
+    fn front(&mut self, step: Front) {
+        match step {
+            Front::Service(name, ip, borrows) => {
+                let name: Arc<str> = format!("s{name}").into();
+                let borrowed = borrows.then(|| IpAddr::from([192, 0, 2, ip]));
+                let service = Service {
+                    namespace: "shop".into(),
+                    name: Arc::clone(&name),
+                    addresses: vec![IpAddr::from([10, 96, ip, 1])],
+                    borrowed: borrowed.into_iter().collect(),
+                    ports: vec![port(80)],
+                };
+                self.service(&name, Some(service));
+            }
+            Front::NoService(name) => self.service(&format!("s{name}").into(), None),
+            Front::Slice(name, service, at, ips) => {
+                let name: Arc<str> = format!("e{name}").into();
+                let addresses = ips.into_iter().map(|at| IpAddr::from([10, 0, 0, at]));
+                let slice = Slice {
+                    namespace: "shop".into(),
+                    service: format!("s{service}").into(),
+                    name: Arc::clone(&name),
+                    ports: vec![port(8080 + u16::from(at))],
+                    addresses: addresses.collect(),
+                };
+                self.slice(&name, Some(slice));
+            }
+            Front::NoSlice(name) => self.slice(&format!("e{name}").into(), None),
+        }
+    }
+
+    fn service(&mut self, name: &Arc<str>, now: Option<Service>) {
+        let all = &mut self.world.services;
+        let before = all.iter().position(|one| one.name == *name);
+        let before = before.map(|at| all.remove(at));
+        let now = now.map(Arc::new);
+        all.extend(now.clone());
+        self.change.services.push((before, now));
+    }
+
+    fn slice(&mut self, name: &Arc<str>, now: Option<Slice>) {
+        let all = &mut self.world.slices;
+        let before = all.iter().position(|one| one.name == *name);
+        let before = before.map(|at| all.remove(at));
+        let now = now.map(Arc::new);
+        all.extend(now.clone());
+        self.change.slices.push((before, now));
     }
 
     fn publish(&mut self) {
         let mut change = std::mem::take(&mut self.change);
         change.plan = self.resolver.step();
         let touched = self.now.take(change, self.resolver.made());
-        let scratch = self.scratch();
-        // What was, which nothing made from scratch knows.
-        self.now.fronts.forget_who_left();
-        assert_eq!(self.now, scratch);
+        assert_eq!(self.now, self.scratch());
         for node in &NODES[..4] {
             self.near(node);
             let known = self.told.entry(node).or_default();
-            let is_touched =
-                touched.all || touched.nodes.contains(*node) || known.asks(&touched.addresses);
+            known.serves = *node != "n2";
+            let asks = touched.addresses.iter().any(|address| known.asks(address));
+            let is_touched = touched.all || touched.nodes.contains(*node) || asks;
             let update = known.update(node, &self.now, &[]);
             assert!(is_touched || says_nothing(update.as_ref()), "{node}: {update:?}");
         }
@@ -196,7 +280,10 @@ impl Case {
             .collect();
         change.internal = Some(self.internal.clone());
         let mut scratch = Published::after(self.now.revision - 1);
+        // What was, which nothing made from scratch knows.
+        scratch.fronts.left_as(&self.now.fronts);
         scratch.take(change, plan);
+        scratch.fronts.left_as(&self.now.fronts);
         scratch
     }
 
@@ -228,6 +315,10 @@ impl Case {
     }
 }
 
+fn port(port: u16) -> NamedPort {
+    NamedPort { name: "http".into(), proto: IpProto::TCP, port }
+}
+
 fn says_nothing(update: Option<&Update>) -> bool {
     update.is_none_or(|update| {
         *update == Update { revision: update.revision, whole: update.whole, ..Update::default() }
@@ -242,7 +333,33 @@ proptest! {
         for node in ["n0", "n1"] {
             case.told.entry(node).or_default().ask([IpAddr::from([10, 0, 0, 3])].into_iter());
         }
+        case.told.entry("n3").or_default().ask([IpAddr::from([10, 96, 1, 1])].into_iter());
         steps.into_iter().for_each(|step| case.take(step));
         case.publish();
     }
+}
+
+/// A Service of which a slice names an address that a pod takes over from another in the same moment.
+#[test]
+fn an_address_that_somebody_has_is_nobodys_that_left() {
+    let mut case = Case::default();
+    case.front(Front::Service(0, 0, false));
+    case.front(Front::Slice(0, 0, 0, vec![1]));
+    case.take(Step::Pod(0, 0, 0, vec![1]));
+    case.take(Step::Pod(1, 1, 1, vec![1]));
+    case.publish();
+    case.take(Step::NoPod(1));
+    case.publish();
+    let uids = |case: &Case| -> Vec<_> {
+        let served = &case.now.fronts.served["shop/s0"];
+        served.uids().map(str::to_owned).collect()
+    };
+    assert_eq!(uids(&case), ["p0"]);
+    case.take(Step::NoPod(0));
+    case.publish();
+    let served = &case.now.fronts.served["shop/s0"];
+    assert!(uids(&case).is_empty() && !served.chosen, "its slice follows in a moment");
+    case.take(Step::Long);
+    case.publish();
+    assert!(case.now.fronts.served["shop/s0"].chosen, "somebody wrote it by hand");
 }

@@ -49,7 +49,7 @@ async fn a_bridge_that_takes_nothing_is_cut_and_gets_everything_when_it_is_back(
     let asking = async {
         // Each is answered by an update of its own; they find room as long as somebody takes them.
         for number in 0..100 {
-            links.ask(&slow.link, &[vec![192, 0, 2, number]]);
+            links.ask(&slow.node, &slow.link, &[vec![192, 0, 2, number]]);
             links.written.send_modify(|turn| *turn += 1);
             sleep(Duration::from_secs(1)).await;
         }

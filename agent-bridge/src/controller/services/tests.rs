@@ -1,3 +1,5 @@
+use std::collections::{HashMap, HashSet};
+
 use outrider_model::IpProto;
 
 use super::*;
@@ -25,6 +27,7 @@ fn slice(service: &str, ports: Vec<NamedPort>, addresses: &[&str]) -> Arc<Slice>
     Arc::new(Slice {
         namespace: "shop".into(),
         service: service.into(),
+        name: format!("{service}-{}", addresses[0]).into(),
         ports,
         addresses: addresses.iter().map(|text| ip(text)).collect(),
     })
@@ -53,12 +56,13 @@ fn world(
     (World { pods: pods.collect(), slices, services, ..World::default() }, by_address)
 }
 
-fn only(world: &World, by_address: &HashMap<IpAddr, Arc<Pod>>) -> Arc<Served> {
+fn only(world: &World, by_address: &HashMap<IpAddr, Arc<Pod>>) -> Served {
+    but(world, by_address, &HashSet::new())
+}
+
+fn but(world: &World, by_address: &HashMap<IpAddr, Arc<Pod>>, left: &HashSet<IpAddr>) -> Served {
     let whose = |address| by_address.get(&address);
-    let is_left = |address| world.left.contains(&address);
-    let mut all = serve(&world.services, &world.slices, whose, is_left);
-    assert_eq!(all.len(), 1);
-    all.pop_first().unwrap().1
+    served(&world.services[0], world.slices.iter(), whose, |address| left.contains(&address))
 }
 
 #[test]
@@ -68,7 +72,6 @@ fn backends_are_whose_addresses_they_are_and_alike_ones_are_together() {
         slice("web", vec![port("http", 8080), port("admin", 9090)], &["10.0.0.1", "10.0.0.2"]),
         // A named port that another version of the pods has elsewhere.
         slice("web", vec![port("http", 8081)], &["10.0.0.3"]),
-        slice("other", vec![port("http", 1)], &["10.0.0.9"]),
     ];
     let (world, by_address) = world(slices, vec![service(ports)]);
     let served = only(&world, &by_address);
@@ -98,8 +101,7 @@ fn an_address_that_is_no_pods_is_told_as_such_to_everybody() {
     let foreign = &served.said.backends[0];
     assert_eq!((&*foreign.group, foreign.addresses.len(), foreign.uids.len()), ("", 1, 0));
     // Of a pod that has just ended the slice will say so in a moment.
-    world.left.insert(ip("192.0.2.66"));
-    let served = only(&world, &by_address);
+    let served = but(&world, &by_address, &[ip("192.0.2.66")].into());
     assert_eq!((served.chosen, served.said.backends.len()), (false, 1));
     let mut borrows = Service::clone(&world.services[0]);
     borrows.borrowed.push(ip("192.0.2.7"));
@@ -122,6 +124,7 @@ fn what_is_too_much_is_said_to_be_more() {
         let slice = Slice {
             namespace: "shop".into(),
             service: "web".into(),
+            name: "web-1".into(),
             ports: vec![port("", 80)],
             addresses: addresses.collect(),
         };
@@ -142,17 +145,21 @@ fn what_is_too_much_is_said_to_be_more() {
 #[test]
 fn networks_hold_the_cluster_ips_and_little_else() {
     let of = |texts: &[&str]| {
-        let one =
-            |text: &&str| Arc::new(Service { addresses: vec![ip(text)], ..Service::default() });
-        let all: Vec<_> = texts.iter().map(one).collect();
-        networks(all.iter())
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
+        let mut networks = Networks::default();
+        for text in texts {
+            networks.enter(ip(text));
+        }
+        networks.all().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(of(&["10.96.0.1"]), ["10.96.0.0/24"]);
     assert_eq!(of(&["10.96.0.1", "10.96.77.3"]), ["10.96.0.0/17"]);
     assert_eq!(of(&["10.96.0.1", "10.97.0.1"]), ["10.96.0.0/24", "10.97.0.0/24"]);
     assert_eq!(of(&["fd00:96::1", "fd00:96::a0"]), ["fd00:96::/120"]);
     assert!(of(&[]).is_empty());
+    let mut networks = Networks::default();
+    assert!(networks.enter(ip("10.96.0.1")) && !networks.enter(ip("10.96.0.1")));
+    assert!(networks.enter(ip("10.96.77.3")) && !networks.enter(ip("10.96.9.9")));
+    assert!(!networks.leave(ip("10.96.0.1")) && networks.leave(ip("10.96.77.3")));
+    assert!(networks.leave(ip("10.96.9.9")) && networks.leave(ip("10.96.0.1")));
+    assert_eq!(networks, Networks::default());
 }

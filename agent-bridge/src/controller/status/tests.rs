@@ -187,10 +187,10 @@ impl Case {
         }
     }
 
-    fn take(&mut self, step: Step) {
+    fn take(&mut self, step: &Step) {
         let uid = |name: u8| -> Arc<str> { format!("p{name}").into() };
         let node = |at: u8| -> Arc<str> { NODES[usize::from(at)].into() };
-        match step {
+        match *step {
             Step::Pod(name, at, app, managed) => {
                 let app = APPS[usize::from(app)];
                 let pod = Arc::new(Pod {
@@ -328,7 +328,7 @@ proptest! {
     #[test]
     fn what_is_kept_is_what_counting_from_nothing_gives(steps in prop::collection::vec(step(), 1..80)) {
         let mut case = Case::new();
-        steps.into_iter().for_each(|step| case.take(step));
+        steps.iter().for_each(|step| case.take(step));
         case.look();
     }
 }
