@@ -62,9 +62,10 @@ const FILTERS: [&str; 38] = [
     "src 10.9.0.1 and dst port 5000 or src fd09::2 and src port 5001",
 ];
 
+/// With a block for every frame: nobody reads meanwhile, and on a busy machine each may come in a block of its own.
 fn tap(packets: PacketFilter) -> Tap {
     let filter = Filter::Matching { packets, loopback: false };
-    let settings = TapSettings { filter, block_bytes: 65_536, blocks: 4, ..TapSettings::default() };
+    let settings = TapSettings { filter, block_bytes: 8192, blocks: 128, ..TapSettings::default() };
     Tap::open(&settings).unwrap()
 }
 
