@@ -40,7 +40,12 @@ fn save(path: &Path, datagrams: Vec<Vec<u8>>) -> io::Result<()> {
     let requests = datagrams.into_iter().map(raw).collect::<io::Result<_>>()?;
     let text = serde_json::to_vec(&File { format: FORMAT, requests })?;
     let beside = path.with_extension("json.new");
-    let written = write_whole(&beside, &text).and_then(|()| fs::rename(&beside, path));
+    let written = write_whole(&beside, &text)
+        .and_then(|()| fs::rename(&beside, path))
+        .and_then(|()| {
+            path.parent()
+                .map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
+        });
     if written.is_err() {
         // A half-written file is no use to anybody; that it cannot be removed changes nothing.
         let _kept = fs::remove_file(&beside);

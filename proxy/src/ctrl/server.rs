@@ -59,7 +59,9 @@ pub(crate) struct Server {
     /// Since when something else is wanted than what is in force.
     wanted_since: Option<Instant>,
     unsaved: bool,
-    /// Who said hello while a policy was on its way: the status is due when it is in force.
+    /// When the last save began.
+    saving_since: Instant,
+    /// Who said hello while a policy was on its way: the status is due when it is in force and kept.
     greeted: Vec<Option<Arc<Path>>>,
     /// The bridge that acknowledges batches.
     bridge: Option<Arc<Path>>,
@@ -116,6 +118,7 @@ impl Server {
             saving: Background::idle(),
             wanted_since: None,
             unsaved: false,
+            saving_since: Instant::now(),
             greeted: Vec::new(),
             bridge: None,
             first_policy,
@@ -231,6 +234,7 @@ impl Server {
         }
         self.ticks = self.ticks.wrapping_add(1);
         self.inbox.keep();
+        self.greet_waiting();
         self.context.telemetry.settle();
         self.context.metering.tick();
         self.notifier.put_names(&self.context.names, &self.state);
@@ -345,9 +349,11 @@ impl Server {
             }
             Effect::SensorsChanged(sensors) => self.sensors_changed(sensors),
             Effect::Hello(hello) => {
+                // Who says it first learns at once whom it talks to; later it asks what holds.
+                let is_first = self.bridge.as_ref() != from;
                 self.bridge = from.filter(|_| hello.acks).cloned();
                 self.notifier.hello(hello);
-                self.greet(from.cloned());
+                self.answer_hello(from, is_first);
             }
             Effect::Ack(ack) if from.is_some() && from == self.bridge.as_ref() => {
                 self.notifier.acknowledge(ack.instance, ack.seq);
@@ -370,19 +376,34 @@ impl Server {
         self.context.ctrl.sensors(sensors);
     }
 
-    /// Answers a hello, once what was asked for before it is in force.
-    fn greet(&mut self, from: Option<Arc<Path>>) {
-        if self.wanted_since.is_some() || !self.compiling.is_idle() {
-            if self.greeted.len() < MAX_GREETED {
-                self.greeted.push(from);
-            } else {
-                self.context.ctrl.lost(Loss::ReplyOverflow, 1);
-            }
-            return;
+    fn answer_hello(&mut self, from: Option<&Arc<Path>>, is_first: bool) {
+        if self.is_in_force() && (is_first || self.is_kept()) {
+            self.greet(from);
+        } else if self.greeted.len() < MAX_GREETED {
+            self.greeted.push(from.cloned());
+        } else {
+            self.context.ctrl.lost(Loss::ReplyOverflow, 1);
         }
+    }
+
+    /// Answers hellos that waited, once what was asked for before them is in force and kept: a proxy that is killed
+    /// afterwards begins with what it has said to have.
+    fn greet_waiting(&mut self) {
+        if self.is_in_force() && self.is_kept() {
+            for client in std::mem::take(&mut self.greeted) {
+                self.greet(client.as_ref());
+            }
+        }
+    }
+
+    fn is_in_force(&self) -> bool {
+        self.wanted_since.is_none() && self.compiling.is_idle()
+    }
+
+    fn greet(&mut self, to: Option<&Arc<Path>>) {
         self.context.telemetry.settle();
         let status = status::status(&self.context);
-        self.reply(from.as_ref(), &[status.into()]);
+        self.reply(to, &[status.into()]);
     }
 
     fn reply(&mut self, to: Option<&Arc<Path>>, replies: &[Reply]) {

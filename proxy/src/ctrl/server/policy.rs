@@ -1,8 +1,8 @@
 //! The server's part in policy: when to compile, what to do with the result, what to keep on disk.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
-use tokio::task::JoinError;
+use tokio::{task::JoinError, time::Instant};
 use tracing::{debug, error, info};
 
 use super::Server;
@@ -41,11 +41,7 @@ impl Server {
             }
             Err(error) => error!(%error, "compiling a policy failed, the one in force stays"),
         }
-        if self.wanted_since.is_none() {
-            for client in std::mem::take(&mut self.greeted) {
-                self.greet(client);
-            }
-        }
+        self.greet_waiting();
     }
 
     fn in_force(&mut self, swapped: Swapped) {
@@ -80,6 +76,7 @@ impl Server {
             return;
         }
         self.unsaved = false;
+        self.saving_since = Instant::now();
         let path = keep::path(&self.context.settings.state_dir);
         let journal = self.state.journal();
         self.saving
@@ -96,5 +93,14 @@ impl Server {
             }
         }
         self.save();
+        self.greet_waiting();
+    }
+
+    /// Whether the policy in force is on disk, or cannot be: a disk that hangs keeps nobody waiting for long.
+    pub(super) fn is_kept(&self) -> bool {
+        self.saving.is_idle() && !self.unsaved || self.saving_since.elapsed() >= SAVE_TIME
     }
 }
+
+/// How long a save is waited for.
+const SAVE_TIME: Duration = Duration::from_secs(5);

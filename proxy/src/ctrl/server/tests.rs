@@ -270,7 +270,7 @@ async fn hellos_that_wait_for_a_policy_are_bounded() {
     let (context, relay, state) = assemble(settings(dir.path(), &[]));
     let mut server = Server::new(Arc::clone(&context), relay, state, None);
     server.want_policy();
-    (0..=MAX_GREETED).for_each(|_| server.greet(None));
+    (0..=MAX_GREETED).for_each(|_| server.answer_hello(None, true));
     assert_eq!(server.greeted.len(), MAX_GREETED);
     assert_eq!(context.ctrl.dropped(&context.telemetry.totals()), [("reply-overflow", 1)].into());
 }

@@ -8,7 +8,7 @@ use outrider_wire::{
 };
 
 use super::*;
-use crate::testing::POD_MAC;
+use crate::{ctrl::keep, testing::POD_MAC};
 
 fn policy(rules: u32, default_action: u8) -> Policy {
     let rule = |n: u32| Rule {
@@ -214,6 +214,53 @@ async fn the_last_policy_is_in_force_again_after_a_restart() {
     assert_eq!(view.snapshot.rule_counts().0, 50);
     rig.client("client").is_alive(1).await;
     assert!(rig.context.readiness.waits_for().is_empty(), "a kept policy is a policy");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_bridge_is_told_is_in_force_is_on_disk() {
+    let rig = Rig::start(&[]).await;
+    let client = rig.client("client");
+    client.hello().await;
+    for rules in 1..=20 {
+        enforce(&client).await;
+        push(&client, &policy(rules, 7)).await;
+        assert_eq!(client.hello().await.mode, "protect");
+        // As a proxy would find it that is killed now and starts again.
+        let kept = keep::load(&keep::path(rig.dir.path())).unwrap().unwrap();
+        let rules_kept = kept.iter().map(|request| match request {
+            Request::CfgPolicy(policy) => policy.rules.len(),
+            _ => 0,
+        });
+        assert_eq!(rules_kept.sum::<usize>(), rules as usize);
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_keeps_the_bridge_waiting_for_a_while_only() {
+    let rig = Rig::start(&[]).await;
+    let client = rig.client("client");
+    client.hello().await;
+    // Nobody reads, so that whoever opens it to write waits.
+    let beside = keep::path(rig.dir.path()).with_extension("json.new");
+    nix::unistd::mkfifo(&beside, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    enforce(&client).await;
+    push(&client, &policy(5, 7)).await;
+    client
+        .send(r#"{"ctrl_outrider_hello":{"version":1,"acks":true}}"#)
+        .await;
+    // A clock that stands while there is work on other threads is moved by hand.
+    let reply = loop {
+        tokio::select! {
+            biased;
+            reply = client.reply() => break reply,
+            () = tokio::time::advance(Duration::from_millis(100)) => {}
+        }
+    };
+    let Reply::Status(status) = reply else { panic!("{reply:?}") };
+    assert_eq!(status.mode, "protect");
+    let _reader = std::fs::File::open(&beside).unwrap();
     rig.stop().await;
 }
 
