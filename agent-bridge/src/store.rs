@@ -1,8 +1,9 @@
 //! The embedded store: what the bridge has acknowledged and must not forget.
 //!
 //! Values are JSON, keyed by what they are about; the tables are small next to what they sum up.
-//! One transaction carries everything that changed since the last one. A file that cannot be read
-//! is moved aside, kept for whoever wants to look, and a new one is begun.
+//! One transaction carries everything that changed since the last one. A file that cannot be read, or
+//! that a newer bridge wrote in a way that this one does not know, is moved aside, kept for whoever
+//! wants to look or goes forward again, and a new one is begun.
 
 use std::{
     borrow::Borrow,
@@ -16,8 +17,8 @@ use std::{
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use thiserror::Error;
 
-/// Version of the tables' content; a larger one in the file is from a newer bridge. A new table that an older bridge
-/// may leave alone needs no new version, so that going back one stays possible.
+/// Version of the tables' content; a larger one in the file is from a newer bridge, and is set aside. A new table, row or
+/// member that an older bridge may leave alone needs no new version: going back then keeps everything.
 const SCHEMA: u32 = 2;
 /// Memory that redb may use for pages.
 const CACHE_BYTES: usize = 16 << 20;
@@ -103,17 +104,6 @@ pub enum StoreError {
     /// Another process has the file open.
     #[error("{0} is in use by another bridge: stop it, or set OUTRIDER_BRIDGE_STORE")]
     InUse(PathBuf),
-    /// The file was written by a newer version.
-    #[error(
-        "{path} has schema {found}, this bridge knows {SCHEMA}: \
-         run the newer version, or move the file away to begin anew"
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its schema.
-        found: u32,
-    },
     /// The directory or file cannot be made, read or moved.
     #[error("{path}: {source}")]
     Io {
@@ -145,7 +135,7 @@ impl Store {
     /// Opens the store in `path`, making it if need be. `now` names a file that is set aside.
     ///
     /// # Errors
-    /// When another process has it, it is from a newer version, or the system refuses.
+    /// When another process has it, or the system refuses.
     pub fn open(path: &Path, now: u64) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Io { path: path.to_owned(), source };
         if let Some(parent) = path.parent() {
@@ -154,20 +144,25 @@ impl Store {
         claim(path).map_err(failed)?;
         let mut store =
             Self { path: path.to_owned(), database: None, set_aside: None, knows_beginning: false };
-        match store.reopen() {
+        let (reason, name) = match store.reopen() {
+            Ok(Some(newer)) => (
+                format!("it has schema {newer}, this bridge knows {SCHEMA}"),
+                format!("schema-{newer}"),
+            ),
             Err(StoreError::Engine { source, .. }) if is_unreadable(&source) => {
-                let aside = aside(path, now);
-                std::fs::rename(path, &aside).map_err(failed)?;
-                tracing::error!(
-                    error = %source, file = %path.display(), moved = %aside.display(),
-                    "the store cannot be read: it was set aside and a new one begun"
-                );
-                store.set_aside = Some(aside);
-                claim(path).map_err(failed)?;
-                store.reopen()?;
+                (source.to_string(), "unreadable".to_owned())
             }
-            other => other?,
-        }
+            other => return other.map(|_newer| store),
+        };
+        let aside = aside(path, &name, now);
+        std::fs::rename(path, &aside).map_err(failed)?;
+        tracing::error!(
+            reason, file = %path.display(), moved = %aside.display(),
+            "the store cannot be used: it was set aside and a new one begun"
+        );
+        store.set_aside = Some(aside);
+        claim(path).map_err(failed)?;
+        store.reopen()?;
         Ok(store)
     }
 
@@ -177,7 +172,7 @@ impl Store {
         &self.path
     }
 
-    /// Where an unreadable file was moved at start.
+    /// Where a file that cannot be used was moved at start.
     #[must_use]
     pub fn set_aside(&self) -> Option<&Path> {
         self.set_aside.as_deref()
@@ -216,8 +211,8 @@ impl Store {
         &mut self,
         changes: impl IntoIterator<Item: Borrow<Change>>,
     ) -> Result<(), StoreError> {
-        if self.database.is_none() {
-            self.reopen()?;
+        if self.database.is_none() && self.reopen()?.is_some() {
+            return Err(StoreError::InUse(self.path.clone()));
         }
         let Some(database) = &self.database else { return Ok(()) };
         write(database, changes).map_err(|error| {
@@ -227,7 +222,8 @@ impl Store {
         })
     }
 
-    fn reopen(&mut self) -> Result<(), StoreError> {
+    /// The schema, if a newer bridge wrote it: then it is left alone.
+    fn reopen(&mut self) -> Result<Option<u32>, StoreError> {
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .set_check_integrity_on_open(true)
@@ -238,11 +234,11 @@ impl Store {
             })?;
         let (found, begun) = prepare(&database).map_err(|error| self.engine(error))?;
         if found > SCHEMA {
-            return Err(StoreError::Newer { path: self.path.clone(), found });
+            return Ok(Some(found));
         }
         self.database = Some(database);
         self.knows_beginning = begun;
-        Ok(())
+        Ok(None)
     }
 
     /// Lets go of the file, as after an I/O error.
@@ -267,12 +263,16 @@ fn claim(path: &Path) -> io::Result<()> {
         .map(drop)
 }
 
-/// Makes the tables and says which schema the file has, and whether it knows that it was begun.
+/// Makes the tables and says which schema the file has, and whether it knows that it was begun. A newer one stays as
+/// it is.
 fn prepare(database: &Database) -> Result<(u32, bool), redb::Error> {
     let transaction = database.begin_write()?;
     let found = {
         let mut meta = transaction.open_table(Table::Meta.definition())?;
         let found = meta.get(SCHEMA_KEY)?.map(|value| schema(value.value()));
+        if let Some(newer) = found.filter(|found| *found > SCHEMA) {
+            return Ok((newer, false));
+        }
         // Schema 1 lacks the export's tables; they begin empty.
         if found.is_none_or(|found| found < SCHEMA) {
             meta.insert(SCHEMA_KEY, SCHEMA.to_be_bytes().as_slice())?;
@@ -330,9 +330,9 @@ fn is_unreadable(error: &redb::Error) -> bool {
     }
 }
 
-fn aside(path: &Path, now: u64) -> PathBuf {
+fn aside(path: &Path, why: &str, now: u64) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".unreadable-{now}"));
+    name.push(format!(".{why}-{now}"));
     PathBuf::from(name)
 }
 

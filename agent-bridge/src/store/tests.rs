@@ -94,12 +94,12 @@ fn a_damaged_store_is_set_aside_wherever_the_damage_is() {
 }
 
 #[test]
-fn a_newer_schema_is_refused_and_left_alone() {
+fn a_newer_schema_is_set_aside_whole_for_the_newer_bridge() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bridge.redb");
-    let store = Store::open(&path, 1).unwrap();
-    let database = store.database.as_ref().unwrap();
-    let transaction = database.begin_write().unwrap();
+    let mut store = Store::open(&path, 1).unwrap();
+    store.commit(&[row("a", Some("1"))]).unwrap();
+    let transaction = store.database.as_ref().unwrap().begin_write().unwrap();
     let newer = (SCHEMA + 1).to_be_bytes();
     transaction
         .open_table(Table::Meta.definition())
@@ -108,10 +108,18 @@ fn a_newer_schema_is_refused_and_left_alone() {
         .unwrap();
     transaction.commit().unwrap();
     drop(store);
-    assert!(
-        matches!(Store::open(&path, 1), Err(StoreError::Newer { found, .. }) if found == SCHEMA + 1)
-    );
-    assert!(path.exists());
+    let store = Store::open(&path, 77).unwrap();
+    assert!(rows(&store, Table::Modes).is_empty() && store.knows_beginning());
+    let aside = store.set_aside().unwrap().to_owned();
+    assert!(aside.ends_with(format!("bridge.redb.schema-{}-77", SCHEMA + 1)), "{aside:?}");
+    drop(store);
+    // The bridge that wrote it has all of it.
+    let database = Database::open(&aside).unwrap();
+    let transaction = database.begin_read().unwrap();
+    let modes = transaction.open_table(Table::Modes.definition()).unwrap();
+    assert_eq!(modes.get("a".as_bytes()).unwrap().unwrap().value(), b"1");
+    // What was begun is an ordinary one.
+    assert_eq!(Store::open(&path, 78).unwrap().set_aside(), None);
 }
 
 #[test]
@@ -186,7 +194,7 @@ fn a_store_that_is_cut_short_or_has_a_wrong_bit_is_whole_or_set_aside() {
 }
 
 #[test]
-fn a_schema_that_is_no_number_is_refused_and_left_alone() {
+fn a_schema_that_is_no_number_is_set_aside() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bridge.redb");
     let store = Store::open(&path, 1).unwrap();
@@ -198,8 +206,7 @@ fn a_schema_that_is_no_number_is_refused_and_left_alone() {
         .unwrap();
     transaction.commit().unwrap();
     drop(store);
-    assert!(matches!(Store::open(&path, 1), Err(StoreError::Newer { .. })));
-    assert!(path.exists());
+    assert!(Store::open(&path, 1).unwrap().set_aside().is_some());
 }
 
 #[test]
