@@ -37,7 +37,6 @@ pub use sink::Name;
 
 pub(crate) use feed::host_name;
 pub(crate) use settings::PREFIX;
-pub(crate) use sink::{pause, random};
 
 use crate::store::{Change, Table};
 use counts::ExportCounts;

@@ -31,6 +31,7 @@ pub mod mailbox;
 pub mod metrics;
 pub mod neuvector;
 pub mod node;
+mod pause;
 pub mod pods;
 mod policy_file;
 pub mod process;

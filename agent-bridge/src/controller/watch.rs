@@ -1,4 +1,4 @@
-//! The watches. Each begins again by itself, slower and slower while the API server is away; what is known meanwhile
+//! The watches. Each begins again by itself, after seconds while the API server is away; what is known meanwhile
 //! stays in force.
 
 use std::{fmt::Debug, sync::Arc};
@@ -8,10 +8,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, Resource,
     core::PartialObjectMeta,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event},
-    },
+    runtime::watcher::{self, Event},
 };
 use serde::de::DeserializeOwned;
 use tokio_util::task::TaskTracker;
@@ -21,6 +18,7 @@ use super::{
     nodes, pods, slices,
     store::{Store, Table, Tables, key},
 };
+use crate::pause::patient;
 
 /// Objects of one page of a list.
 const PAGE: u32 = 500;
@@ -101,7 +99,7 @@ impl Watch {
         F: Fn(&mut Tables, Event<K>) -> bool,
     {
         let config = watcher::Config::default().page_size(PAGE);
-        let stream = watcher::watcher(api, config).default_backoff();
+        let stream = patient(watcher::watcher(api, config));
         let mut stream = std::pin::pin!(stream);
         while let Some(event) = stream.next().await {
             self.took(kind, event, &take);

@@ -1,10 +1,6 @@
 //! One task per sink: takes what is stored, delivers it, tries again with growing pauses.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    io,
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
@@ -14,7 +10,10 @@ use super::{
     ExportSettings, Shared, counts::Lost, file::File, spool::Entry, syslog::Syslog,
     webhook::Webhook,
 };
-use crate::connect::ConnectError;
+use crate::{
+    connect::ConnectError,
+    pause::{LONGEST, pause, random},
+};
 
 /// Most events of one delivery.
 pub(super) const MAX_BATCH: usize = 500;
@@ -22,10 +21,6 @@ pub(super) const MAX_BATCH: usize = 500;
 const MAX_BATCH_BYTES: usize = 1 << 20;
 /// Longest time that one delivery may take; a receiver that stalls is left then.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// First pause after a failure.
-const MIN_PAUSE: Duration = Duration::from_millis(500);
-/// Longest pause between two attempts.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// A sink that goes on failing is logged about this often.
 const LOG_EVERY: Duration = Duration::from_secs(300);
 
@@ -206,7 +201,7 @@ impl Courier {
         if events > 1 {
             self.most = events / 2;
             self.shared.counts.retry(name);
-            return sleep(pause(1, random())).await;
+            return sleep(pause(1, LONGEST, random())).await;
         }
         let lost = self.shared.spool.lock().done_with(name, last);
         self.shared.counts.lost(name, Lost::Refused, lost);
@@ -230,39 +225,6 @@ impl Courier {
                 "events cannot be delivered; they wait and are tried again"
             );
         }
-        sleep(pause(self.failures, random())).await;
-    }
-}
-
-/// How long to wait after so many failures: doubled each time, and somewhere between half of that
-/// and all of it, so that many nodes do not come back at once.
-pub(crate) fn pause(failures: u32, random: u64) -> Duration {
-    let doubled = 1u32
-        .checked_shl(failures.saturating_sub(1))
-        .unwrap_or(u32::MAX);
-    let full = MIN_PAUSE.saturating_mul(doubled).min(MAX_PAUSE);
-    let thousandths = u32::try_from(random % 501).unwrap_or_default();
-    full / 2 + full * thousandths / 1000
-}
-
-/// A number that no other process draws: the keys of a hash come from the system's randomness.
-pub(crate) fn random() -> u64 {
-    RandomState::new().hash_one(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_minute_and_differ() {
-        assert_eq!(pause(1, 0), MIN_PAUSE / 2);
-        assert_eq!(pause(1, 500), MIN_PAUSE);
-        assert_eq!(pause(3, 500), MIN_PAUSE * 4);
-        for failures in [8, 31, 32, 33, u32::MAX] {
-            assert_eq!(pause(failures, 0), MAX_PAUSE / 2);
-            assert_eq!(pause(failures, 500), MAX_PAUSE);
-        }
-        assert_ne!(random(), random());
+        sleep(pause(self.failures, LONGEST, random())).await;
     }
 }

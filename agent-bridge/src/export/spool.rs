@@ -53,7 +53,7 @@ impl Spool {
     pub(super) fn new(cap: usize, sinks: Vec<Name>, counts: ExportCounts) -> Self {
         let cursor = |sink| Cursor { sink, done: None, dirty: false };
         Self {
-            instance: super::sink::random(),
+            instance: crate::pause::random(),
             cap,
             bytes: 0,
             head: 0,

@@ -15,8 +15,8 @@ use tonic::{Code, Request, Status, Streaming};
 
 use super::{LinkSettings, dial, read};
 use crate::{
-    export::{pause, random},
     node::Node,
+    pause::{LONGEST, pause, random},
 };
 
 /// Metadata in which a replica that does not lead says who does.
@@ -102,7 +102,7 @@ impl Task {
             self.redirects = 0;
             self.failures = self.failures.saturating_add(1);
             tracing::warn!(%end, target, failures = self.failures, "no link to the controller; what it said last counts");
-            sleep(pause(self.failures, random())).await;
+            sleep(pause(self.failures, LONGEST, random())).await;
         }
     }
 

@@ -20,13 +20,13 @@ use super::{
     table::{Key, Lost, Sum},
 };
 use crate::{
-    export::{pause, random},
     grpc::{
         MAX_MESSAGE,
         dial::{self, Connection},
         tls::Certificates,
     },
     node::Node,
+    pause::{LONGEST, pause, random},
 };
 
 /// Time between two reports, unless the controller says another.
@@ -328,7 +328,7 @@ impl Courier {
             );
         }
         self.shared.tell(state, Some(reason));
-        sleep(pause(self.failures, random())).await;
+        sleep(pause(self.failures, LONGEST, random())).await;
     }
 
     /// Counts what was not reported.

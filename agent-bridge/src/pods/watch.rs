@@ -2,14 +2,11 @@
 
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{Node as ApiNode, Pod as ApiPod};
 use kube::{
     Api, Client,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Config, Event, watcher},
-    },
+    runtime::watcher::{self, Config, Event, watcher},
 };
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +16,7 @@ use super::{
     describe::describe,
     node::{self, Surroundings},
 };
-use crate::{cluster::client::client, node::Node};
+use crate::{cluster::client::client, node::Node, pause::patient};
 
 /// Most pods of one node that are looked at; a kubelet runs 110 by default.
 const MAX_PODS: usize = 4096;
@@ -187,11 +184,4 @@ impl Watch {
         self.tell(Some(error.clone()));
         self.failing = Some(error);
     }
-}
-
-/// Waits longer after each failure, up to half a minute and with chance in it.
-fn patient<K>(
-    stream: impl Stream<Item = Watched<K>> + Send,
-) -> impl Stream<Item = Watched<K>> + Send {
-    stream.default_backoff()
 }

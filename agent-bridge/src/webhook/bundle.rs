@@ -13,7 +13,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
-    runtime::{WatchStreamExt, watcher::watch_object},
+    runtime::watcher::watch_object,
 };
 use outrider_telemetry::unix_seconds;
 use parking_lot::Mutex;
@@ -24,6 +24,7 @@ use super::{
     authorities::{Own, merged},
     counts::{Counts, Written},
 };
+use crate::pause::patient;
 
 /// Authorities that are kept at most. Replicas that are gone leave theirs until it expires.
 const MAX_AUTHORITIES: usize = 128;
@@ -104,7 +105,7 @@ impl Bundle {
     /// when there is no such configuration.
     pub(super) async fn keep(&self, kind: Kind, known: impl Fn()) {
         // Other people's writes come back through here.
-        let events = watch_object(self.api(kind), &self.name).default_backoff();
+        let events = patient(watch_object(self.api(kind), &self.name));
         tokio::pin!(events);
         let mut pause = PAUSES[0];
         loop {

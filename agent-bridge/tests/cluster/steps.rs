@@ -9,6 +9,7 @@ use outrider_agent_bridge::cluster::objects::{
 };
 use outrider_api::cluster::{Applied, Conversation, Observed, Rule, Side, WorkloadState};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::{
@@ -319,6 +320,7 @@ async fn the_api_server_is_away(stage: &mut Stage, bridges: &mut [Bridge; 2]) {
         .until("an answer", |bridge| bridge.unknown.len() > unknown)
         .await;
     stage.world.server.resume().await;
+    let back = Instant::now();
     let patch = Patch::Merge(json!({"spec": {"priority": 70}}));
     let is_ours = |rule: &&Rule| rule.origin.contains("front");
     let before = bridges[1].rules.values().find(is_ours).unwrap().clone();
@@ -329,5 +331,6 @@ async fn the_api_server_is_away(stage: &mut Stage, bridges: &mut [Bridge; 2]) {
         .unwrap();
     let changed = |bridge: &Bridge| bridge.rules[&before.id].order != before.order;
     bridges[1].until("the change", changed).await;
+    eprintln!("a change {:?} after the API server was back", back.elapsed());
     assert_eq!(bridges[1].whole, 1, "it is the same link");
 }

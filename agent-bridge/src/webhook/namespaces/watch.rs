@@ -11,7 +11,7 @@ use kube::{
 use tokio::time::{sleep, timeout};
 
 use super::{MAX_NAMESPACES, Table};
-use crate::inject::Namespace;
+use crate::{inject::Namespace, pause::Pauses};
 
 /// Namespaces of one answer.
 const PAGE: u32 = 500;
@@ -20,25 +20,20 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Seconds after which the API server ends a watch, which goes on where it was: a connection that died without a word is
 /// found out then.
 const WATCH: u32 = 60;
-/// Between two attempts, doubled each time.
-const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(20)];
 
 /// Follows for ever. `listed` is called when the list is complete.
 pub(in crate::webhook) async fn follow(table: &Table, client: Client, listed: impl Fn()) {
     let api: Api<v1::Namespace> = Api::all(client);
-    let mut pause = PAUSES[0];
-    loop {
+    for pause in Pauses::default() {
         let why = match list(&api, table).await {
             Ok(version) => {
                 listed();
-                pause = PAUSES[0];
                 watch(&api, table, version).await
             }
             Err(why) => why,
         };
         table.outdated(&why);
         sleep(pause).await;
-        pause = (pause * 2).min(PAUSES[1]);
     }
 }
 
