@@ -2,7 +2,8 @@
 # Builds Outrider's images without Docker and without a registry: static binaries in empty images, one OCI archive each,
 # and beside it what is in it (CycloneDX).
 # usage: build.sh OUT [NAME...]    NAME: outrider-proxy outrider-init outrider-agent-bridge (all three)
-# Settings: PROFILE (release), TARGET (this machine's triple), REPOSITORY (outrider.local), TAG (the workspace's version).
+# Settings: PROFILE (release), TARGET (this machine's triple), REPOSITORY (outrider.local), TAG (the workspace's version),
+# SOURCES (this tree): another revision's, which is built by this one's compiler flags into the same directory.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -12,7 +13,8 @@ shift
 
 profile=${PROFILE:-release}
 target=${TARGET:-$(rustc -vV | sed -n 's/^host: //p')}
-tag=${TAG:-$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")}
+sources=${SOURCES:-$root}
+tag=${TAG:-$(sed -n 's/^version = "\(.*\)"/\1/p' "$sources/Cargo.toml")}
 case $target in
 x86_64-*) architecture=amd64 ;;
 aarch64-*) architecture=arm64 ;;
@@ -30,7 +32,7 @@ packages=("${@/#/--package=}")
 [[ " $* " != *" outrider-agent-bridge "* ]] || packages+=(--package=outrider-cli)
 # A directory of its own: other builds of the same sources neither wait for this one nor undo it.
 built=${CARGO_TARGET_DIR:-$root/target}/static
-cargo build --quiet --locked --target-dir "$built" --profile "$profile" --target "$target" --manifest-path "$root/Cargo.toml" "${packages[@]}"
+cargo build --quiet --locked --target-dir "$built" --profile "$profile" --target "$target" --manifest-path "$sources/Cargo.toml" "${packages[@]}"
 built+=/$target/${profile/#dev/debug}
 
 # What the kernel's rules are installed with: Debian's iptables, the libraries it loads, and nothing else of Debian.
@@ -71,6 +73,6 @@ for name; do
     outrider-agent-bridge) inside+=(outrider-cli) ;;
     esac
     mkdir -p "$out"
-    (cd "$root" && python3 "$here/sbom.py" "$(realpath "$out")/$name.cdx.json" "$name" "$tag" "$target" "${inside[@]}" "${debs[@]}")
+    (cd "$sources" && python3 "$here/sbom.py" "$(realpath "$out")/$name.cdx.json" "$name" "$tag" "$target" "${inside[@]}" "${debs[@]}")
     PERMITTED=$permitted "$here/pack.sh" "$out/$name.tar" "${REPOSITORY:-outrider.local}/$name:$tag" $architecture $user "$files" "/$name"
 done

@@ -28,6 +28,8 @@ link=outrider-e2e-$minor                 # the host's end of the pair that leads
 cgroup=outrider-e2e-$minor               # parent of all pods' cgroups
 node=node-$minor
 next_tag=e2e-next                        # of Outrider's images, what an upgrade goes to
+previous= previous_tag=e2e-previous      # sources and images of the revision PREVIOUS, which an upgrade comes from
+[ -z "${PREVIOUS:-}" ] || previous=$work/previous/$(git -C "$root" rev-parse --short=12 "$PREVIOUS^{commit}")
 
 export PATH=$bin:$runtime/usr/bin:$runtime/usr/sbin:$PATH:/usr/sbin:/sbin
 export KUBECONFIG=$run/admin.kubeconfig

@@ -36,6 +36,8 @@ def main(verb, *arguments):
                            create_namespace=True, namespace=namespace)
         elif verb == "upgrade":
             config.upgrade(arguments[1], name, values(arguments), wait=WAIT, timeout=TIMEOUT)
+        elif verb == "rollback":
+            config.rollback(name, version=int(arguments[1]), wait=WAIT, timeout=TIMEOUT)
         elif verb == "test":
             # Without logs: whatever succeeded is deleted before they would be fetched.
             config.test(name, timeout=TIMEOUT)

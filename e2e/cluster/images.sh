@@ -33,3 +33,15 @@ if [ "$made" != "$(cat "$images/made-of" 2>/dev/null)" ] || [ ! -f "$images/outr
     cp "${CARGO_TARGET_DIR:-$root/target}/static"/*/"${PROFILE/#dev/debug}/outrider" "$plugins/kubectl-outrider"
     echo "$made" >"$images/made-of"
 fi
+
+# Another revision gets a version of its own, by which cargo tells its crates from these.
+if [ -n "$previous" ] && [ "$PROFILE" != "$(cat "$previous/made-of" 2>/dev/null)" ]; then
+    say "building images of $PREVIOUS"
+    rm -f "$previous/made-of"
+    mkdir -p "$previous/tree"
+    git -C "$root" archive "${previous##*/}" | tar -x -C "$previous/tree"
+    sed -i "/^\[workspace.package\]/,/^\[/ s/^version = .*/version = \"0.0.0-g${previous##*/}\"/" "$previous/tree/Cargo.toml"
+    sed -i "/^name = \"outrider-/ {n; s/.*/version = \"0.0.0-g${previous##*/}\"/}" "$previous/tree/Cargo.lock"
+    TAG=$previous_tag SOURCES=$previous/tree "$root/charts/images/build.sh" "$previous/images"
+    echo "$PROFILE" >"$previous/made-of"
+fi

@@ -51,7 +51,7 @@ TOML
     start containerd containerd --config "$run/containerd.toml"
     wait_for 60 ctr --address "$run/containerd.sock" version
     local image
-    for image in "$images"/*.tar; do
+    for image in "$images"/*.tar ${previous:+"$previous"/images/*.tar}; do
         ctr --address "$run/containerd.sock" --namespace k8s.io images import "$image" >>"$run/logs/import.log"
     done
     # The same under another tag, to be upgraded to.

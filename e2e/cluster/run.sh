@@ -1,7 +1,8 @@
 #!/bin/bash
 # What `make e2e` does. For each of KUBERNETES (1.34; "1.34 1.20" for both): builds what is missing of the cluster and of
 # Outrider's images, starts a cluster, runs outrider-cluster against it, takes it down. With KUBECONFIG set: the tests alone.
-# KEEP=1 leaves the cluster and what was installed in it.
+# KEEP=1 leaves the cluster and what was installed in it. PREVIOUS=REVISION: that revision is installed, and upgraded
+# from it under traffic, and back.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 versions=${KUBERNETES:-1.34}
@@ -30,6 +31,9 @@ for version in $versions; do
     (
         . "$here/env.sh"
         export OUTRIDER_E2E_NEXT_TAG=$next_tag OUTRIDER_E2E_PLUGINS=$plugins OUTRIDER_E2E_KUBELET=$run/kubelet
+        if [ -n "$previous" ]; then
+            export OUTRIDER_E2E_PREVIOUS_CHART=$previous/tree/charts/outrider OUTRIDER_E2E_PREVIOUS_TAG=$previous_tag
+        fi
         test_cluster
     )
     trap - EXIT

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use crate::helm::Helm;
 use crate::kubectl::Kubectl;
 use crate::manifests::Images;
-use crate::stage::{Sidecar, Stage};
+use crate::stage::{Previous, Sidecar, Stage};
 use crate::steps::{Choice, Summary};
 
 /// What stands for Helm unless told otherwise.
@@ -37,6 +37,12 @@ struct Cli {
     /// Tag of the images to upgrade to; without it the upgrade is skipped.
     #[arg(long, env = "OUTRIDER_E2E_NEXT_TAG")]
     next_tag: Option<String>,
+    /// Chart of another revision, which is upgraded from and rolled back to instead of everything else.
+    #[arg(long, env = "OUTRIDER_E2E_PREVIOUS_CHART", requires = "previous_tag")]
+    previous_chart: Option<String>,
+    /// Tag of that revision's images.
+    #[arg(long, env = "OUTRIDER_E2E_PREVIOUS_TAG")]
+    previous_tag: Option<String>,
     /// Program that stands for Helm, with the verbs that `e2e/cluster/helm` has.
     #[arg(long, env = "OUTRIDER_E2E_HELM", default_value = HELM)]
     helm: PathBuf,
@@ -66,10 +72,12 @@ fn object(text: &str) -> serde_json::Result<Map<String, Value>> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let previous = cli.previous_chart.zip(cli.previous_tag);
     let stage = Stage {
         kubectl: Kubectl { plugins: cli.plugins },
         images: Images { repository: cli.repository, tag: cli.tag },
         next_tag: cli.next_tag,
+        previous: previous.map(|(chart, tag)| Previous { chart, tag }),
         helm: Helm(cli.helm),
         values: cli.values.into(),
         kubelet: cli.kubelet,

@@ -19,6 +19,14 @@ pub(crate) enum Sidecar {
     Classic,
 }
 
+/// Another revision of Outrider.
+pub(crate) struct Previous {
+    /// Its chart.
+    pub(crate) chart: String,
+    /// Tag of its images.
+    pub(crate) tag: String,
+}
+
 /// The cluster and how Outrider gets into it.
 pub(crate) struct Stage {
     /// The cluster.
@@ -27,6 +35,8 @@ pub(crate) struct Stage {
     pub(crate) images: Images,
     /// Tag of a release to upgrade to.
     pub(crate) next_tag: Option<String>,
+    /// Another revision, to come from and to go back to.
+    pub(crate) previous: Option<Previous>,
     /// Helm.
     pub(crate) helm: Helm,
     /// Values for the chart, besides images.
@@ -64,6 +74,14 @@ impl Stage {
         let wait = ["rollout", "status", what, "--namespace", namespace, "--timeout=180s"];
         self.kubectl.run(&wait)?;
         Ok(())
+    }
+
+    /// Restarts a workload's pods and waits until new ones are ready.
+    pub(crate) fn restart(&self, app: &str) -> Result<()> {
+        let what = format!("deployment/{app}");
+        self.kubectl
+            .run(&["rollout", "restart", &what, "--namespace", STAGE])?;
+        self.rolled_out(STAGE, &what)
     }
 
     /// Applies a pod and waits until it is ready.

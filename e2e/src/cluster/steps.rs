@@ -10,6 +10,7 @@ mod plugin;
 mod policy;
 mod removal;
 mod rights;
+mod skew;
 mod traffic;
 
 use anyhow::{Context as _, Result};
@@ -71,6 +72,22 @@ const STEPS: &[Step] = &[
     step("Helm upgrades, one part a version ahead at a time", install::upgrade),
 ];
 
+/// What is done instead if there is another revision.
+const SKEW: &[Step] = &[
+    step("what this runs on", ground::told),
+    needed("real Helm installs the chart of another revision", skew::installed),
+    needed("three workloads of a labelled namespace are injected and start", traffic::start),
+    needed("what they say to each other is learned", traffic::learned),
+    needed("they are put into Protect, their traffic goes on", policy::protected),
+    needed("rules and modes get there while all is of that revision", skew::begun),
+    needed("Helm upgrades: newer webhook and controller, older bridges", skew::controller_first),
+    needed("newer bridges, older proxies", skew::bridges_next),
+    needed("pods get newer proxies", skew::proxies_last),
+    needed("Helm rolls back: older webhook and controller, newer bridges", skew::controller_back),
+    needed("older bridges, newer proxies; then older proxies", skew::bridges_back),
+    needed("Helm upgrades again, all at once", skew::forth_again),
+];
+
 /// What is done if nothing is to stay.
 const LAST: &[Step] = &[
     needed("Helm removes it: no pod is harmed, nothing stays", removal::uninstall),
@@ -114,13 +131,14 @@ pub(crate) fn run(mut stage: Stage, choice: &Choice) -> Summary {
                 .as_ref()
                 .is_none_or(|part| step.name.contains(part))
     };
-    for one in STEPS.iter().filter(|step| wanted(step)) {
+    let (steps, last) = if stage.previous.is_some() { (SKEW, &LAST[..1]) } else { (STEPS, LAST) };
+    for one in steps.iter().filter(|step| wanted(step)) {
         if !summary.run(&stage, one) {
             return summary;
         }
     }
     if !choice.keep {
-        for one in LAST.iter().filter(|step| wanted(step)) {
+        for one in last.iter().filter(|step| wanted(step)) {
             if !summary.run(&stage, one) {
                 return summary;
             }

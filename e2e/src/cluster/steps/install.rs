@@ -7,12 +7,12 @@ use tokio::time::Instant;
 use super::{NOT_CONTROLLED, Outcome, Passed, Skipped, policy};
 use crate::bridge;
 use crate::kubectl::until;
-use crate::manifests::{STAGE, SYSTEM};
+use crate::manifests::SYSTEM;
 use crate::stage::{Stage, seconds};
 use crate::steps::traffic::SOME;
 
 /// The chart, and the release's name.
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/outrider");
+pub(super) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/outrider");
 pub(super) const RELEASE: &str = "outrider";
 
 /// Values for images of these tags: bridge, webhook and controller; what is injected.
@@ -34,21 +34,30 @@ pub(super) fn install(stage: &Stage) -> Result<Outcome> {
 
 /// Installs it and waits until all of it is ready. `more` are values besides the run's.
 pub(super) fn release(stage: &Stage, more: &Value) -> Result<()> {
-    let tag = &stage.images.tag;
-    let mut values = values(stage, tag, tag);
-    for (name, value) in more.as_object().into_iter().flatten() {
-        values[name] = value.clone();
-    }
-    let values = values.to_string();
-    stage
-        .helm
-        .run(SYSTEM, &["install", RELEASE, CHART, &values])?;
+    helm(stage, "install", CHART, &stage.images.tag, more)?;
     ready(stage)?;
     linked(stage)
 }
 
+/// Installs or upgrades to a chart with all images of one tag. Waits for all of it if nothing has to be done besides.
+pub(super) fn helm(stage: &Stage, verb: &str, chart: &str, tag: &str, more: &Value) -> Result<()> {
+    let mut values = values(stage, tag, tag);
+    for (name, value) in more.as_object().into_iter().flatten() {
+        values[name] = value.clone();
+    }
+    let is_by_hand = values["bridge"]["updateStrategy"]["type"] == "OnDelete";
+    let values = values.to_string();
+    let arguments = [verb, RELEASE, chart, &values];
+    if is_by_hand {
+        stage.helm.begin(SYSTEM, &arguments)?;
+    } else {
+        stage.helm.run(SYSTEM, &arguments)?;
+    }
+    Ok(())
+}
+
 /// Waits until the bridges have heard the controller; says how long that took after all of it was ready.
-fn linked(stage: &Stage) -> Result<()> {
+pub(super) fn linked(stage: &Stage) -> Result<()> {
     if !stage.controlled() {
         return Ok(());
     }
@@ -65,9 +74,12 @@ fn linked(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-fn ready(stage: &Stage) -> Result<()> {
-    for what in ["daemonset/outrider-bridge", "deployment/outrider-webhook"] {
-        stage.rolled_out(SYSTEM, what)?;
+pub(super) fn ready(stage: &Stage) -> Result<()> {
+    stage.rolled_out(SYSTEM, "deployment/outrider-webhook")?;
+    let bridges = ["get", "daemonset", "outrider-bridge", "--namespace", SYSTEM];
+    let strategy = &stage.kubectl.json(&bridges)?["spec"]["updateStrategy"]["type"];
+    if strategy == "RollingUpdate" {
+        stage.rolled_out(SYSTEM, "daemonset/outrider-bridge")?;
     }
     if stage.controlled() {
         stage.rolled_out(SYSTEM, "deployment/outrider-controller")?;
@@ -96,9 +108,7 @@ pub(super) fn upgrade(stage: &Stage) -> Result<Outcome> {
             .helm
             .run(SYSTEM, &["upgrade", RELEASE, CHART, &values])?;
         ready(stage)?;
-        let restart = ["rollout", "restart", "deployment/server", "--namespace", STAGE];
-        stage.kubectl.run(&restart)?;
-        stage.rolled_out(STAGE, "deployment/server")?;
+        stage.restart("server")?;
         runs(stage, injected)?;
         if stage.controlled() {
             policy::denies_and_allows(stage, "skewed")?;

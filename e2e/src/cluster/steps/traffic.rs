@@ -99,7 +99,8 @@ pub(super) fn learned(stage: &Stage) -> Result<Outcome> {
             bridge::find(&stage.kubectl, "rules", &rule)
         })?;
     }
-    if stage.controlled() {
+    // An earlier revision may know nothing of Services.
+    if stage.controlled() && stage.previous.is_none() {
         nothing_but_workloads(stage)?;
     }
     Ok(Passed)
@@ -123,18 +124,21 @@ fn nothing_but_workloads(stage: &Stage) -> Result<()> {
 }
 
 pub(super) fn rollout(stage: &Stage) -> Result<Outcome> {
-    let old = names(stage, "server")?;
     let before = stage.requests()?;
-    let restart = ["rollout", "restart", "deployment/server", "--namespace", STAGE];
-    stage.kubectl.run(&restart)?;
-    stage.rolled_out(STAGE, "deployment/server")?;
-    until("the end of the old pods", || {
-        let now = names(stage, "server")?;
-        ensure!(!now.iter().any(|name| old.contains(name)), "{old:?}, then {now:?}");
-        Ok(())
-    })?;
+    restarted(stage, "server")?;
     stage.all_answered(before, SOME)?;
     Ok(Passed)
+}
+
+/// Restarts a workload and waits until none of its old pods is left.
+pub(super) fn restarted(stage: &Stage, app: &str) -> Result<()> {
+    let old = names(stage, app)?;
+    stage.restart(app)?;
+    until("the end of the old pods", || {
+        let now = names(stage, app)?;
+        ensure!(!now.iter().any(|name| old.contains(name)), "{old:?}, then {now:?}");
+        Ok(())
+    })
 }
 
 /// Names of an application's pods, those that end too.
