@@ -10,12 +10,14 @@ mod export;
 mod labels;
 mod network_policy;
 mod neuvector;
+mod read_neuvector;
 mod yaml;
 
 pub use diff::{Change, Difference, diff};
 pub use documents::{MAX_ALIASED, MAX_BYTES, MAX_DEPTH, MAX_EVENTS, MAX_OBJECTS, ReadError, read};
 pub use export::{Exported, Form, export};
 pub use labels::lasting;
+pub use read_neuvector::{NEUVECTOR_KINDS, Translated, from_neuvector, names_services};
 pub use yaml::{COMMENT, plain, write};
 
 /// `apiVersion` of our objects.

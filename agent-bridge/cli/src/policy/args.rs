@@ -39,6 +39,8 @@ comments, and in force within a second. In a cluster the objects are applied by 
 the file does not have stay. What changes is printed as by `policy diff`.
 
 A NetworkPolicy of Kubernetes is taken too, as two NetworkRules; names of ports and exceptions of networks are refused.
+So are NeuVector's NvSecurityRule and NvClusterSecurityRule: flows become rules and modes, or the file is refused and
+each line that can't be said is named; what is not about flows (processes, files, sensors, responses) is left out and said.
 
 Examples:
   outrider policy import policy.yaml --dry-run

@@ -1,6 +1,11 @@
-//! Kubernetes' own `NetworkPolicy` as rules of ours, where that means the same.
+//! Kubernetes' own `NetworkPolicy` and NeuVector's objects as rules of ours, where that means the same.
 
-use outrider_api::code::API_VERSION;
+use std::collections::BTreeMap;
+
+use outrider_api::{
+    Workload,
+    code::{API_VERSION, NEUVECTOR_KINDS, Translated, from_neuvector, names_services},
+};
 use serde_json::{Value, json};
 
 /// Objects of ours, with what has to be said of those that were none.
@@ -13,31 +18,84 @@ pub(super) struct Ours {
     pub(super) refused: Vec<String>,
 }
 
-/// Takes objects of ours as they are and makes rules of every `NetworkPolicy`.
-pub(super) fn ours(objects: Vec<Value>) -> Ours {
+/// Whether objects can only be translated by who knows the pods of services.
+pub(super) fn need_workloads(objects: &[Value]) -> bool {
+    objects
+        .iter()
+        .any(|one| is_neuvectors(one) && names_services(one))
+}
+
+/// Takes objects of ours as they are and makes rules of those of others.
+pub(super) fn ours(objects: Vec<Value>, workloads: &[Workload]) -> Ours {
+    let (definitions, objects): (Vec<_>, Vec<_>) = objects
+        .into_iter()
+        .partition(|one| one["kind"] == "NvGroupDefinition");
+    let definitions: BTreeMap<_, _> = definitions
+        .iter()
+        .map(|one| (text(&one["metadata"]["name"]), one["spec"]["selector"]["criteria"].clone()))
+        .collect();
     let mut ours = Ours::default();
     for object in objects {
-        if object["kind"] != "NetworkPolicy" {
+        if object["kind"] == "NetworkPolicy" {
+            ours.network_policy(&object);
+        } else if is_neuvectors(&object) {
+            ours.neuvectors(&object, from_neuvector(&object, &definitions, workloads));
+        } else {
             ours.objects.push(object);
-            continue;
         }
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    }
+    ours
+}
+
+fn is_neuvectors(object: &Value) -> bool {
+    object["kind"]
+        .as_str()
+        .is_some_and(|kind| NEUVECTOR_KINDS.contains(&kind))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+impl Ours {
+    fn network_policy(&mut self, object: &Value) {
         let meta = &object["metadata"];
         let (namespace, name) = (text(&meta["namespace"]), text(&meta["name"]));
         match rules(&object["spec"], (&namespace, &name)) {
             Ok(made) => {
-                ours.objects.extend(made);
-                ours.notes.push(format!(
+                self.objects.extend(made);
+                self.notes.push(format!(
                     "NetworkPolicy/{namespace}/{name} becomes NetworkRules, {name} and {name}-rest; they refuse where the \
                      pods are in Protect"
                 ));
             }
-            Err(why) => ours
+            Err(why) => self
                 .refused
                 .push(format!("NetworkPolicy/{namespace}/{name}: {why}")),
         }
     }
-    ours
+
+    fn neuvectors(&mut self, object: &Value, made: Translated) {
+        let meta = &object["metadata"];
+        let name = [&object["kind"], &meta["namespace"], &meta["name"]].map(text);
+        let name = name.iter().filter(|part| !part.is_empty());
+        let name = name.map(String::as_str).collect::<Vec<_>>().join("/");
+        let Translated { objects, notes, refused } = made;
+        let line = |said: &String| format!("{name}: {said}");
+        self.notes.extend(notes.iter().map(line));
+        self.refused.extend(refused.iter().map(line));
+        let names = |object: &Value| {
+            format!("{}/{}", text(&object["kind"]), text(&object["metadata"]["name"]))
+        };
+        if !objects.is_empty() {
+            let names: Vec<_> = objects.iter().map(names).collect();
+            self.notes
+                .push(format!("{name} becomes {}", names.join(", ")));
+        } else if refused.is_empty() {
+            self.notes.push(format!("{name} says nothing about flows"));
+        }
+        self.objects.extend(objects);
+    }
 }
 
 /// The rules that allow, and behind them what becomes of the rest: in a direction that the policy is about it is refused,
@@ -156,7 +214,7 @@ mod tests {
         let text = format!(
             "kind: NetworkPolicy\napiVersion: networking.k8s.io/v1\nmetadata: {{name: web, namespace: shop}}\nspec: {spec}\n"
         );
-        ours(code::read(&text).unwrap())
+        ours(code::read(&text).unwrap(), &[])
     }
 
     #[test]
@@ -199,6 +257,36 @@ mod tests {
             "{:?}",
             except.refused
         );
-        assert_eq!(ours(vec![json!({ "kind": "WorkloadMode" })]).objects.len(), 1);
+        assert_eq!(
+            ours(vec![json!({ "kind": "WorkloadMode" })], &[])
+                .objects
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn neuvectors_objects_are_named_with_what_becomes_of_them() {
+        let text = "kind: NvSecurityRule\nmetadata: {name: web, namespace: shop}\nspec:\n  target:\n    policymode: Protect\n    \
+            selector: {name: web, name_referral: true}\n  process: [{name: sh, action: deny}]\n---\nkind: NvGroupDefinition\n\
+            metadata: {name: web, namespace: neuvector}\nspec: {selector: {name: web, criteria: [{key: domain, op: \"=\", value: shop}]}}\n";
+        let found = ours(code::read(text).unwrap(), &[]);
+        assert_eq!(found.objects.len(), 1, "{found:?}");
+        let notes = [
+            "NvSecurityRule/shop/web: spec.process[0] is left out: processes are not controlled",
+            "NvSecurityRule/shop/web becomes WorkloadMode/web",
+        ];
+        assert_eq!(found.notes, notes);
+        let unknown =
+            text.replace("metadata: {name: web, namespace: neuvector}", "metadata: {name: other}");
+        let found = ours(code::read(&unknown).unwrap(), &[]);
+        assert!(
+            found.refused[0]
+                .starts_with("NvSecurityRule/shop/web: spec.target.selector.name_referral")
+        );
+        assert!(found.objects.is_empty());
+        let service = json!({ "kind": "NvSecurityRule", "spec": { "x": [{ "key": "service" }] } });
+        assert!(need_workloads(&[service]));
+        assert!(!need_workloads(&code::read(text).unwrap()));
     }
 }

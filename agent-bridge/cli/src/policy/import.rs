@@ -22,7 +22,7 @@ pub(super) async fn run(
     file: &Source,
     dry_run: bool,
 ) -> Result<(), Failure> {
-    let (text, objects) = file.policy(output)?;
+    let (text, objects) = file.policy(asked, output).await?;
     match asked {
         Asked::Bridge(client) => {
             node(client, output, PolicyRequest { policy: text, dry_run }, &objects).await

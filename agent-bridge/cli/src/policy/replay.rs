@@ -26,7 +26,7 @@ pub(super) async fn run(
                 .into(),
         ));
     };
-    let (policy, _objects) = file.policy(output)?;
+    let (policy, _objects) = file.policy(asked, output).await?;
     let wanted = ReplayRequest { policy, alone, mode: mode.map(|mode| mode.name().to_owned()) };
     let reply: ReplayReply = client.post(paths::REPLAY, &wanted).await?;
     judge(output, &reply.objects)?;

@@ -14,7 +14,7 @@ use outrider_api::{
 };
 use serde_json::Value;
 
-use super::foreign::{Ours, ours};
+use super::foreign::{Ours, need_workloads, ours};
 use crate::{Asked, client::Failure, show::Output};
 
 /// Where a policy is.
@@ -55,10 +55,13 @@ impl Source {
     }
 
     /// A policy to be in force, as text and as objects: as it was written, if every object of it is ours.
-    pub(super) fn policy(&self, output: &mut Output) -> Result<(String, Vec<Value>), Failure> {
+    pub(super) async fn policy(
+        &self,
+        asked: &Asked,
+        output: &mut Output,
+    ) -> Result<(String, Vec<Value>), Failure> {
         let text = self.text()?;
-        let objects = code::read(&text).map_err(|error| self.wrong(&error))?;
-        let Ours { objects, notes, refused } = ours(objects);
+        let Ours { objects, notes, refused } = self.translated(asked, &text).await?;
         for said in notes.iter().chain(&refused) {
             output.note(&crate::human::plain(said))?;
         }
@@ -69,6 +72,16 @@ impl Source {
                 "{count} objects of other kinds can't be said in rules: nothing was changed"
             ))),
         }
+    }
+
+    /// The objects of a text, all of them ours. Who asks for pods of services needs a bridge.
+    async fn translated(&self, asked: &Asked, text: &str) -> Result<Ours, Failure> {
+        let objects = code::read(text).map_err(|error| self.wrong(&error))?;
+        let workloads = match need_workloads(&objects) {
+            true => asked.list::<Workload>(paths::WORKLOADS, None).await?,
+            false => Vec::new(),
+        };
+        Ok(ours(objects, &workloads))
     }
 
     /// The text of a file or of standard input.
@@ -95,8 +108,7 @@ impl Source {
     pub(super) async fn objects(&self, asked: &Asked) -> Result<Vec<Value>, Failure> {
         match self {
             Self::Input | Self::File(_) => {
-                let objects = code::read(&self.text()?).map_err(|error| self.wrong(&error))?;
-                let Ours { objects, refused, .. } = ours(objects);
+                let Ours { objects, refused, .. } = self.translated(asked, &self.text()?).await?;
                 refused
                     .first()
                     .map_or(Ok(objects), |why| Err(self.wrong(why)))
