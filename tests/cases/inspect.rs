@@ -29,10 +29,14 @@ use serde_json::Value;
 /// Address space that the command may use, in KiB. A debug build maps some of it before it begins.
 const MEMORY: u32 = 192 << 10;
 
-/// The command, built if it is not.
+/// The command, built if it is not. `make test` has built it for its own tests, with the features of all crates: alone
+/// it has fewer, and all that it needs would be built again.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        if let Some(path) = outrider_tests::binaries::built_along("outrider") {
+            return path;
+        }
         let output = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--offline", "--package", "outrider-cli"])
             .args(["--message-format", "json-render-diagnostics"])

@@ -32,6 +32,16 @@ pub fn find(name: &str) -> Result<PathBuf> {
     }
 }
 
+/// The binary that was built with the running test, for tests of its own; `None` if it was not, or before its sources
+/// were as they are.
+#[must_use]
+pub fn built_along(name: &str) -> Option<PathBuf> {
+    let path = std::env::current_exe().ok()?;
+    let path = path.parent()?.with_file_name(name);
+    let is_new = path.is_file() && matches!(newer_source(&path), Ok(None));
+    is_new.then_some(path)
+}
+
 /// The newest of the release and debug builds.
 fn newest(name: &str) -> Result<PathBuf> {
     let target = Path::new(env!("CARGO_MANIFEST_DIR"))
