@@ -13,6 +13,8 @@ profile = $(or $(PROFILE),$(default))
 FUZZ_SECONDS ?= 60
 BINARIES := outrider-init outrider-proxy outrider-agent-bridge outrider-cli
 FUZZ_ROOMS := proxy/wire proxy/dpi proxy/packet agent-bridge/api
+TEST := cargo test --locked --workspace # whichever run: with other crates left out, the same are built with other features
+named = $(sort $(patsubst %.rs,--test=%,$(notdir $(wildcard $(1)))))
 # These need the built binaries.
 NETNS := $(patsubst tests/cases/%.rs,--test=%,$(wildcard tests/cases/netns_*.rs tests/cases/load.rs))
 CASES := $(filter-out $(NETNS),$(patsubst tests/cases/%.rs,--test=%,$(wildcard tests/cases/*.rs)))
@@ -54,17 +56,15 @@ apiserver: ## Kubernetes' API server, for the tests of webhook and controller (b
 
 unit: ## what needs neither root nor the network
 	$(call say,unit and golden and architecture tests)
-	cargo test --locked --workspace --exclude outrider-tests --exclude outrider-init --exclude outrider-capture
-	cargo test --locked --package outrider-init --package outrider-capture --lib --bins --test plan
-	cargo test --locked --package outrider-tests --lib
-	cargo test --locked --package outrider-tests $(CASES) -- --nocapture
+	$(TEST) --lib --bins $(call named,init/tests/*.rs agent-bridge/tests/*.rs agent-bridge/*/tests/*.rs)
+	$(TEST) --doc
+	$(TEST) $(CASES) -- --nocapture
 
 netns: ## the real world: namespaces, iptables, nginx, redis, curl, openssl (root)
 	$(call say,tests in network namespaces)
-	env $(AS_ROOT) cargo test --locked --package outrider-init --test netns -- --test-threads=4
-	env $(AS_ROOT) cargo test --locked --package outrider-capture --test '*' -- --test-threads=1
-	env $(AS_ROOT) cargo test --locked \
-	    --package outrider-tests $(NETNS) -- --test-threads=1
+	env $(AS_ROOT) $(TEST) --test=netns -- --test-threads=4
+	env $(AS_ROOT) $(TEST) $(call named,proxy/capture/tests/*.rs) -- --test-threads=1
+	env $(AS_ROOT) $(TEST) $(NETNS) -- --test-threads=1
 
 bench: build ## figures beside direct, a copy loop, HAProxy and Envoy (docs/performance.md)
 	@$(SUDO) e2e/setup.sh
