@@ -140,10 +140,13 @@ impl Published {
         let mut named: BTreeSet<Arc<str>> = BTreeSet::new();
         for served in other {
             touched.all |= served.chosen;
-            let addresses = served.own().chain(served.behind());
+            let own = served.own().filter_map(|own| address(own));
+            touched.addresses.extend(own);
+            // Whoever asked for any address of a pod knows the pod.
+            let behind = served.uids().filter_map(|uid| self.pods.get(uid));
             touched
                 .addresses
-                .extend(addresses.filter_map(|bytes| address(bytes)));
+                .extend(behind.flat_map(|pod| &pod.addresses));
             named.extend(
                 served
                     .said

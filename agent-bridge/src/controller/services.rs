@@ -36,12 +36,6 @@ impl Served {
         let backends = self.said.backends.iter();
         backends.flat_map(|alike| &alike.uids).map(String::as_str)
     }
-
-    /// Addresses of its backends.
-    pub(super) fn behind(&self) -> impl Iterator<Item = &Vec<u8>> {
-        let backends = self.said.backends.iter();
-        backends.flat_map(|alike| &alike.addresses)
-    }
 }
 
 /// What backends have in common: group, whether they are managed, and their ports.
