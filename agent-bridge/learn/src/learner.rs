@@ -147,14 +147,9 @@ impl Learner {
         };
         let mode = self.mode_of(&reporter.workload);
         let (client, server) = ends(reporter, row.inbound, peer);
-        let is_mirror = !row.inbound && managed;
-        let weight = match &server {
-            _ if is_mirror => Weight::Mirror,
-            server if !row.inbound && self.directory.is_silent(server) => Weight::Lent,
-            _ => Weight::Full,
-        };
+        let weight = self.weight(row, managed, &server);
         let mut key = ConversationKey { client, server, proto: row.proto, port, app: row.app };
-        let renamed = is_mirror && self.hear(&key, row);
+        let renamed = weight == Weight::Mirror && self.hear(&key, row);
         // Of what is outside policy nobody's word is taken.
         if weight == Weight::Full && !row.action.violates() {
             key.app = self.words.app(&key).unwrap_or(key.app);
@@ -170,6 +165,38 @@ impl Learner {
             &mut self.totals,
         );
         renamed | (weight == Weight::Full && self.learn(&key, row, mode))
+    }
+
+    /// Whether a rule may be made of a row: in Discover, of what no policy of people allows, and by the word of the
+    /// server's proxy if there is one.
+    #[must_use]
+    pub fn teaches(&self, row: &Row) -> bool {
+        let Some(reporter) = self.directory.entry(&row.reporter) else { return false };
+        let Reached { endpoint, managed, .. } = self.directory.peer(row);
+        let mode = self.mode_of(&reporter.workload);
+        self.weight(row, managed, &endpoint) == Weight::Full
+            && self.is_lesson(row, mode)
+            && !self.is_said(row)
+    }
+
+    /// How much a row counts, of which `peer` is the other end.
+    fn weight(&self, row: &Row, managed: bool, peer: &Endpoint) -> Weight {
+        match peer {
+            _ if row.inbound => Weight::Full,
+            _ if managed => Weight::Mirror,
+            server if self.directory.is_silent(server) => Weight::Lent,
+            _ => Weight::Full,
+        }
+    }
+
+    /// Whether that is how flows are treated that policy says nothing of.
+    fn is_lesson(&self, row: &Row, mode: Mode) -> bool {
+        mode == Mode::Discover && row.action != PolicyAction::Open && !row.action.violates()
+    }
+
+    /// Whether people decided about it.
+    fn is_said(&self, row: &Row) -> bool {
+        self.policy.rule(row.rule).is_some_and(|rule| !rule.learned)
     }
 
     /// The proxy of a workload of this node says nothing: what its clients' proxies tell counts until it does. Rules
@@ -313,11 +340,11 @@ impl Learner {
             }
         };
         // What people allowed needs no rule.
-        if self.policy.rule(row.rule).is_some_and(|rule| !rule.learned) {
+        if self.is_said(row) {
             self.rules.confirm(&learned, note);
             return false;
         }
-        if mode == Mode::Discover && row.action != PolicyAction::Open {
+        if self.is_lesson(row, mode) {
             let mut narrowed = false;
             let note = |evidence: &mut Evidence| {
                 narrowed = evidence.named(by_client);

@@ -75,11 +75,11 @@ impl Seen {
         if self.by_server.last_seen > 0 { &self.by_server } else { &self.by_client }
     }
 
-    fn take(&mut self, said: &Conversation) {
+    /// Takes in so many of the sessions.
+    fn take(&mut self, said: &Conversation, sessions: u64) {
         let is_server = said.side() == Side::Server;
         let evidence = if is_server { &mut self.by_server } else { &mut self.by_client };
-        // What was against policy speaks for nothing.
-        evidence.count(said.sessions.saturating_sub(said.violations), said.bytes);
+        evidence.count(sessions, said.bytes);
         let clients = said
             .clients
             .iter()
@@ -169,11 +169,13 @@ impl Merged {
     /// a beginning waits for its next report.
     pub(super) fn observe(&mut self, node: &Arc<str>, said: &Conversation, sure: bool) -> Taken {
         let Some((key, owner)) = key(said) else { return Taken::Malformed };
+        // What was against policy speaks for nothing.
+        let sessions = said.sessions.saturating_sub(said.violations);
         if let Some(service) = self.services.get_mut(&owner)
             && let Some(learned) = service.rules.get_mut(&key)
         {
             if !service.counted.had(node, &self.under_way) {
-                learned.seen.take(said);
+                learned.seen.take(said, sessions);
                 service.counted.note(node, &self.under_way);
                 service.news = true;
             }
@@ -190,11 +192,17 @@ impl Merged {
             AppId::UNIDENTIFIED => self.settings.unidentified_sessions,
             _ => self.settings.identified_sessions,
         };
-        if !self.begun.contains_key(&key) && !self.begin(node, key.clone()) {
-            return Taken::Full;
+        let lessons = sessions.saturating_sub(said.confirming);
+        if !self.begun.contains_key(&key) {
+            if lessons == 0 && !said.learned {
+                return Taken::Counted;
+            }
+            if !self.begin(node, key.clone()) {
+                return Taken::Full;
+            }
         }
         let Some(begun) = self.begun.get_mut(&key) else { return Taken::Full };
-        begun.seen.take(said);
+        begun.seen.take(said, lessons);
         if !sure || (begun.seen.counted().data_sessions < enough && !said.learned) {
             return Taken::Counted;
         }

@@ -51,6 +51,8 @@ struct Sum {
     sessions: u64,
     bytes: u64,
     violations: u64,
+    /// Of the others, those that make no rule.
+    confirming: u64,
     threats: u64,
     first_seen: u64,
     last_seen: u64,
@@ -81,8 +83,8 @@ impl Seen {
         self.on = true;
     }
 
-    /// Notes a row.
-    pub(crate) fn note(&mut self, row: &Row, directory: &Directory) {
+    /// Notes a row; `teaches` says whether a rule may be made of it.
+    pub(crate) fn note(&mut self, row: &Row, teaches: bool, directory: &Directory) {
         let says_nothing = row.violations == 0
             && (row.app == AppId::NOT_CHECKED || row.sessions == 0 && row.bytes == 0);
         let Some(own) = directory
@@ -112,7 +114,7 @@ impl Seen {
         self.pending
             .entry(key)
             .or_insert_with(|| Sum::new(row))
-            .add(row);
+            .add(row, teaches);
     }
 
     /// Addresses that the controller is to be asked about.
@@ -210,17 +212,22 @@ impl Seen {
                 _ => directory.reached(address, key.proto, key.port),
             };
             let is_service = reached.is_some();
-            let (endpoint, port) = match reached {
-                Some(reached) => (reached.endpoint, reached.port),
-                None => (directory.endpoint(address), key.port),
-            };
+            let Reached { endpoint, port, managed } = reached.unwrap_or_else(|| {
+                let endpoint = directory.endpoint(address);
+                let managed = directory.is_managed(&endpoint);
+                Reached { endpoint, port: key.port, managed }
+            });
             let is_known = is_service || !matches!(endpoint, Endpoint::Unmanaged(_));
-            is_known.then(|| (key.clone(), directory.group(&endpoint), port))
+            let is_mirror = key.side == Side::Client && managed;
+            is_known.then(|| (key.clone(), directory.group(&endpoint), port, is_mirror))
         };
         let addresses: Vec<_> = self.pending.keys().filter_map(whose).collect();
-        for (key, group, port) in addresses {
-            let Some(sum) = self.pending.remove(&key) else { continue };
+        for (key, group, port, is_mirror) in addresses {
+            let Some(mut sum) = self.pending.remove(&key) else { continue };
             let Some(group) = group else { continue };
+            if is_mirror {
+                sum.confirming = sum.sessions.saturating_sub(sum.violations);
+            }
             let key = Key { peer: Peer::Known(group), port, ..key };
             match self.pending.get_mut(&key) {
                 Some(known) => known.absorb(sum),
@@ -237,6 +244,7 @@ impl Sum {
             sessions: 0,
             bytes: 0,
             violations: 0,
+            confirming: 0,
             threats: 0,
             first_seen: row.first_seen,
             last_seen: row.last_seen,
@@ -244,7 +252,11 @@ impl Sum {
         }
     }
 
-    fn add(&mut self, row: &Row) {
+    fn add(&mut self, row: &Row, teaches: bool) {
+        if !teaches {
+            let confirming = row.sessions.saturating_sub(row.violations);
+            self.confirming = self.confirming.saturating_add(confirming);
+        }
         self.sessions = self.sessions.saturating_add(row.sessions);
         self.bytes = self.bytes.saturating_add(row.bytes);
         self.violations = self.violations.saturating_add(row.violations);
@@ -262,6 +274,7 @@ impl Sum {
         self.sessions = self.sessions.saturating_add(other.sessions);
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.violations = self.violations.saturating_add(other.violations);
+        self.confirming = self.confirming.saturating_add(other.confirming);
         self.threats = self.threats.saturating_add(other.threats);
         self.first_seen = self.first_seen.min(other.first_seen);
         self.last_seen = self.last_seen.max(other.last_seen);
@@ -302,6 +315,7 @@ fn conversation(
         last_seen: sum.last_seen,
         clients: sum.clients.into_iter().map(super::read::bytes).collect(),
         learned,
+        confirming: sum.confirming,
     }
 }
 

@@ -143,7 +143,10 @@ impl State {
         if row.inbound && !row.action.violates() {
             row.app = self.spoken(workload, (row.proto, row.port), row.app);
         }
-        self.cluster.seen.note(&row, self.learner.directory());
+        let teaches = self.learner.teaches(&row);
+        self.cluster
+            .seen
+            .note(&row, teaches, self.learner.directory());
         if self.learner.observe(&row) {
             self.policy_changed();
         }

@@ -100,6 +100,24 @@ fn learns_only_in_discover_and_only_from_what_passed() {
 }
 
 #[test]
+fn the_cluster_is_taught_by_what_teaches_here() {
+    let mut learner = world();
+    let redis = inbound("cache", SHOP, 6379, AppId::REDIS);
+    let opened = outbound("shop", CACHE, 6379, AppId::REDIS);
+    assert!(learner.teaches(&redis) && learner.teaches(&outbound("shop", FAR, 443, AppId::SSL)));
+    assert!(!learner.teaches(&opened), "the server's proxy tells");
+    learner.falls_silent("uid-cache");
+    assert!(!learner.teaches(&opened), "it only says nothing");
+    for action in [PolicyAction::Violate, PolicyAction::Deny, PolicyAction::Open] {
+        assert!(!learner.teaches(&Row { action, ..redis.clone() }), "{action:?}");
+    }
+    for mode in [Mode::Monitor, Mode::Protect] {
+        set_mode(&mut learner, "cache", mode);
+        assert!(!learner.teaches(&redis), "{mode}");
+    }
+}
+
+#[test]
 fn a_rule_keeps_counting_in_protect() {
     let mut learner = world();
     let redis = inbound("cache", SHOP, 6379, AppId::REDIS);

@@ -129,9 +129,11 @@ fn a_violation_names_the_rule_and_what_is_allowed_is_not_learned() {
     assert!(reason.ends_with(named), "{reason}");
     set_mode(&mut learner, "cache", Mode::Discover);
     let (action, rule) = (PolicyAction::Allow, RuleId(WEB_ALLOW));
+    let allowed = crate::Row { action, rule, ..row };
     for _ in 0..9 {
-        assert!(!learner.observe(&crate::Row { action, rule, ..row.clone() }));
+        assert!(!learner.observe(&allowed));
     }
+    assert!(!learner.teaches(&allowed), "nor in the cluster");
     assert_eq!(learner.rules().count(), 0);
 }
 

@@ -28,6 +28,15 @@ fn policy(write: &object::Write) -> LearnedPolicy {
     serde_json::from_value(object).unwrap()
 }
 
+/// Sessions that speak for the only rule.
+fn evidence(merged: &Merged) -> u64 {
+    let mut rules = merged
+        .services
+        .values()
+        .flat_map(|service| service.rules.values());
+    rules.next().unwrap().seen.counted().data_sessions
+}
+
 fn plan(merged: &Merged) -> Vec<Arc<Rule>> {
     merged.plan().into_values().flatten().collect()
 }
@@ -50,6 +59,21 @@ fn sessions_of_two_nodes_make_one_rule() {
     let plan = plan(&merged);
     assert_eq!((plan.len(), plan[0].id, &*plan[0].to), (1, FIRST_RULE, "nv.db.shop"));
     assert_eq!(merged.sizes(), (1, 0));
+}
+
+#[test]
+fn sessions_that_only_confirm_make_no_rule_and_are_evidence_of_one() {
+    let mut merged = Merged::default();
+    let allowed = Conversation { confirming: 9, ..said("nv.web.shop", Side::Server, 9) };
+    assert_eq!(merged.observe(&node("a"), &allowed, true), Taken::Counted);
+    assert_eq!(merged.sizes(), (0, 0), "nothing has begun");
+    let some = Conversation { confirming: 9, ..said("nv.web.shop", Side::Server, 11) };
+    assert_eq!(merged.observe(&node("a"), &some, true), Taken::Counted);
+    assert_eq!(merged.observe(&node("a"), &allowed, true), Taken::Counted);
+    assert_eq!(merged.observe(&node("a"), &some, true), Taken::Learned);
+    let before = evidence(&merged);
+    assert_eq!((before, merged.observe(&node("a"), &allowed, true)), (4, Taken::Counted));
+    assert_eq!(evidence(&merged), 13);
 }
 
 #[test]
