@@ -361,8 +361,27 @@ async fn what_is_seen_is_told_by_the_groups_at_both_ends() {
     assert_eq!((told.from.as_str(), told.to.as_str()), ("nv.web.default", "nv.cache.default"));
     assert_eq!(told.clients, [vec![10, 0, 0, 4]]);
     assert!(told.sessions > 0 && told.side == 2, "{told:?}");
+    assert_eq!(told.confirming, 0, "it is in Discover");
     let status = bridge.get("/v1/status").await;
     assert!(status["cluster"]["waiting"].as_u64().unwrap() > 0, "not acknowledged: {status}");
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn sessions_of_a_workload_in_protect_only_confirm() {
+    let mut world = World::new();
+    let authority = Authority::new();
+    let controller = Controller::start(&world, &authority).await;
+    link(&mut world, &controller, &authority);
+    controller.says_first(everything(7));
+    world.pod("cache", 2);
+    let proxy = Proxy::start(&world.mailbox("cache"));
+    let bridge = world.start().await;
+    controller.runs("cache", 7, "protect").await;
+    reports(&proxy, 4).await;
+    let told = controller.hears(observed).await;
+    let one = &told.conversations[0];
+    assert!(one.sessions > 0 && one.confirming == one.sessions, "{one:?}");
     bridge.stop().await;
 }
 
