@@ -197,9 +197,14 @@ async fn its_own_connections_come_from_no_port_that_the_workload_would_get() {
 /// The names in rules: a server that cuts every datagram's answer is asked by a connection.
 #[tokio::test]
 async fn the_resolvers_connections_come_from_no_such_port_either() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let at = listener.local_addr().unwrap();
-    let udp = UdpSocket::bind(at).await.unwrap();
+    let (listener, at, udp) = loop {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        // It may be another test's by UDP.
+        if let Ok(udp) = UdpSocket::bind(at).await {
+            break (listener, at, udp);
+        }
+    };
     let asker = asker(&[at], "");
     asker
         .names
@@ -244,10 +249,10 @@ fn binds_loopback_alone() {
     assert!(!off.dns.on && off.dns.port == 15153);
     let settings = [("OUTRIDER_PROXY_DNS", "on"), ("OUTRIDER_PROXY_DNS_PORT", "0")];
     let (context, ..) = crate::testing::assemble(crate::testing::settings(dir.path(), &settings));
-    let dns = tokio::runtime::Runtime::new()
-        .unwrap()
-        .block_on(async { Dns::bind(&context) })
-        .unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    // A port that was free by UDP may be another test's by TCP.
+    let mut bound = (0..20).map(|_| runtime.block_on(async { Dns::bind(&context) }));
+    let dns = bound.find_map(Result::ok).unwrap();
     assert!(!dns.sockets.is_empty());
     for (udp, tcp) in &dns.sockets {
         assert!(udp.local_addr().unwrap().ip().is_loopback());
