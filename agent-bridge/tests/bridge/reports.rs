@@ -258,7 +258,9 @@ async fn a_threat_is_listed_with_its_evidence_and_a_flow_with_its_name() {
         (&threats[0]["action"], &threats[0]["evidence"]),
         (&"alert".into(), &"ZXZpZGVuY2U=".into())
     );
-    let flows = bridge.get("/v1/flows").await;
+    let flows = bridge
+        .until("/v1/flows", |all| !all.as_array().unwrap().is_empty())
+        .await;
     assert_eq!((&flows[0]["sni"], &flows[0]["app"]), (&"shop.example".into(), &"SSL".into()));
     bridge.stop().await;
 }
