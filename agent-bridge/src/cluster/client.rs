@@ -104,7 +104,7 @@ pub(crate) async fn client_at(
     let ours = |path: &Path, why: String| ClientError::Ours { path: path.to_owned(), why };
     let uri = at
         .parse()
-        .map_err(|error| ours(ca, format!("{at}: {error}")))?;
+        .map_err(|error: hyper::http::uri::InvalidUri| ours(Path::new(at), error.to_string()))?;
     let pem = tokio::fs::read(ca)
         .await
         .map_err(|error| ours(ca, error.to_string()))?;

@@ -58,7 +58,7 @@ pub struct Certificates {
     current: Mutex<(Stamps, Loaded)>,
 }
 
-/// Tells one state of the files from another: time of the last change and length of each.
+/// Tells one state of the files from another.
 type Stamps = [Option<Stamp>; 3];
 
 impl Certificates {

@@ -83,8 +83,13 @@ impl Seen {
         self.on = true;
     }
 
-    /// Notes a row; `teaches` says whether a rule may be made of it.
-    pub(crate) fn note(&mut self, row: &Row, teaches: bool, directory: &Directory) {
+    /// Notes a row; `teaches` says whether a rule may be made of it, and is asked only of what is noted.
+    pub(crate) fn note(
+        &mut self,
+        row: &Row,
+        teaches: impl FnOnce() -> bool,
+        directory: &Directory,
+    ) {
         let says_nothing = row.violations == 0
             && (row.app == AppId::NOT_CHECKED || row.sessions == 0 && row.bytes == 0);
         let Some(own) = directory
@@ -114,7 +119,7 @@ impl Seen {
         self.pending
             .entry(key)
             .or_insert_with(|| Sum::new(row))
-            .add(row, teaches);
+            .add(row, teaches());
     }
 
     /// Addresses that the controller is to be asked about.

@@ -24,6 +24,19 @@ pub(crate) fn restored(store: &Store) -> Node {
     Node::restore(&settings, store, counts, outlets).unwrap()
 }
 
+/// Workload `pod-<at>`, the only one of its group, at 10.0.0.`at`.
+pub(crate) fn workload(at: u8) -> Workload {
+    Workload {
+        uid: format!("pod-{at}"),
+        name: format!("default/pod-{at}"),
+        namespace: "default".into(),
+        service: format!("pod-{at}"),
+        addresses: vec![[10, 0, 0, at].into()],
+        mac: Default::default(),
+        labels: Default::default(),
+    }
+}
+
 impl Node {
     /// Rows of the policy file that are to be stored.
     pub(crate) fn unsaved_numbers(&self) -> Vec<Row> {

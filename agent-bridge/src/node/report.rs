@@ -143,10 +143,9 @@ impl State {
         if row.inbound && !row.action.violates() {
             row.app = self.spoken(workload, (row.proto, row.port), row.app);
         }
-        let teaches = self.learner.teaches(&row);
-        self.cluster
-            .seen
-            .note(&row, teaches, self.learner.directory());
+        let learner = &self.learner;
+        let teaches = || learner.teaches(&row);
+        self.cluster.seen.note(&row, teaches, learner.directory());
         if self.learner.observe(&row) {
             self.policy_changed();
         }

@@ -211,7 +211,15 @@ impl Controller {
     }
 }
 
-pub(crate) fn link(world: &mut World, controller: &Controller, authority: &Authority) {
+/// A world with a controller, to which its bridge is to be linked.
+pub(crate) async fn linked() -> (World, Controller) {
+    let (mut world, authority) = (World::new(), Authority::new());
+    let controller = Controller::start(&world, &authority).await;
+    link(&mut world, &controller, &authority);
+    (world, controller)
+}
+
+fn link(world: &mut World, controller: &Controller, authority: &Authority) {
     let write = |name: &str, text: &str| {
         let path = world.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -280,10 +288,7 @@ pub(crate) async fn until(what: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn what_the_controller_says_is_in_force_and_outlives_both() {
-    let mut world = World::new();
-    let authority = Authority::new();
-    let controller = Controller::start(&world, &authority).await;
-    link(&mut world, &controller, &authority);
+    let (mut world, controller) = linked().await;
     controller.says_first(everything(7));
     world.pod("cache", 2);
     let proxy = Proxy::start(&world.mailbox("cache"));
@@ -345,11 +350,8 @@ async fn a_bridge_goes_where_the_leader_is_and_says_what_it_has() {
 
 #[tokio::test]
 async fn what_is_seen_is_told_by_the_groups_at_both_ends() {
-    let mut world = World::new();
-    let authority = Authority::new();
-    let controller = Controller::start(&world, &authority).await;
+    let (world, controller) = linked().await;
     *controller.0.acknowledges.lock() = false;
-    link(&mut world, &controller, &authority);
     world.pod("cache", 2);
     world.pod("web", 4);
     let proxy = Proxy::start(&world.mailbox("cache"));
@@ -369,10 +371,7 @@ async fn what_is_seen_is_told_by_the_groups_at_both_ends() {
 
 #[tokio::test]
 async fn sessions_of_a_workload_in_protect_only_confirm() {
-    let mut world = World::new();
-    let authority = Authority::new();
-    let controller = Controller::start(&world, &authority).await;
-    link(&mut world, &controller, &authority);
+    let (world, controller) = linked().await;
     controller.says_first(everything(7));
     world.pod("cache", 2);
     let proxy = Proxy::start(&world.mailbox("cache"));
@@ -403,10 +402,7 @@ fn observed(message: &from_node::Message) -> Option<outrider_api::cluster::Obser
 
 #[tokio::test]
 async fn an_unknown_peer_is_asked_about_and_then_known() {
-    let mut world = World::new();
-    let authority = Authority::new();
-    let controller = Controller::start(&world, &authority).await;
-    link(&mut world, &controller, &authority);
+    let (world, controller) = linked().await;
     world.pod("cache", 2);
     let proxy = Proxy::start(&world.mailbox("cache"));
     let bridge = world.start().await;
@@ -451,10 +447,7 @@ async fn a_controller_that_is_not_the_clusters_is_not_spoken_to() {
 
 #[tokio::test]
 async fn messages_and_members_of_a_newer_version_are_passed_over() {
-    let mut world = World::new();
-    let authority = Authority::new();
-    let controller = Controller::start(&world, &authority).await;
-    link(&mut world, &controller, &authority);
+    let (world, controller) = linked().await;
     // A message that this version does not know is none to it.
     let newer = futures_util::stream::iter([ToNode { message: None }])
         .next()

@@ -7,11 +7,9 @@ use outrider_model::{AppId, IpProto, PolicyAction};
 use outrider_wire::{ConnectionFlags, Connections};
 
 use crate::{
-    cluster::{Controller, everything, link, until},
-    grpc_tls::Authority,
+    cluster::{Controller, everything, linked, until},
     proxy::Proxy,
     reports::{batch, encode, row},
-    world::World,
 };
 
 const AT: [u8; 4] = [10, 96, 0, 9];
@@ -74,10 +72,7 @@ async fn opens_a_flow(proxy: &Proxy, controller: &Controller) {
 
 #[tokio::test]
 async fn a_service_is_judged_by_what_is_behind_it_until_it_is_gone() {
-    let mut world = World::new();
-    let authority = Authority::new();
-    let controller = Controller::start(&world, &authority).await;
-    link(&mut world, &controller, &authority);
+    let (world, controller) = linked().await;
     // `cache` may open the port of what is behind.
     let mut first = everything(7);
     let rule = &mut first.rules[0];

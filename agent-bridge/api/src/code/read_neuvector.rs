@@ -228,10 +228,10 @@ impl Reader<'_> {
             }
             (false, _) => ("WorkloadMode", json!({ "name": name, "namespace": self.namespace })),
         };
-        let (version, name) = ("apiVersion", "metadata");
-        self.found
-            .objects
-            .push(json!({ version: API_VERSION, "kind": kind, name: metadata, "spec": spec }));
+        let object = json!({
+            "apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec,
+        });
+        self.found.objects.push(object);
     }
 
     /// Which pods, as a target or a mode says it.

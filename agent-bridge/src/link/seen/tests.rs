@@ -60,13 +60,13 @@ fn on() -> Seen {
 async fn sums_are_told_again_until_they_are_safe_and_once_only() {
     let (directory, mut seen) = (directory(), on());
     for _ in 0..3 {
-        seen.note(&row([10, 0, 0, 4]), true, &directory);
+        seen.note(&row([10, 0, 0, 4]), || true, &directory);
     }
     let first = seen.batch(&directory, |_| true).unwrap();
     assert_eq!((first.batch, first.conversations.len()), (1, 1));
     let told = &first.conversations[0];
     assert_eq!((told.sessions, told.bytes, told.learned), (3, 300, true));
-    seen.note(&row([10, 0, 0, 4]), true, &directory);
+    seen.note(&row([10, 0, 0, 4]), || true, &directory);
     assert_eq!(seen.batch(&directory, |_| false).unwrap(), first, "until it is acknowledged");
     assert!(!seen.acknowledged(7), "some other one");
     assert!(seen.acknowledged(1));
@@ -78,12 +78,12 @@ async fn sums_are_told_again_until_they_are_safe_and_once_only() {
 #[tokio::test(start_paused = true)]
 async fn what_makes_no_rule_is_told_as_such() {
     let (mut directory, mut seen) = (directory(), on());
-    seen.note(&row([10, 0, 0, 4]), true, &directory);
-    seen.note(&Row { sessions: 5, violations: 2, ..row([10, 0, 0, 4]) }, false, &directory);
+    seen.note(&row([10, 0, 0, 4]), || true, &directory);
+    seen.note(&Row { sessions: 5, violations: 2, ..row([10, 0, 0, 4]) }, || false, &directory);
     // What its client tells of a server, that has a proxy of its own as turns out.
     let far = IpAddr::from([10, 9, 9, 9]);
     let opened = Row { inbound: false, server: far, ..row([10, 0, 0, 2]) };
-    seen.note(&opened, true, &directory);
+    seen.note(&opened, || true, &directory);
     directory
         .enter_remote(Workload { addresses: vec![far], ..workload("far", 9) })
         .unwrap();
@@ -98,10 +98,10 @@ async fn what_makes_no_rule_is_told_as_such() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_is_not_known_is_asked_about_once_and_waited_for() {
     let (mut directory, mut seen) = (directory(), on());
-    seen.note(&row([10, 9, 9, 9]), true, &directory);
+    seen.note(&row([10, 9, 9, 9]), || true, &directory);
     assert_eq!(seen.questions(), [IpAddr::from([10, 9, 9, 9])]);
     assert!(seen.batch(&directory, |_| false).is_none(), "the answer may be on its way");
-    seen.note(&row([10, 9, 9, 9]), true, &directory);
+    seen.note(&row([10, 9, 9, 9]), || true, &directory);
     assert!(seen.questions().is_empty());
     let mut far = workload("far", 9);
     far.addresses = vec![IpAddr::from([10, 9, 9, 9])];
@@ -116,13 +116,13 @@ async fn a_peer_that_is_not_known_is_asked_about_once_and_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn an_address_that_is_nobodys_is_told_as_itself_after_a_while() {
     let (directory, mut seen) = (directory(), on());
-    seen.note(&row([10, 9, 9, 9]), true, &directory);
+    seen.note(&row([10, 9, 9, 9]), || true, &directory);
     assert_eq!(seen.questions().len(), 1);
     tokio::time::advance(PATIENCE).await;
     let told = seen.batch(&directory, |_| false).unwrap();
     assert_eq!(told.conversations[0].from, "Workload:10.9.9.9");
     tokio::time::advance(NOBODYS).await;
-    seen.note(&row([10, 9, 9, 9]), true, &directory);
+    seen.note(&row([10, 9, 9, 9]), || true, &directory);
     assert_eq!(seen.questions().len(), 1, "somebody may have it by now");
 }
 
@@ -130,7 +130,7 @@ async fn an_address_that_is_nobodys_is_told_as_itself_after_a_while() {
 async fn what_finds_no_room_is_counted() {
     let (directory, mut seen) = (directory(), on());
     for port in 0..=u16::try_from(MAX_PENDING).unwrap() {
-        seen.note(&Row { port, ..row([10, 0, 0, 4]) }, true, &directory);
+        seen.note(&Row { port, ..row([10, 0, 0, 4]) }, || true, &directory);
     }
     assert_eq!(seen.waiting(), (MAX_PENDING as u64, 1));
     assert_eq!(
@@ -179,10 +179,10 @@ async fn a_services_address_is_asked_about_and_told_as_what_is_behind_it() {
         *learner.directory_mut() = directory();
         let mut seen = on();
         let (row, service) = through(groups);
-        seen.note(&row, true, learner.directory());
+        seen.note(&row, || true, learner.directory());
         assert_eq!(seen.questions(), [IpAddr::from([10, 96, 0, 10])]);
         learner.cluster(service).unwrap();
-        seen.note(&row, true, learner.directory());
+        seen.note(&row, || true, learner.directory());
         let batch = seen.batch(learner.directory(), |_| false);
         // Of several groups the servers tell.
         assert_eq!(batch.is_some(), told, "{groups:?}");
@@ -196,6 +196,6 @@ async fn a_services_address_is_asked_about_and_told_as_what_is_behind_it() {
 #[test]
 fn without_a_controller_nothing_is_kept() {
     let (directory, mut seen) = (directory(), Seen::default());
-    seen.note(&row([10, 0, 0, 4]), true, &directory);
+    seen.note(&row([10, 0, 0, 4]), || true, &directory);
     assert_eq!(seen.waiting(), (0, 0));
 }

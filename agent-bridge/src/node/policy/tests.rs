@@ -1,39 +1,19 @@
 use std::path::Path;
 
-use outrider_telemetry::Registry;
 use outrider_wire::{Connection, ConnectionFlags, Connections, Notification};
 
 use super::*;
 use crate::{
-    counts::Counts,
-    export::Export,
     mailbox::{receive::Report, watch::Change},
-    neuvector::Controller,
-    node::LinkParts,
-    settings::Settings,
+    node::{
+        LinkParts,
+        bare::{restored, workload},
+    },
     store::Store,
 };
 
-fn workload(at: u8) -> Workload {
-    Workload {
-        uid: format!("pod-{at}"),
-        name: format!("default/pod-{at}"),
-        namespace: "default".into(),
-        service: format!("pod-{at}"),
-        addresses: vec![[10, 0, 0, at].into()],
-        mac: Default::default(),
-        labels: Default::default(),
-    }
-}
-
 fn node(path: &Path) -> Node {
-    let settings = Settings::read(|_| None).unwrap();
-    let registry = Registry::default();
-    let counts = Counts::register(&registry).unwrap();
-    let export = Export::new(&settings.export, &registry).unwrap();
-    let outlets = (export, Controller::new(None, &[], &registry).unwrap());
-    let store = Store::open(path, 1).unwrap();
-    let node = Node::restore(&settings, &store, counts, outlets).unwrap();
+    let node = restored(&Store::open(path, 1).unwrap());
     let all: Vec<_> = (1..=3).map(|at| Change::Present(workload(at))).collect();
     node.update_roster(&all, Vec::new());
     node

@@ -7,21 +7,12 @@ use crate::{
         receive::Report,
         watch::{Change, Workload},
     },
-    node::{Node, bare::restored},
+    node::{
+        Node,
+        bare::{restored, workload},
+    },
     store::Store,
 };
-
-fn workload(at: u8) -> Workload {
-    Workload {
-        uid: format!("pod-{at}"),
-        name: format!("default/pod-{at}"),
-        namespace: "default".into(),
-        service: format!("pod-{at}"),
-        addresses: vec![[10, 0, 0, at].into()],
-        mac: Default::default(),
-        labels: Default::default(),
-    }
-}
 
 /// One session from pod 1 to pod 2, as one of their proxies tells it.
 fn tell(node: &Node, end: u8) {

@@ -14,21 +14,19 @@ use crate::steps::traffic::{self, APPS, SOME};
 
 /// The release's first revision, as Helm counts.
 const FIRST: &str = "1";
-/// Bridges stay as they are until they are deleted.
-const BY_HAND: &str =
-    r#"{"bridge": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}}"#;
 
 fn previous(stage: &Stage) -> Result<&Previous> {
     stage.previous.as_ref().context("no other revision")
 }
 
-fn by_hand() -> Result<Value> {
-    Ok(serde_json::from_str(BY_HAND)?)
+/// Bridges stay as they are until they are deleted.
+fn by_hand() -> Value {
+    json!({"bridge": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}})
 }
 
 pub(super) fn installed(stage: &Stage) -> Result<Outcome> {
     let Previous { chart, tag } = previous(stage)?;
-    install::helm(stage, "install", chart, tag, &by_hand()?)?;
+    install::helm(stage, "install", chart, tag, &by_hand())?;
     install::ready(stage)?;
     install::linked(stage)?;
     Ok(Passed)
@@ -57,7 +55,7 @@ const SLEEP: &str = "trap 'exit 0' TERM; sleep 2147483647 & wait";
 /// Webhook and controller are ahead of the bridges and of all proxies but new pods'.
 pub(super) fn controller_first(stage: &Stage) -> Result<Outcome> {
     let before = stage.requests()?;
-    install::helm(stage, "upgrade", install::CHART, &stage.images.tag, &by_hand()?)?;
+    install::helm(stage, "upgrade", install::CHART, &stage.images.tag, &by_hand())?;
     install::ready(stage)?;
     renewed(stage, "store", &stage.images.tag)?;
     goes_on(stage, before, "controller-first")
